@@ -1,0 +1,54 @@
+# The two commands of a newcomer, `make results/winrate.png` and `make test`, with the set-up they need.
+# Everything else is Snakemake's and DVC's own: `. .venv/bin/activate`, then `snakemake`, `dvc repro`, …
+
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# PyPI's torch for Linux is the CUDA build; the CPU build comes from wherever pip is configured to look, or
+# from PyTorch's own index.
+ifeq ($(shell uname -s),Linux)
+TORCH := torch==2.13.0+cpu
+else
+TORCH := torch==2.13.0
+endif
+
+.PHONY: .venv all test test-slow lint format pictures dvc.yaml FORCE
+
+all: .venv
+	snakemake
+
+results/%: FORCE .venv
+	snakemake $@
+
+.venv: .venv/cpu.lock.txt
+.venv/cpu.lock.txt: envs/cpu.lock.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Prefline needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install -q --no-deps "$(TORCH)" || \
+	    .venv/bin/pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
+	.venv/bin/pip install -q --no-deps -r $<
+	cp $< $@
+
+test: .venv
+	pytest
+
+test-slow: .venv
+	pytest -m slow
+
+lint: .venv
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+format: .venv
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+pictures: results/winrate.png
+	python -m docs.draw
+	cp results/winrate.png docs/winrate.png
+
+dvc.yaml: .venv
+	python -m scripts.dvc_stages > $@.new && mv $@.new $@
