@@ -1,0 +1,55 @@
+"""Have a policy answer the prompts of the vibe check.
+
+    python -m scripts.answer_vibe_check \\
+        --prompts data/world/vibe_check.jsonl --columns '{"prompt": "messages"}' \\
+        --model results/models/sft --engine transformers --batch-size 256 --dtype float32 --temperature 0.7 \\
+        --max-tokens 64 --seed 1 --out results/vibe_check/sft.jsonl
+
+    writes  messages, answer, finish_reason
+"""
+
+import argparse
+import json
+
+from scripts.common import answers, chat, engines, errors, files, seeds, sources
+from scripts.common.errors import InputError
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompts", required=True, help="jsonl, parquet or csv, or hub:ID@COMMIT#SPLIT")
+    parser.add_argument("--columns", type=json.loads, required=True, help='{"prompt": COLUMN} (JSON)')
+    parser.add_argument("--model", required=True, help="directory of the policy")
+    parser.add_argument("--engine", required=True, help="what runs the model")
+    parser.add_argument("--batch-size", type=int, required=True, help="answers decoded together")
+    parser.add_argument("--dtype", required=True, help="number format of the weights")
+    parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
+    parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", required=True, help="answers (jsonl)")
+    args = parser.parse_args(argv)
+
+    if args.columns.get("prompt") is None:
+        raise InputError("vibe_check.columns: `prompt` names the column with the prompts")
+    dialogues = [
+        chat.as_messages(row["prompt"], where) for where, row in sources.read_rows(args.prompts, args.columns)
+    ]
+    if not dialogues:
+        raise InputError(f"{args.prompts}: holds no prompt")
+    # By the text, not the row: a prompt added in front leaves the answers below as they were.
+    draws = [seeds.derive(args.seed, "vibe_check", json.dumps(messages)) for messages in dialogues]
+    sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
+    engine = engines.load(args.engine, args.model, args.batch_size, args.dtype)
+    answered = answers.answer(engine, dialogues, draws, sampling)
+    rows = [
+        {"messages": messages, "answer": text, "finish_reason": reason}
+        for messages, (text, reason) in zip(dialogues, answered, strict=True)
+    ]
+    files.write_jsonl(args.out, rows)
+    print(f"{len(rows)} prompts answered")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,1 @@
+"""What the rules' scripts share: one noun per file."""

@@ -1,0 +1,159 @@
+"""config.yaml: numbers that YAML reads as text made numbers, then held against the closed schema.
+
+Every mistake is found before a job starts, and named with its key and what the key takes.
+"""
+
+import contextlib
+import copy
+import decimal
+import difflib
+import math
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from scripts.common.errors import InputError
+
+SCHEMA = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+
+
+def _is_number(_, value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(_, value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
+)(SCHEMA)
+
+
+def load(config, files=()):
+    """The config as the rules use it: coerced, validated, without removed runs.
+
+    config: dict, as Snakemake merged it; files: the YAML files it came from, searched for doubled keys.
+    Raises InputError with one sentence for the first mistake.
+    """
+    for file in files:
+        _check_doubled_keys(file)
+    config = copy.deepcopy(config)
+    if isinstance(config.get("runs"), dict):
+        config["runs"] = {name: run for name, run in config["runs"].items() if run is not None}
+    for error in VALIDATOR.iter_errors(config):
+        _coerce(config, error)
+    mistakes = list(VALIDATOR.iter_errors(config))
+    if mistakes:
+        raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
+    _check_names(config)
+    return config
+
+
+def training(config, run):
+    """The training keys of a run: `train` with the run's own values in their place."""
+    own = config["runs"][run]
+    return {key: own.get(key, value) for key, value in config["train"].items()}
+
+
+def _coerce(config, error):
+    """Put a number in place of what `error` finds where a number is meant.
+
+    YAML reads 1e-6 (no dot) as text, and values from the command line are text. Where an integer is meant,
+    4.0e2 is the integer 400.
+    """
+    wanted = error.schema.get("type")
+    if error.validator != "type" or wanted not in ("number", "integer"):
+        return
+    if isinstance(error.instance, bool) or not isinstance(error.instance, (str, float)):
+        return
+    *parents, key = error.absolute_path
+    section = config
+    for parent in parents:
+        section = section[parent]
+    with contextlib.suppress(ValueError, ArithmeticError):
+        number = decimal.Decimal(error.instance)
+        if wanted == "number":
+            section[key] = float(number)
+        elif number == int(number):
+            section[key] = int(number)
+
+
+def _rank(error):
+    """Which of several mistakes to name: an unknown key before what it leaves missing.
+
+    A wrong value makes jsonschema call the rest of its section unevaluated: that is no mistake of its own.
+    """
+    if error.validator in ("additionalProperties", "unevaluatedProperties"):
+        return 0 if _unknown_key(error) else 2
+    return 1
+
+
+def _unknown_key(error):
+    """The first key of a section that its schema does not have, or None."""
+    known = _known_keys(error.schema)
+    return next((name for name in error.instance if name not in known), None)
+
+
+def _sentence(error):
+    key = ".".join(str(part) for part in error.absolute_path) or "the top level"
+    schema = error.schema
+    if error.validator in ("additionalProperties", "unevaluatedProperties"):
+        known, unknown = sorted(_known_keys(schema)), _unknown_key(error)
+        near = difflib.get_close_matches(str(unknown), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{key} has no key {unknown!r}; {hint}"
+    meaning = f" ({schema['description']})" if "description" in schema and error.instance is not None else ""
+    return f"{key}: {error.message}{meaning}"
+
+
+def _known_keys(schema):
+    """Names of the properties of a schema, those of the schemas it refers to included."""
+    names = set(schema.get("properties", {}))
+    for part in [schema, *schema.get("allOf", [])]:
+        if "$ref" in part:
+            names |= _known_keys(SCHEMA["$defs"][part["$ref"].rsplit("/", 1)[1]])
+    return names
+
+
+def _check_names(config):
+    for name in ("sft", "reward_model", "base"):
+        model = config["models"][name]
+        if model["source"] is None and model["init"] not in config["models"]:
+            raise InputError(
+                f"config: models.{name}.init names the model {model['init']!r}, which `models` lacks; "
+                f"known: {', '.join(config['models'])}"
+            )
+    taken = set(config["models"])
+    for run in config["runs"]:
+        if not isinstance(run, str):
+            raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
+        if run in taken:
+            raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
+
+
+def _check_doubled_keys(file):
+    """YAML keeps the last of two equal keys in silence: two runs of one name would lose the first."""
+
+    def visit(node, path):
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if key.value in seen:
+                    raise InputError(
+                        f"{file}, line {key.start_mark.line + 1}: {'.'.join([*path, key.value])} is given "
+                        "twice; rename or remove one"
+                    )
+                seen.add(key.value)
+                visit(value, [*path, key.value])
+        elif isinstance(node, yaml.SequenceNode):
+            for child in node.value:
+                visit(child, path)
+
+    node = yaml.compose(Path(file).read_text(encoding="utf-8"))
+    if node is not None:
+        visit(node, [])

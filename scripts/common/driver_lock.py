@@ -1,0 +1,24 @@
+"""Whether another Snakemake is at work in this folder, told by the kernel and not by leftover files."""
+
+import fcntl
+from pathlib import Path
+
+_held = []  # open until the process ends
+
+
+def remove_stale_locks():
+    """Remove Snakemake's locks if the Snakemake that set them is dead (killed, or its machine rebooted).
+
+    The kernel drops this file lock with its process, so whoever gets it knows that no other Snakemake is
+    at work here. Without it, a killed run has to be followed by `snakemake --unlock`.
+    """
+    Path(".snakemake").mkdir(exist_ok=True)
+    lock = open(".snakemake/driver.lock", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return
+    _held.append(lock)
+    for stale in Path(".snakemake/locks").glob("*.lock"):
+        stale.unlink(missing_ok=True)

@@ -1,0 +1,37 @@
+"""How a script ends: one clear sentence for a user's mistake, never an orphan."""
+
+import ctypes
+import os
+import signal
+import sys
+
+
+class InputError(ValueError):
+    """Bad input: the message names the file, row or key and says what to do."""
+
+
+def run(main):
+    """Run a script's `main` as the process: InputError becomes one sentence on stderr and exit status 1.
+
+    Any other exception keeps its traceback: it is a fault of ours, and we want to see where.
+    """
+    die_with_parent()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def die_with_parent():
+    """Have the kernel send SIGTERM to this process when its parent dies (Linux; elsewhere nothing).
+
+    A job must not outlive the Snakemake that started it: killed with SIGKILL, Snakemake cannot stop its
+    jobs, and a restarted one would write the same files beside the orphans.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,94 @@
+"""Where data comes from: a jsonl, parquet or csv file, or a hub dataset pinned by revision.
+
+A source is a path, or `hub:ID@COMMIT` for a model and `hub:ID@COMMIT#SPLIT` for a dataset. `columns` names,
+for every field the workflow needs, the column of the data that holds it; null where the data has none.
+"""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+from scripts.common.errors import InputError
+
+
+def parse_hub(source):
+    """(id, revision, split) of a hub source, split None where there is none; None for a local path."""
+    match = re.fullmatch(r"hub:([^@#]+)@([^@#]+)(?:#(.+))?", source)
+    return match.groups() if match else None
+
+
+def local_files(*sources):
+    """Those of `sources` that are local paths: what a rule must list as input."""
+    return [source for source in sources if source is not None and parse_hub(source) is None]
+
+
+def read_rows(source, columns):
+    """Yield (where, row) for every row: `where` names the place for messages, `row` maps field to value.
+
+    Raises InputError for a missing file, a malformed line (with its number) or a missing column.
+    """
+    rows = _hub_rows(source) if parse_hub(source) else _file_rows(Path(source))
+    for where, record in rows:
+        row = {}
+        for field, column in columns.items():
+            if column is None:
+                continue
+            if column not in record:
+                raise InputError(
+                    f"{where}: no column {column!r}, only {sorted(record)}; set it under `columns`"
+                )
+            row[field] = record[column]
+        yield where, row
+
+
+def _file_rows(path):
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: data files end in {', '.join(readers)}")
+    return readers[path.suffix](path)
+
+
+def _jsonl_rows(path):
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+            if not isinstance(record, dict):
+                raise InputError(f"{where}: a JSON object is needed, not {type(record).__name__}")
+            yield where, record
+
+
+def _csv_rows(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        for record in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in record or None in record.values():
+                raise InputError(f"{where}: has not as many fields as the header")
+            yield where, record
+
+
+def _parquet_rows(path):
+    import pyarrow.parquet as pq
+
+    number = 0
+    for batch in pq.ParquetFile(path).iter_batches():
+        for record in batch.to_pylist():
+            yield f"{path}, row {number}", record
+            number += 1
+
+
+def _hub_rows(source):
+    import datasets
+
+    name, revision, split = parse_hub(source)
+    for number, record in enumerate(datasets.load_dataset(name, revision=revision, split=split)):
+        yield f"{source}, row {number}", record

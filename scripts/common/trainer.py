@@ -1,0 +1,349 @@
+"""What every training shares: its flags, TrainingArguments, starting weights, checkpoints and saved model.
+
+A training script calls, in this order,
+
+    add_arguments(parser)                   the flags: the keys of the schema's `optimization`, and the paths
+    work_key(args, script, inputs)          names this training's checkpoints by all that shapes it
+    load_model(args, AutoModelForCausalLM)  weights to start from, with adapters where `--peft` has them
+    arguments(args, cls)                    TrainingArguments, SFTConfig, RewardConfig
+    fit(trainer, args, key, rows)           trains, going on with what was interrupted; writes log.csv
+    save(model, args, rule, parents)        the model directory, then its manifest
+    forget(args, key)                       last of all: the checkpoints have done their work
+
+dtype float32 trains in float32. bfloat16 keeps float32 master weights and computes in bfloat16 (autocast);
+the saved weights are rounded to bfloat16, as every matrix product of the training saw them. With adapters,
+the frozen weights are held in bfloat16 and the adapters in float32; they are merged in float32, then rounded.
+
+Torch and transformers are imported inside functions, so that `--help` is instant.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+from scripts.common import files, imports, manifest, seeds
+from scripts.common.errors import InputError
+
+# Flags that say where things stand or how fast the work goes; every other one shapes the trained weights.
+PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv")
+PACE = ("per_device_train_batch_size", "gradient_checkpointing", "logging_steps", "save_steps")
+
+
+def add_arguments(parser):
+    """Add the flags that every training has; none has a default."""
+    number, whole = float, int
+    for name, kind, text in (
+        ("learning-rate", number, "peak learning rate of AdamW"),
+        ("lr-scheduler-type", str, "cosine, linear or constant_with_warmup"),
+        ("warmup-ratio", number, "part of all steps in which the rate goes up from 0"),
+        ("num-train-epochs", number, "passes over the data"),
+        ("global-batch-size", whole, "rows per optimizer step over all devices"),
+        ("per-device-train-batch-size", whole, "rows in memory at once on a device"),
+        ("weight-decay", number, "AdamW's decoupled weight decay"),
+        ("adam-beta1", number, "AdamW's decay of the first moment"),
+        ("adam-beta2", number, "AdamW's decay of the second moment"),
+        ("adam-epsilon", number, "AdamW's epsilon"),
+        ("max-grad-norm", number, "gradients are clipped to this norm; 0 does not clip"),
+        ("dtype", str, "float32 or bfloat16"),
+        ("gradient-checkpointing", json.loads, "true: recompute activations instead of keeping them"),
+        ("logging-steps", whole, "optimizer steps that one row of log.csv averages"),
+        ("save-steps", whole, "optimizer steps between checkpoints"),
+        ("peft", json.loads, "null, or the adapters as JSON: r, lora_alpha, lora_dropout, target_modules"),
+        ("seed", whole, "the experiment's seed"),
+        ("work-dir", str, "folder for checkpoints; safe to delete at any time"),
+        ("out", str, "model directory to write"),
+        ("manifest", str, "the directory's manifest (json)"),
+        ("metrics", str, "losses, speed, memory (json)"),
+        ("log-csv", str, "the course of the training (csv)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, required=True, help=text)
+
+
+def params(args):
+    """The flags (dict) that shape the trained weights: for the manifest and the work key."""
+    return {key: value for key, value in sorted(vars(args).items()) if key not in PATHS + PACE}
+
+
+def work_key(args, script, inputs):
+    """Hexadecimal name (str) of this training: equal if and only if an interrupted one may be gone on with.
+
+    script: path of the script, whose code and imports count; inputs: paths of data files and model
+    directories, whose contents count. The keys of PACE do not: after running out of memory, a training goes
+    on from its checkpoint with fewer rows per device.
+    """
+    contents = {
+        "params": params(args),
+        "inputs": [_contents(path) for path in inputs],
+        "code": {module: files.sha256(module) for module in imports.modules_of(script)},
+        "packages": manifest.packages(),
+    }
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _contents(path):
+    """The sha256 of a file, or those of a directory's files, from its manifest where it has one."""
+    path = Path(path)
+    if path.is_file():
+        return files.sha256(path)
+    described = manifest.path_of(path)
+    if described.is_file():
+        return files.read_json(described)["files"]
+    return {
+        str(member.relative_to(path)): files.sha256(member)
+        for member in sorted(path.rglob("*"))
+        if member.is_file()
+    }
+
+
+def parents(args, inputs):
+    """Paths of what the trained model was made from: its start's manifest, where it has one, and the data."""
+    start = manifest.path_of(args.model)
+    return [str(path) for path in (start, *inputs) if Path(path).is_file()]
+
+
+def accumulation(global_batch_size, per_device, world_size):
+    """Batches per optimizer step on each device (int); InputError with proposals if no whole number fits."""
+    if global_batch_size % world_size:
+        above = -(-global_batch_size // world_size) * world_size
+        raise InputError(
+            f"global_batch_size {global_batch_size} cannot be shared by {world_size} devices; "
+            f"{above} or {max(above - world_size, world_size)} can"
+        )
+    share = global_batch_size // world_size
+    if share % per_device:
+        fitting = [size for size in range(1, share + 1) if share % size == 0]
+        near = sorted(sorted(fitting, key=lambda size: abs(size - per_device))[:3])
+        raise InputError(
+            f"global_batch_size {global_batch_size} on {world_size} device(s) is {share} rows each, which "
+            f"per_device_train_batch_size {per_device} does not divide; take {', '.join(map(str, near))}"
+        )
+    return share // per_device
+
+
+def world_size():
+    """Number of processes that train together, as the launcher (torchrun, accelerate) says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main():
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def arguments(args, cls=None, **overrides):
+    """The transformers.TrainingArguments, or an instance of its subclass `cls`, that the flags ask for.
+
+    Every step is logged to the trainer's state, whatever `logging_steps`: each loss is looked at for NaN, and
+    log.csv comes out the same if the training was interrupted.
+    """
+    quiet()
+    import torch
+    from transformers import TrainingArguments
+
+    made = (cls or TrainingArguments)(
+        **{
+            "output_dir": args.work_dir,
+            "learning_rate": args.learning_rate,
+            "lr_scheduler_type": args.lr_scheduler_type,
+            # Below 1, `warmup_steps` is a ratio; 1 would be a single step.
+            "warmup_steps": min(args.warmup_ratio, 1 - 1e-9),
+            "num_train_epochs": args.num_train_epochs,
+            "per_device_train_batch_size": args.per_device_train_batch_size,
+            "per_device_eval_batch_size": args.per_device_train_batch_size,
+            "gradient_accumulation_steps": accumulation(
+                args.global_batch_size, args.per_device_train_batch_size, world_size()
+            ),
+            "weight_decay": args.weight_decay,
+            "adam_beta1": args.adam_beta1,
+            "adam_beta2": args.adam_beta2,
+            "adam_epsilon": args.adam_epsilon,
+            "max_grad_norm": args.max_grad_norm,
+            "bf16": args.dtype == "bfloat16",
+            "gradient_checkpointing": args.gradient_checkpointing,
+            "seed": _library_seed(args.seed, "training"),
+            "data_seed": _library_seed(args.seed, "data order"),
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,
+            "include_num_input_tokens_seen": "non_padding",
+            "save_strategy": "steps",
+            "save_steps": args.save_steps,
+            "eval_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "dataloader_num_workers": 0,
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            # Without it, CPUs refuse bfloat16, and processes that a launcher starts would each train alone.
+            "use_cpu": not torch.accelerator.is_available(),
+            **overrides,
+        }
+    )
+    if world_size() == 1:
+        # A process that sees several GPUs would share the batch among them: the launcher starts one for each.
+        made._n_gpu = min(made.n_gpu, 1)
+    return made
+
+
+def load_model(args, cls, **overrides):
+    """The model to train: `args.model`'s weights in a `cls` (AutoModelForCausalLM, say), adapters added.
+
+    Parameters are float32 (frozen ones beside adapters: args.dtype). A directory without weights gives fresh
+    ones, drawn from args.seed. overrides: settings of the configuration, such as num_labels.
+    """
+    quiet()
+    import torch
+    from transformers import AutoConfig, GenerationConfig, set_seed
+
+    set_seed(_library_seed(args.seed, "initial weights"))
+    dtype = torch.float32 if args.peft is None else getattr(torch, args.dtype)
+    if any(Path(args.model).glob("*.safetensors")):
+        model = cls.from_pretrained(args.model, dtype=dtype, use_safetensors=True, **overrides)
+    else:
+        model = cls.from_config(AutoConfig.from_pretrained(args.model, **overrides), dtype=dtype)
+    if model.can_generate():
+        # The library reads many a published generation config that it then refuses to save in checkpoints.
+        model.generation_config = GenerationConfig.from_model_config(model.config)
+    if args.peft is None:
+        return model
+    import peft
+
+    set_seed(_library_seed(args.seed, "initial adapters"))
+    task = "SEQ_CLS" if "num_labels" in overrides else "CAUSAL_LM"
+    model = peft.get_peft_model(model, peft.LoraConfig(task_type=task, **args.peft))
+    if args.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return model
+
+
+def fit(trainer, args, key, rows):
+    """Train, from the last complete checkpoint if there is one; return what is to know of it.
+
+    trainer: transformers.Trainer (or a subclass) with the TrainingArguments of `arguments`; key: str from
+    `work_key`; rows: list of str, a name for each row of trainer.train_dataset, used when a loss goes wrong.
+    Whatever the trainer logs for each step (`Trainer.log`) becomes a column of args.log_csv.
+
+    Returns {"train_loss": mean over all steps, "train_steps", "train_tokens", "train_runtime": seconds of the
+    steps that counted, "train_tokens_per_second", "peak_memory_mb", on a GPU also "peak_gpu_memory_mb"}.
+    On SIGTERM it writes a checkpoint and exits with status 143. Raises InputError that names the step and its
+    rows if a loss or a gradient is no longer finite; the last good checkpoint stays.
+    """
+    from scripts.common import checkpoints
+
+    return checkpoints.fit(trainer, args, key, rows)
+
+
+def held_out(trainer, measure):
+    """Sums (float64 tensor) of what `measure(model, batch)` returns over the batches of trainer.eval_dataset.
+
+    Trainer.evaluate averages the batches' averages instead: its results depend on batch size and devices.
+    """
+    import torch
+
+    trainer.model.eval()
+    rows = range(int(os.environ.get("RANK", "0")), len(trainer.eval_dataset), world_size())
+    size = trainer.args.per_device_eval_batch_size
+    totals = []
+    for start in range(0, len(rows), size):
+        batch = trainer.data_collator([trainer.eval_dataset[row] for row in rows[start : start + size]])
+        batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            totals.append(measure(trainer.model, batch).cpu().double())
+    totals = torch.stack(totals).sum(0)
+    return trainer.accelerator.reduce(totals.to(trainer.args.device)).cpu() if world_size() > 1 else totals
+
+
+def mean_token_loss(trainer):
+    """Mean loss (float, nats per token) over all labelled tokens of trainer.eval_dataset."""
+    import torch
+
+    def measure(model, batch):
+        tokens = (batch["labels"][:, 1:] != -100).sum()
+        return torch.stack([model(**batch).loss.float() * tokens, tokens.float()])
+
+    loss, tokens = held_out(trainer, measure).tolist()
+    return loss / tokens
+
+
+def save(model, args, rule, parents):
+    """Write the trained model to args.out, whole or not at all, then its manifest to args.manifest.
+
+    Weights are safetensors in args.dtype; tokenizer, chat template and generation config are the files of
+    args.model, untouched. Adapters are kept in args.out/adapter and merged into the weights of args.out.
+    rule and parents: see manifest.write.
+    """
+    if not is_main():
+        return
+    import torch
+    from transformers import AutoConfig, GenerationConfig
+
+    with files.atomic_directory(args.out) as directory:
+        if args.peft is not None:
+            model.save_pretrained(directory / "adapter")
+            (directory / "adapter" / "README.md").unlink(missing_ok=True)
+            model = model.float().merge_and_unload()
+        model = model.to(getattr(torch, args.dtype))
+        # Trainers align these with the tokenizer, whose one end token may be fewer than the model's.
+        initial = AutoConfig.from_pretrained(args.model)
+        model.config.bos_token_id, model.config.eos_token_id = initial.bos_token_id, initial.eos_token_id
+        if model.can_generate():
+            model.config.pad_token_id = initial.pad_token_id
+            model.generation_config = GenerationConfig.from_model_config(model.config)
+        model.save_pretrained(directory)
+        for pattern in manifest.COMPANIONS:
+            for companion in Path(args.model).glob(pattern):
+                copy = directory / companion.relative_to(args.model)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(companion, copy)
+    manifest.write(args.manifest, args.out, rule, params(args), parents)
+
+
+def forget(args, key):
+    """Delete the checkpoints of a training whose results are all written."""
+    if is_main():
+        shutil.rmtree(Path(args.work_dir) / key, ignore_errors=True)
+
+
+def quiet():
+    """Silence progress bars, advice and telemetry of the libraries: a log is read by people."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with contextlib.suppress(ImportError):
+        import datasets
+
+        datasets.disable_progress_bars()
+
+
+def write_log(path, history, logging_steps):
+    """Write log.csv: one row for every `logging_steps` optimizer steps, and one for what is left over.
+
+    history: list of dicts, one for each step, with `step` and numbers. A row holds the last step, epoch,
+    learning rate and token count of its steps, and the means of everything else.
+    """
+    last = ("step", "epoch", "learning_rate", "num_input_tokens_seen")
+    names = [name for name in last if any(name in step for step in history)]
+    names += sorted({name for step in history for name in step} - set(names))
+    lines = [",".join(names)]
+    for start in range(0, len(history), logging_steps):
+        window = history[start : start + logging_steps]
+        values = []
+        for name in names:
+            numbers = [step[name] for step in window if name in step]
+            if not numbers:
+                values.append("")
+            elif name in last:
+                values.append(f"{numbers[-1]:.10g}")
+            else:
+                values.append(f"{math.fsum(numbers) / len(numbers):.6g}")
+        lines.append(",".join(values))
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def _library_seed(seed, purpose):
+    """A seed that NumPy takes, too: below 2³²."""
+    return seeds.derive(seed, purpose) % 2**32

@@ -1,0 +1,100 @@
+"""Win rates of pairwise judgments, their intervals, and how much the verdicts follow the position.
+
+A match is one (question, turn), judged in two games with the answers' positions swapped. As in FastChat's
+show_result.py: a match is won if both games are, lost if both are, and a tie otherwise; a match with a game
+in error does not count, and
+
+    win_rate_adjusted = (wins + ties / 2) / (wins + ties + losses).
+
+Judgments are dicts in FastChat's form; the rates are those of their model_1.
+"""
+
+import numpy as np
+
+OUTCOMES = ("win", "tie", "loss", "error")
+CONFIDENCE = 0.95
+
+
+def outcome(judgment):
+    """The outcome of a match for model_1: one of OUTCOMES."""
+    games = (judgment["g1_winner"], judgment["g2_winner"])
+    if "error" in games:
+        return "error"
+    if games == ("model_1", "model_1"):
+        return "win"
+    if games == ("model_2", "model_2"):
+        return "loss"
+    return "tie"
+
+
+def summary(judgments, bootstrap_samples, seed):
+    """Counts, rates and the interval of win_rate_adjusted for some judgments: dict of plain numbers.
+
+    The rates and the interval are None where no match counts.
+    """
+    counts = {name: 0 for name in OUTCOMES}
+    questions = {}
+    for judgment in judgments:
+        result = outcome(judgment)
+        counts[result] += 1
+        if result != "error":
+            questions.setdefault(judgment["question_id"], [0, 0, 0])[OUTCOMES.index(result)] += 1
+    counted = counts["win"] + counts["tie"] + counts["loss"]
+    low, high = interval(list(questions.values()), bootstrap_samples, seed)
+    return counts | {
+        "matches": counted,
+        "win_rate": counts["win"] / counted if counted else None,
+        "loss_rate": counts["loss"] / counted if counted else None,
+        "win_rate_adjusted": adjusted(counts["win"], counts["tie"], counts["loss"]) if counted else None,
+        "ci_low": low,
+        "ci_high": high,
+    }
+
+
+def adjusted(win, tie, loss):
+    """win_rate_adjusted of counts: numbers or arrays of them. A tie is half a win."""
+    return (win + 0.5 * tie) / (win + tie + loss)
+
+
+def interval(questions, bootstrap_samples, seed):
+    """The 95 % interval (low, high) of win_rate_adjusted, or (None, None) without questions.
+
+    questions: one (wins, ties, losses) for each question. A percentile bootstrap: the turns of a question
+    share its first answer and are not independent, so whole questions are drawn with replacement. Where all
+    questions ended alike, the interval is a point; a slice of ten questions is too small to trust its ends.
+    """
+    if len(questions) == 0:
+        return None, None
+    counts = np.asarray(questions, dtype=np.float64)
+    number = len(counts)
+    # How often each question is drawn in each sample: int64 [bootstrap_samples, questions].
+    draws = np.random.default_rng(seed).multinomial(
+        number, np.full(number, 1 / number), size=bootstrap_samples
+    )
+    rates = adjusted(*(draws @ counts).T)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(rates, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def position_bias(judgments):
+    """Fractions of the matches without error: {consistency, biased_toward_first, biased_toward_second}.
+
+    A consistent match has the same winner in both games. Any other favours the answer that stood first, or
+    second, in more of its games (as in "Judging LLM-as-a-Judge", Zheng et al. 2023, table 2). None without
+    matches.
+    """
+    # Points of the first position less those of the second, in game 1 (model_1 first) and in game 2.
+    points = {"model_1": 1, "tie": 0, "model_2": -1}
+    leans = [
+        points[judgment["g1_winner"]] - points[judgment["g2_winner"]]
+        for judgment in judgments
+        if outcome(judgment) != "error"
+    ]
+    if not leans:
+        return {"consistency": None, "biased_toward_first": None, "biased_toward_second": None}
+    return {
+        "consistency": sum(lean == 0 for lean in leans) / len(leans),
+        "biased_toward_first": sum(lean > 0 for lean in leans) / len(leans),
+        "biased_toward_second": sum(lean < 0 for lean in leans) / len(leans),
+    }

@@ -1,0 +1,108 @@
+"""Log-probabilities of preference pairs under the reference policy, once, before any training.
+
+Training then needs no second model in memory, and every loss and every run of a sweep shares them. Stored
+are the sums over the completion's tokens (the end token included) and the numbers of tokens, so that losses
+by sequence and by token both work. The jobs of one file divide its rows: part k of n takes rows
+[rows·k/n, rows·(k+1)/n), in the file's order.
+
+    reads   prompt_id, prompt_ids, chosen_ids, rejected_ids
+    writes  prompt_id, ref_chosen_logps, ref_rejected_logps (float32), chosen_tokens, rejected_tokens
+
+    python -m scripts.compute_ref_logps --tokenized results/samples/sft/tokenized.parquet \
+        --model results/models/sft --part 0000 --num-shards 1 --temperature 1.0 --batch-tokens 16384 \
+        --dtype float32 --out results/samples/sft/ref_logps/sft/0000.parquet
+"""
+
+import argparse
+import math
+import time
+
+from scripts.common import errors, tables
+from scripts.common.errors import InputError
+
+
+def part_of(rows, part, num_shards):
+    """The slice of `rows` that is part `part` of `num_shards`; together the parts hold every row once."""
+    return rows[len(rows) * part // num_shards : len(rows) * (part + 1) // num_shards]
+
+
+def check_ids(rows, vocabulary, where):
+    """Raise InputError for an empty sequence or an id that the model's `vocabulary` (int) does not have."""
+    for row in rows:
+        for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+            if not row[name]:
+                raise InputError(
+                    f"{where}, prompt_id {row['prompt_id']}: {name} is empty; make the file again"
+                )
+            if max(row[name]) >= vocabulary:
+                raise InputError(
+                    f"{where}, prompt_id {row['prompt_id']}: {name} holds the id {max(row[name])}, but the "
+                    f"model has {vocabulary} tokens; the policy and its reference must share one tokenizer"
+                )
+
+
+def check_finite(rows, where):
+    """Raise InputError for the first log-probability that is NaN or infinite."""
+    for row in rows:
+        for name in ("ref_chosen_logps", "ref_rejected_logps"):
+            if not math.isfinite(row[name]):
+                raise InputError(
+                    f"{where}, prompt_id {row['prompt_id']}: {name} is {row[name]}; the reference's weights "
+                    "are broken, or logps.dtype is too narrow for them"
+                )
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokenized", required=True, help="tokenized pairs (parquet)")
+    parser.add_argument("--model", required=True, help="directory of the reference policy")
+    parser.add_argument("--part", required=True, help="which part of the rows, from 0000")
+    parser.add_argument("--num-shards", type=int, required=True, help="how many parts there are")
+    parser.add_argument("--temperature", type=float, required=True, help="divides the logits")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="padded tokens of a forward pass")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], required=True, help="of the model")
+    parser.add_argument("--out", required=True, help="log-probabilities of this part's rows (parquet)")
+    args = parser.parse_args(argv)
+    tokenized = tables.read(args.tokenized, tables.TOKENIZED)
+    rows = part_of(tokenized, int(args.part), args.num_shards).to_pylist()
+
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from scripts.common import logps
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype, use_safetensors=True)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    check_ids(rows, model.get_input_embeddings().weight.shape[0], args.tokenized)
+    logps.check_head(model)
+
+    prompts = [row["prompt_ids"] for row in rows] * 2
+    completions = [row[name] for name in ("chosen_ids", "rejected_ids") for row in rows]
+    start = time.perf_counter()
+    sums = logps.score(model, prompts, completions, args.temperature, args.batch_tokens).tolist()
+    seconds = time.perf_counter() - start
+    scored = [
+        {
+            "prompt_id": row["prompt_id"],
+            "ref_chosen_logps": chosen,
+            "ref_rejected_logps": rejected,
+            "chosen_tokens": len(row["chosen_ids"]),
+            "rejected_tokens": len(row["rejected_ids"]),
+        }
+        for row, chosen, rejected in zip(rows, sums[: len(rows)], sums[len(rows) :], strict=True)
+    ]
+    check_finite(scored, args.tokenized)
+    tables.write(args.out, scored, tables.REF_LOGPS)
+    tokens = sum(map(len, prompts)) + sum(map(len, completions))
+    print(
+        f"{len(rows)} pairs, {tokens} tokens in {seconds:.1f} s ({tokens / max(seconds, 1e-9):.0f} tokens/s)"
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,178 @@
+"""Compute every policy's win rate against the start policy from the pairwise judgments.
+
+Per policy: wins, ties, losses and errors, win_rate, loss_rate and win_rate_adjusted (definitions in
+scripts/common/winrate.py) with a 95 % interval, overall, by category and by turn; how far the verdicts
+follow the answers' positions; and the mean length of an answer in words, its own and the start policy's,
+because judges like long answers. The CSV has the same rates, one row for each policy and slice.
+
+    python -m scripts.compute_winrate --questions data/mt_bench/question.jsonl \\
+        --judgments results/mt_bench/judgments/reference/dpo-1.jsonl \\
+        --answers results/mt_bench/answers/dpo-1.jsonl --policies dpo-1 \\
+        --start sft --start-answers results/mt_bench/answers/sft.jsonl --bootstrap-samples 10000 --seed 1 \\
+        --out results/winrate.json --csv results/winrate.csv
+"""
+
+import argparse
+import csv
+import io
+
+from scripts.common import errors, fastchat, files, seeds, winrate
+from scripts.common.errors import InputError
+
+COLUMNS = [
+    "policy", "start", "judge", "slice", "value", "matches", "win", "tie", "loss", "error",
+    "win_rate", "loss_rate", "win_rate_adjusted", "ci_low", "ci_high",
+]  # fmt: skip
+
+
+def check_complete(path, judgments, questions, policy, start):
+    """InputError unless `judgments` (of read_judgments) judge `policy` once on each turn of all questions."""
+    wanted = {
+        (question["question_id"], turn + 1)
+        for question in questions
+        for turn in range(len(question["turns"]))
+    }
+    for where, judgment in judgments:
+        models = (judgment["model_1"], judgment["model_2"])
+        if models != (policy, start):
+            raise InputError(f"{where}: judges {models[0]} against {models[1]}, not {policy} against {start}")
+        if judgment["judge"][0] != judgments[0][1]["judge"][0]:
+            raise InputError(f"{where}: another judge than in the lines before; give each judge its own file")
+        turn = (judgment["question_id"], judgment["turn"])
+        if turn not in wanted:
+            raise InputError(f"{where}: question {turn[0]}, turn {turn[1]} is not among the questions")
+        wanted.remove(turn)
+    if wanted:
+        name, turn = min(wanted, key=str)
+        raise InputError(
+            f"{path}: {len(wanted)} turns are not judged, such as question {name}, turn {turn}; "
+            "delete the file and let its rule make it again"
+        )
+
+
+def _turns(question):
+    return range(1, len(question["turns"]) + 1)
+
+
+def slices(judgments, questions):
+    """{"overall": {"all": judgments}, "category": {name: …}, "turn": {"1": …}} in the questions' order."""
+    categories = {question["question_id"]: question["category"] for question in questions}
+    found = {"overall": {"all": judgments}, "category": {}, "turn": {}}
+    for category in dict.fromkeys(categories.values()):
+        found["category"][category] = [row for row in judgments if categories[row["question_id"]] == category]
+    for turn in sorted({row["turn"] for row in judgments}):
+        found["turn"][str(turn)] = [row for row in judgments if row["turn"] == turn]
+    return found
+
+
+def rates(judgments, questions, policy, bootstrap_samples, seed):
+    """{"overall": summary, "category": {name: summary}, "turn": {name: summary}} of one policy."""
+    found = {}
+    for kind, members in slices(judgments, questions).items():
+        found[kind] = {
+            value: winrate.summary(
+                rows, bootstrap_samples, seeds.derive(seed, "bootstrap", policy, kind, value)
+            )
+            for value, rows in members.items()
+        }
+    return {"overall": found["overall"]["all"], "category": found["category"], "turn": found["turn"]}
+
+
+def mean_words(answers, questions):
+    """Mean number of words of an answer to a turn, over all turns of `questions`."""
+    counts = [
+        len(turn.split())
+        for question in questions
+        for turn in answers[question["question_id"]][: len(question["turns"])]
+    ]
+    return sum(counts) / len(counts)
+
+
+def table(result):
+    """The rates of `result` (what the JSON holds) as rows of COLUMNS, policies and categories in order."""
+    rows = []
+    for policy in result["policies"]:
+        found = result["win_rates"][policy]
+        parts = [("overall", "all", found["overall"])]
+        parts += [("category", name, found["category"][name]) for name in result["categories"]]
+        parts += [("turn", name, summary) for name, summary in sorted(found["turn"].items())]
+        shared = {"policy": policy, "start": result["start"], "judge": result["judge"]}
+        rows += [{**shared, "slice": kind, "value": value, **summary} for kind, value, summary in parts]
+    return rows
+
+
+def csv_text(rows):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
+    parser.add_argument(
+        "--policies", nargs="+", required=True, help="the policies' names, in the order to show"
+    )
+    parser.add_argument(
+        "--judgments", nargs="+", required=True, help="their judgments, in that order (jsonl)"
+    )
+    parser.add_argument("--answers", nargs="+", required=True, help="their answers, in that order (jsonl)")
+    parser.add_argument("--start", required=True, help="name of the policy that all were compared with")
+    parser.add_argument("--start-answers", required=True, help="its answers (jsonl)")
+    parser.add_argument("--bootstrap-samples", type=int, required=True, help="resamplings of the questions")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", required=True, help="win rates (json)")
+    parser.add_argument("--csv", required=True, help="the same as a tidy table")
+    args = parser.parse_args(argv)
+    if not len(args.policies) == len(args.judgments) == len(args.answers):
+        parser.error("--policies, --judgments and --answers go together: as many of each")
+
+    questions = fastchat.read_questions(args.questions)
+    start_words = mean_words(fastchat.read_answers(args.start_answers, questions), questions)
+    win_rates, judge = {}, None
+    for policy, path, answers in zip(args.policies, args.judgments, args.answers, strict=True):
+        judgments = fastchat.read_judgments(path)
+        check_complete(path, judgments, questions, policy, args.start)
+        rows = [row for _, row in judgments]
+        if judge not in (None, rows[0]["judge"][0]):
+            raise InputError(f"{path}: not judged by {judge}, as other policies are; use one judge for all")
+        judge = rows[0]["judge"][0]
+        found = rates(rows, questions, policy, args.bootstrap_samples, args.seed)
+        found["position_bias"] = winrate.position_bias(rows)
+        found["mean_words"] = {
+            "policy": mean_words(fastchat.read_answers(answers, questions), questions),
+            "start": start_words,
+        }
+        win_rates[policy] = found
+        print(sentence(policy, args.start, found["overall"]))
+    result = {
+        "judge": judge,
+        "start": args.start,
+        "policies": args.policies,
+        "categories": list(dict.fromkeys(question["category"] for question in questions)),
+        "questions": len(questions),
+        "confidence": winrate.CONFIDENCE,
+        "bootstrap_samples": args.bootstrap_samples,
+        "win_rates": win_rates,
+    }
+    files.write_json(args.out, result)
+    files.write_text(args.csv, csv_text(table(result)))
+
+
+def sentence(policy, start, overall):
+    """One line for the log about a policy's overall rate."""
+    counts = ", ".join(f"{name} {overall[name]}" for name in winrate.OUTCOMES)
+    if overall["win_rate_adjusted"] is None:
+        return f"{policy} against {start}: no match counts ({counts})"
+    return (
+        f"{policy} against {start}: win_rate_adjusted {overall['win_rate_adjusted']:.4f} "
+        f"[{overall['ci_low']:.4f}, {overall['ci_high']:.4f}] ({counts})"
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,116 @@
+"""Take a finished model: from a local directory, or from the hub at a pinned revision.
+
+Only what the workflow reads is taken: config.json, safetensors, the tokenizer's files, the chat template and
+the generation config. Pickled weights can run code and are refused, and so is code. A directory without any
+weights is taken as it is: pretraining begins there with fresh ones. Local weights are hard-linked where the
+file system can, everything else is copied.
+
+    python -m scripts.fetch_model --source hub:org/name@0123abc --out results/models/sft \
+        --manifest results/models/sft.json
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from scripts.common import files, manifest, sources
+from scripts.common.errors import InputError, run
+
+TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def take_local(source, directory):
+    """Link or copy the model of the directory `source` into `directory`; InputError if it is none."""
+    source = Path(source)
+    if not source.is_dir():
+        raise InputError(f"{source}: no such directory; a model's source is a directory or hub:ID@COMMIT")
+    for path in sorted({path for pattern in TAKEN for path in source.glob(pattern) if path.is_file()}):
+        target = Path(directory) / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix != ".safetensors" or not _linked(path.resolve(), target):
+            shutil.copyfile(path, target)
+
+
+def take_hub(name, revision, directory):
+    """Download revision `revision` of the hub's model `name` into `directory`."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        snapshot_download(name, revision=revision, allow_patterns=list(TAKEN), local_dir=directory)
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as error:
+        raise InputError(
+            f"hub:{name}@{revision} cannot be downloaded ({type(error).__name__}); check the name, the "
+            "revision and the network, and set HF_TOKEN in the environment for a gated model"
+        ) from error
+    shutil.rmtree(Path(directory) / ".cache", ignore_errors=True)
+
+
+def check(source, directory, available):
+    """Raise InputError unless `directory` holds a model that loads without running code from it.
+
+    available: list of names (str) of what the source holds besides, to tell a model whose weights are all
+    pickled from one without weights.
+    """
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise InputError(
+            f"{source}: has no config.json; it is no model directory of the transformers library"
+        )
+    if not any(directory.glob("*.safetensors")):
+        pickled = [name for name in available if any(Path(name).match(pattern) for pattern in PICKLED)]
+        if pickled:
+            raise InputError(
+                f"{source}: has pickled weights only ({pickled[0]}), which can run code when loaded; "
+                "convert them to safetensors"
+            )
+    for index in directory.glob("*.safetensors.index.json"):
+        for shard in sorted(set(files.read_json(index)["weight_map"].values())):
+            if not (directory / shard).is_file():
+                raise InputError(f"{source}: lacks {shard}, which {index.name} names")
+
+
+def _linked(path, target):
+    try:
+        os.link(path, target)
+    except OSError:
+        return False
+    return True
+
+
+def _available(source, hub):
+    if hub is None:
+        return [path.name for path in Path(source).iterdir()]
+    from huggingface_hub import list_repo_files
+
+    return list_repo_files(hub[0], revision=hub[1])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", required=True, help="model directory, or hub:ID@COMMIT")
+    parser.add_argument("--out", required=True, help="model directory to write")
+    parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
+    args = parser.parse_args(argv)
+
+    hub = sources.parse_hub(args.source)
+    with files.atomic_directory(args.out) as directory:
+        if hub:
+            take_hub(hub[0], hub[1], directory)
+        else:
+            take_local(args.source, directory)
+        check(args.source, directory, [] if _has_weights(directory) else _available(args.source, hub))
+        weights = "with weights" if _has_weights(directory) else "without weights"
+    manifest.write(args.manifest, args.out, "fetch_model", {"source": args.source}, [])
+    print(f"{args.source} -> {args.out}, {weights}")
+
+
+def _has_weights(directory):
+    return any(Path(directory).glob("*.safetensors"))
+
+
+if __name__ == "__main__":
+    run(main)

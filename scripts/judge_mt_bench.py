@@ -1,0 +1,108 @@
+"""Judge one policy's MT-Bench answers against another's, turn by turn.
+
+Each (question, turn) is a match of two games with the answers' positions swapped, as in FastChat's pairwise
+mode; the verdict of a game is read from the judge's text. What the judges decide by stands in
+scripts/common/judges/. Nothing random, no time stamps: equal answers give an equal file.
+
+    python -m scripts.judge_mt_bench --questions data/mt_bench/question.jsonl \\
+        --answers-1 results/mt_bench/answers/dpo-1.jsonl --model-1 dpo-1 \\
+        --answers-2 results/mt_bench/answers/sft.jsonl --model-2 sft \\
+        --judge reference --references data/mt_bench/reference_answer/reference.jsonl \\
+        --out results/mt_bench/judgments/reference/dpo-1.jsonl
+"""
+
+import argparse
+from collections import Counter
+
+from scripts.common import errors, fastchat, files, judges
+
+# What each judge needs beyond the questions and answers.
+OPTIONS = {"reference": ("references",), "reward": ("model", "batch_tokens", "dtype")}
+
+
+def games(question, answers_1, answers_2, references):
+    """The matches of a question, in turn order: list of (game 1, game 2), with model 1 as A, then as B.
+
+    answers_1, answers_2: its answers (list of str); references: likewise, maybe fewer, or None.
+    """
+    matches = []
+    for turn in range(1, len(question["turns"]) + 1):
+        known = references[:turn] if references is not None and len(references) >= turn else None
+        sides = answers_1[:turn], answers_2[:turn]
+        matches.append(
+            tuple(
+                judges.Game(question["question_id"], turn, question["turns"][:turn], a, b, known)
+                for a, b in (sides, sides[::-1])
+            )
+        )
+    return matches
+
+
+def match_row(judge, model_1, model_2, games, judged):
+    """A match in FastChat's form. games, judged: those of both games, in order."""
+    (prompt_1, judgment_1), (prompt_2, judgment_2) = judged
+    winner_1, winner_2 = judges.verdict(judgment_1), judges.verdict(judgment_2)
+    return {
+        "question_id": games[0].question_id,
+        "model_1": model_1,
+        "model_2": model_2,
+        "g1_winner": {"A": "model_1", "B": "model_2"}.get(winner_1, winner_1),
+        "g2_winner": {"A": "model_2", "B": "model_1"}.get(winner_2, winner_2),
+        "judge": [judge, "pair" if games[0].turn == 1 else "pair-multi-turn"],
+        "g1_user_prompt": prompt_1,
+        "g1_judgment": judgment_1,
+        "g2_user_prompt": prompt_2,
+        "g2_judgment": judgment_2,
+        "turn": games[0].turn,
+    }
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
+    parser.add_argument("--answers-1", required=True, help="answers of the policy to judge (jsonl)")
+    parser.add_argument("--model-1", required=True, help="the policy's name")
+    parser.add_argument(
+        "--answers-2", required=True, help="answers of the policy it is compared with (jsonl)"
+    )
+    parser.add_argument("--model-2", required=True, help="that policy's name")
+    parser.add_argument("--judge", required=True, choices=OPTIONS, help="who decides")
+    parser.add_argument("--references", help="judge reference: reference answers in FastChat's form (jsonl)")
+    parser.add_argument("--model", help="judge reward: directory of the reward model")
+    parser.add_argument("--batch-tokens", type=int, help="judge reward: tokens scored together")
+    parser.add_argument("--dtype", help="judge reward: number format of the reward model's body")
+    parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
+    args = parser.parse_args(argv)
+    options = {name: getattr(args, name) for name in OPTIONS[args.judge]}
+    missing = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is None]
+    if missing:
+        parser.error(f"the judge {args.judge} needs {', '.join(missing)}")
+
+    questions = fastchat.read_questions(args.questions)
+    answers_1 = fastchat.read_answers(args.answers_1, questions)
+    answers_2 = fastchat.read_answers(args.answers_2, questions)
+    references = fastchat.read_references(options.pop("references")) if args.references else {}
+    matches = [
+        match
+        for question in questions
+        for name in [question["question_id"]]
+        for match in games(question, answers_1[name], answers_2[name], references.get(name))
+    ]
+    judge = judges.load(args.judge, **options)
+    judged = judge.judge([game for match in matches for game in match])
+    rows = [
+        match_row(judge.name, args.model_1, args.model_2, match, judged[2 * number : 2 * number + 2])
+        for number, match in enumerate(matches)
+    ]
+    files.write_jsonl(args.out, rows)
+    firsts = Counter(row["g1_winner"] for row in rows)
+    print(
+        f"{args.model_1} against {args.model_2}, judge {judge.name}: {2 * len(rows)} games; first games: "
+        f"{firsts['model_1']} won, {firsts['tie']} tied, {firsts['model_2']} lost, {firsts['error']} errors"
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

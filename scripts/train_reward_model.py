@@ -1,0 +1,144 @@
+"""Train a reward model on preference pairs: a sequence classifier with one output.
+
+Bradley-Terry: the loss of a pair is −log sigmoid(reward of chosen − reward of rejected). Both dialogues are
+templated as everywhere (scripts/common/chat.py): one BOS, and at the end the end-of-turn token, where the
+reward is read. Pairs with a dialogue over --max-length, or of two equal ones, are dropped and counted.
+
+    reads   prompt: str or messages (or none), chosen, rejected: str, messages, or whole dialogues
+    writes  a model directory for AutoModelForSequenceClassification; metrics.json with the held-out accuracy
+
+    python -m scripts.train_reward_model --model results/models/base --train-data train.jsonl \
+        --eval-data test.jsonl --columns '{"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}' \
+        --max-length 256 --learning-rate 5e-4 ... --out results/models/reward_model
+"""
+
+import argparse
+import json
+
+from scripts.common import chat, files, sources, trainer
+from scripts.common.errors import InputError, run
+
+
+def dialogue(prompt, answer, where):
+    """(messages, text): what was asked, and the assistant's answer to it.
+
+    prompt: str, messages, or None where `answer` is a whole dialogue; answer: str, or messages that end with
+    the assistant, with or without those of the prompt before it. Raises InputError, naming `where`.
+    """
+    asked = [] if prompt is None else chat.as_messages(prompt, where)
+    if isinstance(answer, str):
+        answer = [{"role": "assistant", "content": answer}]
+    *before, last = chat.as_messages(answer, where)
+    if last["role"] != "assistant":
+        raise InputError(f"{where}: chosen and rejected must end with the assistant, not the {last['role']}")
+    messages = before if before[: len(asked)] == asked else asked + before
+    if not messages:
+        raise InputError(f"{where}: has an answer but no prompt; name its column under `columns`")
+    return messages, last["content"]
+
+
+def read(source, columns, tokenizer, max_length):
+    """(pairs, names, dropped): dicts of chosen_ids and rejected_ids, where each stands, counts by reason."""
+    pairs, names, dropped = [], [], {"identical": 0, "too_long": 0}
+    for where, row in sources.read_rows(source, columns):
+        pair = {}
+        for side in ("chosen", "rejected"):
+            messages, text = dialogue(row.get("prompt"), row[side], where)
+            try:
+                prompt, completion = chat.prompt_and_completion_ids(tokenizer, messages, text)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            pair[f"{side}_ids"] = prompt + completion
+        if pair["chosen_ids"] == pair["rejected_ids"]:
+            dropped["identical"] += 1
+        elif max(map(len, pair.values())) > max_length:
+            dropped["too_long"] += 1
+        else:
+            pairs.append(pair)
+            names.append(where)
+    if not pairs:
+        raise InputError(f"{source}: no pair is left to learn from; dropped: {dropped}")
+    return pairs, names, dropped
+
+
+def padding_id(tokenizer):
+    """The token to pad with: any but the end token.
+
+    The classifier reads its reward from the last token that is no padding: were padding the end token, as
+    many tokenizers without one of their own are made to do, it would read one position too early.
+    """
+    candidates = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, 0, 1)
+    return next(token for token in candidates if token not in (None, tokenizer.eos_token_id))
+
+
+def mean_loss_and_accuracy(rewarding):
+    """Mean Bradley-Terry loss and part of the pairs ranked right (ties are wrong), on the held-out pairs."""
+    import torch
+
+    def measure(model, batch):
+        chosen, rejected = model(**batch, use_cache=False).logits.squeeze(-1).float().chunk(2)
+        margin = chosen - rejected
+        loss = -torch.nn.functional.logsigmoid(margin)
+        return torch.stack([loss.sum(), (margin > 0).float().sum()])
+
+    loss, right = trainer.held_out(rewarding, measure).tolist()
+    return loss / len(rewarding.eval_dataset), right / len(rewarding.eval_dataset)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="model directory to begin with")
+    parser.add_argument("--train-data", required=True, help="preference pairs (jsonl, parquet, csv, hub:…)")
+    parser.add_argument("--eval-data", required=True, help="held-out pairs")
+    parser.add_argument(
+        "--columns", type=json.loads, required=True, help="JSON: columns of prompt, chosen and rejected"
+    )
+    parser.add_argument("--max-length", type=int, required=True, help="longest dialogue in tokens")
+    trainer.add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    inputs = sources.local_files(args.train_data, args.eval_data)
+    key = trainer.work_key(args, "scripts/train_reward_model.py", [args.model, *inputs])
+    tokenizer = chat.load_tokenizer(args.model)
+    train, names, dropped = read(args.train_data, args.columns, tokenizer, args.max_length)
+    test, _, test_dropped = read(args.eval_data, args.columns, tokenizer, args.max_length)
+    print(f"{len(train)} pairs, dropped {dropped}; {len(test)} held out, dropped {test_dropped}")
+
+    trainer.quiet()
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(tokenizer))
+    rewarding = RewardTrainer(
+        model=trainer.load_model(args, AutoModelForSequenceClassification, num_labels=1),
+        args=trainer.arguments(args, RewardConfig, max_length=None),
+        train_dataset=Dataset.from_list(train),
+        eval_dataset=Dataset.from_list(test),
+        processing_class=tokenizer,
+    )
+    loss_before, accuracy_before = mean_loss_and_accuracy(rewarding)
+    trained = trainer.fit(rewarding, args, key, names)
+    loss, accuracy = mean_loss_and_accuracy(rewarding)
+    metrics = {
+        "eval_loss_before": loss_before,
+        "eval_loss": loss,
+        "eval_accuracy_before": accuracy_before,
+        "eval_accuracy": accuracy,
+        "train_pairs": len(train),
+        "train_pairs_dropped": dropped,
+        "eval_pairs": len(test),
+        "eval_pairs_dropped": test_dropped,
+        **trained,
+    }
+    print(f"held-out accuracy {accuracy_before:.3f} -> {accuracy:.3f}")
+    trainer.save(rewarding.model, args, "train_reward_model", trainer.parents(args, inputs))
+    if trainer.is_main():
+        files.write_json(args.metrics, metrics)
+    trainer.forget(args, key)
+
+
+if __name__ == "__main__":
+    run(main)
