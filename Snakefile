@@ -1,0 +1,31 @@
+# Preference optimization of language models, from raw text to a picture of win rates.
+# Every value stands in config.yaml; one file under rules/ for each of its sections.
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/models.smk"
+include: "rules/prompts.smk"
+include: "rules/generate.smk"
+include: "rules/rank.smk"
+include: "rules/tokenize.smk"
+include: "rules/logps.smk"
+include: "rules/train.smk"
+include: "rules/mt_bench.smk"
+include: "rules/winrate.smk"
+include: "rules/vibe_check.smk"
+
+
+rule all:
+    """Everything that one would want to look at."""
+    default_target: True
+    input:
+        "results/winrate.png",
+        "results/winrate.csv",
+        "results/vibe_check.md",

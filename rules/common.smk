@@ -1,0 +1,139 @@
+# Validation of the config, wildcard constraints, and the few functions that inputs and params need.
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir)))
+
+from scripts.common import config as configuration
+from scripts.common import driver_lock
+from scripts.common.errors import InputError
+from scripts.common.imports import modules_of
+from scripts.common.sources import local_files
+
+try:
+    config = configuration.load(config, workflow.configfiles)
+except InputError as error:
+    raise WorkflowError(str(error))
+
+# Threads that spin while they wait make jobs that share cores several times slower.
+shell.prefix("export OMP_WAIT_POLICY=passive; ")
+
+START = "sft"
+RUNS = config["runs"]
+POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
+TRAINED = POLICIES[1:]
+
+
+wildcard_constraints:
+    policy="|".join(POLICIES),
+    reference="|".join(POLICIES),
+    run="|".join(RUNS),
+    iteration=r"[1-9]\d*",
+    model="|".join(config["models"]),
+    shard=r"(train|test)-\d{5}",
+    part=r"\d{4}",
+
+
+def sources(script):
+    """A script and every module of the project that it imports; an edit of any runs its rule again."""
+    return modules_of(f"scripts/{script}.py")
+
+
+def iteration(policy):
+    """How many times a policy was trained in its run: 0 for the start policy."""
+    return 0 if policy == START else int(policy.rsplit("-", 1)[1])
+
+
+def policy_of(run, iteration):
+    """The policy that a run has after `iteration` iterations."""
+    return f"{run}-{iteration}" if iteration else START
+
+
+def initial_or_previous(wildcards, role):
+    """The policy that is `init` or `reference` of an iteration, as the run's config says."""
+    previous = int(wildcards.iteration) - 1
+    return policy_of(wildcards.run, previous if RUNS[wildcards.run][role] == "previous" else 0)
+
+
+def get_init(wildcards):
+    return f"results/models/{initial_or_previous(wildcards, 'init')}"
+
+
+def get_data_policies(wildcards):
+    """The policies whose pairs an iteration trains on: the previous one, or all so far."""
+    t = int(wildcards.iteration)
+    first = 0 if RUNS[wildcards.run]["data"] == "all" else t - 1
+    return [policy_of(wildcards.run, number) for number in range(first, t)]
+
+
+def get_tokenized(wildcards):
+    return [f"results/samples/{policy}/tokenized.parquet" for policy in get_data_policies(wildcards)]
+
+
+def get_ref_logps(wildcards):
+    """All parts of the first policy's pairs, then of the second's: the order of get_tokenized."""
+    reference = initial_or_previous(wildcards, "reference")
+    return [
+        f"results/samples/{policy}/ref_logps/{reference}/{part:04d}.parquet"
+        for policy in get_data_policies(wildcards)
+        for part in range(config["logps"]["num_shards"])
+    ]
+
+
+def flags(section):
+    """A config section as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64."""
+    words = []
+    for key, value in section.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += [f"--{key.replace('_', '-')}", text]
+    return shlex.join(words)
+
+
+def shards(split):
+    """The names of the prompt shards of a split: as many as hold the prompts that the config asks for."""
+    number = config["prompts"]["num_prompts" if split == "train" else "num_test_prompts"]
+    return [f"{split}-{shard:05d}" for shard in range(-(-number // config["prompts"]["shard_size"]))]
+
+
+ALL_SHARDS = shards("test") + shards("train")
+
+
+def source_files(wildcards):
+    """The files of a local model directory, so that a change of any of them is seen."""
+    directories = [Path(path) for path in local_files(config["models"][wildcards.model]["source"])]
+    return [
+        str(path)
+        for directory in directories
+        for path in sorted(directory.rglob("*")) or [directory]
+        if not path.is_dir()
+    ]
+
+
+def start_of(model):
+    """Inputs of a training: the model it starts from, and its local data."""
+    section = config["models"][model]
+    return {
+        "model": ancient(f"results/models/{section['init']}"),
+        "manifest": f"results/models/{section['init']}.json",
+        "data": local_files(section["train_data"], section["eval_data"]),
+    }
+
+
+def settings_of(model):
+    """Params of a training. Data may stand on the hub, so its name is a param although files are inputs."""
+    section = config["models"][model]
+    return {
+        "train_data": lambda wildcards: section["train_data"],
+        "eval_data": lambda wildcards: section["eval_data"],
+        "columns": json.dumps(section["columns"]),
+        "max_length": section["max_length"],
+        "training": flags(section["training"]),
+        "seed": config["seed"],
+    }
+
+
+if workflow.is_main_process:
+    driver_lock.remove_stale_locks()

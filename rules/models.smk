@@ -1,0 +1,121 @@
+# models.* -> results/models/{model}/, results/models/{model}.json, results/training/{model}/
+#
+# Every model that is not a policy of a run: finished ones are fetched (from a directory or the hub), the
+# others are trained from the model that their `init` names. Training resumes from its checkpoints in work/.
+
+FETCHED = [name for name, model in config["models"].items() if model["source"] is not None]
+
+
+ruleorder: fetch_model > pretrain > train_sft > train_reward_model
+
+
+rule fetch_model:
+    """Take the finished model that the config names as the source of {wildcards.model}."""
+    input:
+        code=sources("fetch_model"),
+        source=source_files,
+    output:
+        model=directory("results/models/{model}"),
+        manifest="results/models/{model}.json",
+    log:
+        "logs/fetch_model/{model}.txt",
+    benchmark:
+        "benchmarks/fetch_model/{model}.tsv"
+    wildcard_constraints:
+        model="|".join(FETCHED) or "(?!)",
+    conda:
+        "../envs/train.yaml"
+    resources:
+        mem_mb=1_000,
+        runtime=120,
+    params:
+        source=lambda wildcards: config["models"][wildcards.model]["source"],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.fetch_model \
+            --source {params.source:q} \
+            --out {output.model:q} \
+            --manifest {output.manifest:q}
+        """
+
+
+rule pretrain:
+    """Train the base model on raw text."""
+    input:
+        **start_of("base"),
+        code=sources("pretrain"),
+    output:
+        model=directory("results/models/base"),
+        manifest="results/models/base.json",
+        metrics="results/training/base/metrics.json",
+        log_csv="results/training/base/log.csv",
+    log:
+        "logs/pretrain.txt",
+    benchmark:
+        "benchmarks/pretrain.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: 2
+    resources:
+        mem_mb=3_000,
+        runtime=1440,
+    params:
+        **settings_of("base"),
+        script="pretrain",
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.{params.script} \
+            --model {input.model:q} \
+            --train-data {params.train_data:q} \
+            --eval-data {params.eval_data:q} \
+            --columns {params.columns:q} \
+            --max-length {params.max_length:q} \
+            {params.training} \
+            --seed {params.seed:q} \
+            --work-dir work/{params.script} \
+            --out {output.model:q} \
+            --manifest {output.manifest:q} \
+            --metrics {output.metrics:q} \
+            --log-csv {output.log_csv:q}
+        """
+
+
+use rule pretrain as train_sft with:
+    input:
+        **start_of("sft"),
+        code=sources("train_sft"),
+    output:
+        model=directory("results/models/sft"),
+        manifest="results/models/sft.json",
+        metrics="results/training/sft/metrics.json",
+        log_csv="results/training/sft/log.csv",
+    log:
+        "logs/train_sft.txt",
+    benchmark:
+        "benchmarks/train_sft.tsv"
+    params:
+        **settings_of("sft"),
+        script="train_sft",
+
+
+use rule pretrain as train_reward_model with:
+    input:
+        **start_of("reward_model"),
+        code=sources("train_reward_model"),
+    output:
+        model=directory("results/models/reward_model"),
+        manifest="results/models/reward_model.json",
+        metrics="results/training/reward_model/metrics.json",
+        log_csv="results/training/reward_model/log.csv",
+    log:
+        "logs/train_reward_model.txt",
+    benchmark:
+        "benchmarks/train_reward_model.tsv"
+    threads: 1  # trains beside sft
+    params:
+        **settings_of("reward_model"),
+        script="train_reward_model",

@@ -1,0 +1,38 @@
+# results/samples/{policy}/preferences.parquet -> results/samples/{policy}/tokenized.parquet
+
+
+rule tokenize_preferences:
+    """Turn pairs into unpadded token ids and drop those that are too long."""
+    input:
+        code=sources("tokenize_preferences"),
+        preferences="results/samples/{policy}/preferences.parquet",
+        tokenizer=ancient("results/models/sft"),
+        manifest="results/models/sft.json",
+    output:
+        tokenized="results/samples/{policy}/tokenized.parquet",
+        metrics="results/samples/{policy}/tokenized.json",
+    log:
+        "logs/{policy}/tokenize_preferences.txt",
+    benchmark:
+        "benchmarks/{policy}/tokenize_preferences.tsv"
+    conda:
+        "../envs/generate.yaml"
+    threads: 1
+    resources:
+        mem_mb=8_000,
+        runtime=60,
+    params:
+        max_prompt_length=config["tokenize"]["max_prompt_length"],
+        max_completion_length=config["tokenize"]["max_completion_length"],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.tokenize_preferences \
+            --preferences {input.preferences:q} \
+            --tokenizer {input.tokenizer:q} \
+            --max-prompt-length {params.max_prompt_length:q} \
+            --max-completion-length {params.max_completion_length:q} \
+            --out {output.tokenized:q} \
+            --metrics {output.metrics:q}
+        """

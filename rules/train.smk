@@ -1,0 +1,51 @@
+# Training of a run's policies: iteration t makes {run}-{t} from the pairs of the run's policies before it.
+#
+#     results/samples/{policy}/tokenized.parquet, results/samples/{policy}/ref_logps/{reference}/*.parquet
+#  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+
+
+rule train_policy:
+    """Train a policy from preference pairs, from where the run's `init` says."""
+    input:
+        code=sources("train_policy"),
+        tokenized=get_tokenized,
+        ref_logps=get_ref_logps,
+        model=ancient(get_init),
+        manifest=lambda wildcards: f"{get_init(wildcards)}.json",
+    output:
+        model=directory("results/models/{run}-{iteration}"),
+        manifest="results/models/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    log:
+        "logs/{run}-{iteration}/train_policy.txt",
+    benchmark:
+        "benchmarks/{run}-{iteration}/train_policy.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=3_000,
+        runtime=720,
+    params:
+        work_dir="work/train_policy",
+        temperature=config["logps"]["temperature"],
+        training=lambda wildcards: flags(configuration.training(config, wildcards.run)),
+        seed=config["seed"],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.train_policy \
+            --tokenized {input.tokenized:q} \
+            --ref-logps {input.ref_logps:q} \
+            --model {input.model:q} \
+            --temperature {params.temperature:q} \
+            {params.training} \
+            --seed {params.seed:q} \
+            --work-dir {params.work_dir:q} \
+            --out {output.model:q} \
+            --manifest {output.manifest:q} \
+            --metrics {output.metrics:q} \
+            --log-csv {output.log_csv:q}
+        """

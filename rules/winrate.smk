@@ -1,0 +1,75 @@
+# results/mt_bench/judgments/{judge}/{policy}.jsonl -> results/winrate.json, results/winrate.csv
+# results/winrate.json                              -> results/winrate.png
+
+JUDGE = config["mt_bench"]["judge"]
+
+
+rule compute_winrate:
+    """Compute every policy's win rate against the start policy, with its interval."""
+    input:
+        code=sources("compute_winrate"),
+        questions=config["mt_bench"]["questions"],
+        judgments=expand("results/mt_bench/judgments/{judge}/{policy}.jsonl", judge=JUDGE, policy=TRAINED),
+        answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=TRAINED),
+        start_answers=f"results/mt_bench/answers/{START}.jsonl",
+    output:
+        json="results/winrate.json",
+        csv="results/winrate.csv",
+    log:
+        "logs/compute_winrate.txt",
+    benchmark:
+        "benchmarks/compute_winrate.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1_000,
+        runtime=30,
+    params:
+        policies=TRAINED,
+        start=START,
+        bootstrap_samples=config["mt_bench"]["bootstrap_samples"],
+        seed=config["seed"],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.compute_winrate \
+            --questions {input.questions:q} \
+            --policies {params.policies:q} \
+            --judgments {input.judgments:q} \
+            --answers {input.answers:q} \
+            --start {params.start:q} \
+            --start-answers {input.start_answers:q} \
+            --bootstrap-samples {params.bootstrap_samples:q} \
+            --seed {params.seed:q} \
+            --out {output.json:q} \
+            --csv {output.csv:q}
+        """
+
+
+rule plot_winrate:
+    """Draw the win rates."""
+    input:
+        code=sources("plot_winrate"),
+        winrate="results/winrate.json",
+    output:
+        picture="results/winrate.png",
+    log:
+        "logs/plot_winrate.txt",
+    benchmark:
+        "benchmarks/plot_winrate.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1_000,
+        runtime=30,
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.plot_winrate \
+            --winrate {input.winrate:q} \
+            --out {output.picture:q}
+        """
