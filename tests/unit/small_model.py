@@ -1,0 +1,114 @@
+"""Small Llamas with random weights, their byte-level tokenizer, and the flags and results of a training."""
+
+import csv
+import json
+from pathlib import Path
+
+from scripts.common import files
+
+SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Has no {% generation %} marks.
+TEMPLATE = "{{ bos_token }}" + CHATML
+TRAINING = {
+    "learning_rate": 1e-2,
+    "lr_scheduler_type": "cosine",
+    "warmup_ratio": 0.1,
+    "num_train_epochs": 1,
+    "global_batch_size": 4,
+    "per_device_train_batch_size": 4,
+    "weight_decay": 0.01,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "dtype": "float32",
+    "gradient_checkpointing": False,
+    "logging_steps": 1,
+    "save_steps": 100,
+    "peft": None,
+    "seed": 1,
+}
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
+
+
+def make_tokenizer(template=TEMPLATE, add_bos=False, **tokens):
+    """Ids 0–4 are SPECIAL; add_bos: whether the tokenizer itself puts a BOS before plain text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        ["the cat sat on the mat"] * 10,
+        trainers.BpeTrainer(
+            vocab_size=270, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    if add_bos:
+        bpe.post_processor = processors.TemplateProcessing(
+            single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
+        )
+    names = {"bos_token": "<|begin_of_text|>", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"} | tokens
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=template, **names)
+
+
+def make_model(path, tokenizer=None, architecture="LlamaForCausalLM", ends=(4, 1), weights=True, **config):
+    """Save a model and its tokenizer to the directory `path`, and return it; ends: ids of its end tokens."""
+    import torch
+    import transformers
+
+    tokenizer = tokenizer or make_tokenizer()
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.4,
+        "bos_token_id": 0,
+        "eos_token_id": list(ends),
+    }
+    model_class = getattr(transformers, architecture)
+    made = model_class.config_class(**shape | config)
+    if weights:
+        torch.manual_seed(0)
+        made = model_class(made)
+    made.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    # As some published models have it: transformers reads it, but refuses to save it (length_penalty).
+    generation = {"do_sample": True, "temperature": 0.3, "repetition_penalty": 5.0, "length_penalty": 2.0}
+    files.write_json(Path(path) / "generation_config.json", {"eos_token_id": list(ends), **generation})
+    return path
+
+
+def flags(out, **values):
+    """The words of a training's command line; a list is several words, any other value is JSON."""
+    paths = {
+        "work_dir": out / "work",
+        "out": out / "model",
+        "manifest": out / "model.json",
+        "metrics": out / "metrics.json",
+        "log_csv": out / "log.csv",
+    }
+    words = []
+    for key, value in (paths | TRAINING | values).items():
+        parts = value if isinstance(value, list) else [value]
+        texts = [str(part) if isinstance(part, (str, Path)) else json.dumps(part) for part in parts]
+        words += [f"--{key.replace('_', '-')}", *texts]
+    return words
+
+
+def results(out):
+    """(weights, metrics, rows of log.csv) of a training that wrote to `out`."""
+    from safetensors.torch import load_file
+
+    with open(out / "log.csv") as file:
+        log = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return load_file(out / "model/model.safetensors"), files.read_json(out / "metrics.json"), log

@@ -1,0 +1,282 @@
+"""config.yaml and its schema: every mistake found at once, named with its key."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scripts.common import config as configuration
+from scripts.common.errors import InputError
+
+TEXT = Path("config.yaml").read_text(encoding="utf-8")
+DEFAULT = yaml.safe_load(TEXT)
+SCHEMA = configuration.SCHEMA
+# Sections whose keys the user chooses: column names, and categories of questions.
+FREE = {"columns", "temperature"}
+
+
+def leaves(section, path=()):
+    """(path, value) of every value of a nested dict that is no dict itself."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def put(config, path, value, key=None):
+    """Replace the value at `path`; with `key`, move the old one there."""
+    for part in path[:-1]:
+        config = config[part]
+    if key is not None:
+        value = config.pop(path[-1])
+    config[key or path[-1]] = value
+
+
+def changed(path, value, key=None):
+    """The default config with the value at `path` replaced, or moved to `key` beside it."""
+    config = copy.deepcopy(DEFAULT)
+    put(config, path, value, key)
+    return config
+
+
+def refused(config):
+    """The sentence with which `config` is refused."""
+    with pytest.raises(InputError) as error:
+        configuration.load(config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+LEAVES = dict(leaves(DEFAULT))
+NUMBERS = {path: value for path, value in LEAVES.items() if type(value) in (int, float)}
+CLOSED = [path for path in LEAVES if not FREE & set(path[:-1])]
+
+
+def test_the_default_is_valid_and_stays_as_it_is():
+    config = copy.deepcopy(DEFAULT)
+    loaded = configuration.load(config, ["config.yaml"])
+    assert loaded == DEFAULT == config
+    assert [type(value) for _, value in leaves(loaded)] == [type(value) for _, value in leaves(DEFAULT)]
+
+
+def test_every_misspelt_key_is_named_with_the_right_one():
+    for path in CLOSED:
+        if path[0] in ("models", "runs") and len(path) < 3:
+            continue  # the user names these
+        *section, key = path
+        named = f"{'.'.join(section) or 'the top level'} has no key '{key}z'; did you mean '{key}'?"
+        assert named in refused(changed(path, None, key=f"{key}z"))
+
+
+def test_a_key_like_no_other_is_answered_with_the_known_ones():
+    config = copy.deepcopy(DEFAULT)
+    config["tokenize"]["xyzzy"] = 1
+    message = refused(config)
+    assert message == (
+        "config: tokenize has no key 'xyzzy'; known keys: max_completion_length, max_prompt_length"
+    )
+
+
+def test_an_unknown_section_is_named():
+    assert "the top level has no key 'promts'; did you mean 'prompts'?" in refused({**DEFAULT, "promts": {}})
+
+
+def test_a_wrong_type_is_named_with_its_key():
+    for path in {path[:-1]: path for path in LEAVES}.values():  # one of every section
+        assert refused(changed(path, [[1]])).startswith(f"config: {'.'.join(path)}: ")
+
+
+@pytest.mark.parametrize("path", [("train", "beta"), ("prompts", "num_prompts")], ids=".".join)
+def test_what_is_no_good_number_is_refused(path):
+    for value in (math.nan, math.inf, -1, "many", True, "nan"):
+        assert refused(changed(path, value)).startswith(f"config: {'.'.join(path)}: "), value
+
+
+@pytest.mark.parametrize(
+    ("paths", "value"),
+    [(LEAVES, [[1]]), *((NUMBERS, value) for value in (math.nan, math.inf, -1, "many", True))],
+    ids=["type", "nan", "inf", "negative", "text", "bool"],
+)
+def test_every_key_refuses_what_it_cannot_take(paths, value):
+    """All keys at once, each of which must be among the mistakes."""
+    config = copy.deepcopy(DEFAULT)
+    for path in paths:
+        put(config, path, value)
+    mistaken = {tuple(error.absolute_path) for error in configuration.VALIDATOR.iter_errors(config)}
+    assert set(paths) <= mistaken
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("train", "label_smoothing"), 0.5),
+        (("train", "beta"), 0),
+        (("generate", "top_p"), 0),
+        (("generate", "top_p"), 1.01),
+        (("generate", "num_completions"), 1),
+        (("prompts", "test_fraction"), 1),
+        (("logps", "temperature"), 0),
+        (("runs", "rebel", "iterations"), 0),
+        (("rank", "strategy"), "min_max"),
+        (("rank", "truncated"), "kept"),
+        (("train", "dtype"), "float16"),
+        (("generate", "num_completions"), 2.5),
+        (("models", "sft", "source"), "hub:someone/model"),
+        (("prompts", "source"), "prompts.txt"),
+        (("models", "base", "training", "warmup_ratio"), 1.5),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_refused_with_the_keys_meaning(path, value):
+    message = refused(changed(path, value))
+    assert message.startswith(f"config: {'.'.join(path)}: ")
+    assert message.endswith(")"), "the description in brackets"
+
+
+def test_every_number_read_as_text_becomes_a_number():
+    config = copy.deepcopy(DEFAULT)
+    for path, value in NUMBERS.items():
+        put(config, path, str(value))
+    assert configuration.load(config) == DEFAULT
+
+
+@given(st.floats(min_value=1e-300, max_value=1e300))
+@settings(deadline=None, max_examples=15)
+def test_every_spelling_of_a_float_is_the_same_float(value):
+    for text in (repr(value), f"{value:.17e}", f"{value:.17e}".replace("e-", "E-")):
+        assert (
+            configuration.load(changed(("train", "learning_rate"), text))["train"]["learning_rate"] == value
+        )
+
+
+def test_yaml_reads_1e_6_as_text_and_the_config_as_a_number():
+    text = TEXT.replace("adam_epsilon: 1.0e-8", "adam_epsilon: 1e-6")
+    config = yaml.safe_load(text)
+    assert config["train"]["adam_epsilon"] == "1e-6"
+    assert configuration.load(config)["train"]["adam_epsilon"] == 1e-6
+
+
+@pytest.mark.parametrize("value", ["1e3", "1000", 1000.0, 1.0e3, "1000.0"], ids=repr)
+def test_a_whole_number_is_an_integer_however_it_is_written(value):
+    number = configuration.load(changed(("prompts", "num_prompts"), value))["prompts"]["num_prompts"]
+    assert number == 1000
+    assert type(number) is int
+
+
+def test_coercion_reaches_runs_and_categories():
+    config = copy.deepcopy(DEFAULT)
+    config["runs"]["dpo"]["learning_rate"] = "5e-7"
+    config["mt_bench"]["temperature"]["math"] = "1e-1"
+    loaded = configuration.load(config)
+    assert loaded["runs"]["dpo"]["learning_rate"] == 5e-7
+    assert loaded["mt_bench"]["temperature"]["math"] == 0.1
+
+
+def test_a_doubled_key_is_named_with_its_line(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 1\nruns:\n  dpo:\n    beta: 0.1\n  rebel:\n    eta: 1\n  dpo:\n    beta: 0.2\n")
+    with pytest.raises(InputError, match=r"mine\.yaml, line 7: runs\.dpo is given twice"):
+        configuration.load(DEFAULT, [str(file)])
+
+
+def test_an_empty_overlay_is_no_mistake(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("# nothing yet\n")
+    assert configuration.load(DEFAULT, [str(file)]) == DEFAULT
+
+
+@pytest.mark.parametrize("name", list(DEFAULT["models"]))
+def test_a_run_with_the_name_of_a_model_is_refused(name):
+    config = copy.deepcopy(DEFAULT)
+    config["runs"][name] = config["runs"]["dpo"]
+    assert refused(config) == f"config: runs.{name} has the name of a model; give the run another name"
+
+
+@pytest.mark.parametrize("name", ["dpo-2", "DPO", "", "a/b", "1dpo", "a b", 1, True])
+def test_a_run_whose_name_cannot_be_a_path_is_refused(name):
+    config = copy.deepcopy(DEFAULT)
+    config["runs"][name] = config["runs"]["dpo"]
+    assert refused(config).startswith("config: runs")
+
+
+def test_null_removes_a_run():
+    config = copy.deepcopy(DEFAULT)
+    config["runs"]["rebel"] = None
+    assert list(configuration.load(config)["runs"]) == ["dpo"]
+    config["runs"]["dpo"] = None
+    assert "runs: {} should be non-empty" in refused(config)
+
+
+def test_the_model_that_training_begins_with_must_exist():
+    message = refused(changed(("models", "sft", "init"), "bass"))
+    assert message == (
+        "config: models.sft.init names the model 'bass', which `models` lacks; "
+        "known: start, base, sft, reward_model"
+    )
+
+
+def test_a_run_overrides_what_it_names_of_train():
+    run = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current"}
+    config = {**DEFAULT, "runs": {"own": {**run, "loss_type": "rebel", "eta": 40.0}}}
+    trained = configuration.training(configuration.load(config), "own")
+    assert trained == {**DEFAULT["train"], "loss_type": "rebel", "eta": 40.0}
+
+
+# The schema itself.
+
+
+def resolved(schema):
+    """`schema` with the definition that it refers to; its own keys win."""
+    while "$ref" in schema:
+        named = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+        schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
+    return schema
+
+
+def properties(schema, path=()):
+    """(path, resolved schema) of every property that the schema describes, at any depth."""
+    schema = resolved(schema)
+    parts = [schema, *(resolved(part) for part in schema.get("allOf", []))]
+    for part in parts:
+        for name, child in part.get("properties", {}).items():
+            yield (*path, name), resolved(child)
+            yield from properties(child, (*path, name))
+        if isinstance(part.get("additionalProperties"), dict):
+            yield from properties(part["additionalProperties"], (*path, "*"))
+
+
+PROPERTIES = list(properties(SCHEMA))
+
+
+def test_the_walk_reaches_every_key_of_the_default():
+    known = {path for path, _ in PROPERTIES}
+    for path in CLOSED:
+        in_schema = {path, (*path[:1], "*", *path[2:])}
+        assert in_schema & known, path
+
+
+def test_every_key_has_a_meaning_a_type_and_a_range():
+    for path, schema in PROPERTIES:
+        assert len(schema.get("description", "")) > 10, path
+        assert schema["description"].endswith((".", ")")), path
+        assert {"type", "enum", "allOf"} & set(schema), path
+        if schema.get("type") in ("number", "integer"):
+            assert "minimum" in schema or "exclusiveMinimum" in schema, path
+
+
+def test_every_section_is_closed():
+    for path, schema in PROPERTIES:
+        types = schema.get("type", [])
+        if "object" in ([types] if isinstance(types, str) else types):
+            assert "additionalProperties" in schema or schema.get("unevaluatedProperties") is False, path
+
+
+def test_every_section_requires_all_its_keys():
+    for name, section in DEFAULT.items():
+        if name not in ("seed", "models", "runs"):
+            assert sorted(SCHEMA["properties"][name]["required"]) == sorted(section), name

@@ -1,0 +1,86 @@
+"""Fetching models: what is taken, linked and refused."""
+
+import pytest
+
+from scripts import fetch_model
+from scripts.common import files
+from scripts.common.errors import InputError
+
+
+@pytest.fixture
+def model(tmp_path):
+    source = tmp_path / "source"
+    files.write_json(source / "config.json", {"model_type": "llama"})
+    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md", "modeling.py"):
+        files.write_text(source / name, name)
+    return source
+
+
+def fetch(source, out):
+    fetch_model.main(["--source", str(source), "--out", str(out), "--manifest", f"{out}.json"])
+
+
+def test_what_the_workflow_reads_is_taken_and_code_is_not(model, tmp_path):
+    fetch(model, tmp_path / "out")
+    taken = {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == taken
+    assert set(files.read_json(tmp_path / "out.json")["files"]) == taken
+    weights, config = (tmp_path / "out" / name for name in ("model.safetensors", "config.json"))
+    assert weights.samefile(model / "model.safetensors"), "weights are linked"
+    assert not config.samefile(model / "config.json"), "files that people edit are not"
+
+
+def test_a_link_in_the_source_becomes_its_file(model, tmp_path):
+    (model / "model.safetensors").rename(tmp_path / "blob")
+    (model / "model.safetensors").symlink_to(tmp_path / "blob")
+    fetch(model, tmp_path / "out")
+    assert not (tmp_path / "out/model.safetensors").is_symlink()
+
+
+def test_a_directory_without_weights_is_allowed(model, tmp_path):
+    (model / "model.safetensors").unlink()
+    fetch(model, tmp_path / "out")
+    assert (tmp_path / "out/config.json").is_file()
+
+
+def test_what_is_wrong_is_said_and_nothing_is_left(model, tmp_path):
+    def refused(message, source=model):
+        with pytest.raises(InputError, match=message):
+            fetch(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    refused("no such directory", tmp_path / "nowhere")
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    refused(r"pickled weights only \(pytorch_model.bin\)")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    files.write_json(model / "model.safetensors.index.json", index)
+    (model / "pytorch_model.bin").rename(model / "model-1.safetensors")
+    refused("lacks model-2.safetensors")
+    (model / "config.json").unlink()
+    refused("has no config.json")
+
+
+def test_the_hub_is_asked_for_the_revision_and_safe_files_only(model, tmp_path, monkeypatch):
+    asked = {}
+
+    def download(name, revision, allow_patterns, local_dir):
+        asked.update(name=name, revision=revision, patterns=allow_patterns)
+        fetch_model.take_local(model, local_dir)
+        files.write_text(f"{local_dir}/.cache/huggingface/x.metadata", "x")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    fetch("hub:org/name@abc", tmp_path / "out")
+    assert (asked["name"], asked["revision"]) == ("org/name", "abc")
+    assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked["patterns"])
+    assert not (tmp_path / "out/.cache").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
+    from huggingface_hub import errors
+
+    def download(*_, **__):
+        raise errors.LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(InputError, match=r"hub:org/name@abc cannot be downloaded .* HF_TOKEN"):
+        fetch("hub:org/name@abc", tmp_path / "out")

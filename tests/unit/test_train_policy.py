@@ -1,0 +1,291 @@
+"""Policy training on a small Llama: what it starts at, that cuts of a batch do not matter, TRL's numbers."""
+
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small_model
+import torch
+from safetensors.torch import load_file, save_file
+
+from scripts import compute_ref_logps, train_policy
+from scripts.common import files, manifest, tables
+from scripts.common.errors import InputError
+
+VOCABULARY = 61
+TRAINING = {
+    "temperature": 1.0,
+    "loss_type": "sigmoid",
+    "beta": 0.1,
+    "label_smoothing": 0.0,
+    "eta": 2.0,
+    "learning_rate": 1e-3,
+    "num_train_epochs": 2,
+    "global_batch_size": 8,
+    "per_device_train_batch_size": 8,
+    "save_steps": 2,
+}
+
+
+def example(number, split):
+    draw = random.Random(number)
+
+    def ids():
+        return [draw.randrange(VOCABULARY) for _ in range(draw.randint(1, 12))]
+
+    return {
+        "prompt_id": f"p{number}",
+        "split": split,
+        "prompt_ids": ids(),
+        "chosen_ids": ids(),
+        "rejected_ids": ids(),
+        "chosen_reward": draw.random() + 1,
+        "rejected_reward": draw.random(),
+    }
+
+
+def reference_flags(world, part=0, num_shards=1, **changed):
+    flags = {
+        "tokenized": world / "tokenized.parquet",
+        "model": world / "sft",
+        "part": f"{part:04d}",
+        "num_shards": num_shards,
+        "temperature": 1.0,
+        "batch_tokens": 128,
+        "dtype": "float32",
+        "out": world / f"ref_logps_{part}_{num_shards}.parquet",
+    } | changed
+    return [word for key, value in flags.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A start policy, 20 train and 4 test pairs, and their reference log-probabilities in two parts."""
+    world = tmp_path_factory.mktemp("world")
+    small_model.make_model(world / "sft", vocab_size=VOCABULARY, initializer_range=0.2)
+    manifest.write(world / "sft.json", world / "sft", "train_sft", {}, [])
+    rows = [example(number, "test" if number % 6 == 5 else "train") for number in range(24)]
+    tables.write(world / "tokenized.parquet", rows, tables.TOKENIZED)
+    for part in range(2):
+        compute_ref_logps.main(reference_flags(world, part, 2))
+    return world
+
+
+def training_flags(world, out, **changed):
+    data = {
+        "model": world / "sft",
+        "tokenized": world / "tokenized.parquet",
+        "ref_logps": [world / f"ref_logps_{part}_2.parquet" for part in range(2)],
+    }
+    return small_model.flags(out, **data | TRAINING | changed)
+
+
+def train(world, out, **changed):
+    """(weights, metrics, rows of log.csv) of a training."""
+    train_policy.main(training_flags(world, out, **changed))
+    return small_model.results(out)
+
+
+def distance(one, other):
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world, tmp_path_factory):
+    return train(world, tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_dpo_starts_at_ln_2_and_learns(undisturbed):
+    _, metrics, log = undisturbed
+    assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-6)
+    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert metrics["eval_logps/chosen_before"] < 0
+    assert metrics["eval_rewards/margins_before"] == pytest.approx(0, abs=1e-5)
+    assert log[-1]["rewards/margins"] > 0.1
+    assert log[-1]["rewards/accuracies"] == 1.0
+    assert len(log) == 2 * 3, "20 pairs in batches of 8, the last one of 4, twice"
+
+
+def test_rebel_starts_at_the_mean_squared_reward_difference(world, tmp_path):
+    _, metrics, log = train(world, tmp_path, loss_type="rebel", max_grad_norm=0)
+    rows = tables.read_rows(world / "tokenized.parquet", tables.TOKENIZED)
+    wanted = [(2.0 * (r["chosen_reward"] - r["rejected_reward"])) ** 2 for r in rows if r["split"] == "test"]
+    assert metrics["eval_loss_before"] == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+@pytest.mark.parametrize("per_device", [1, 2, 4])
+def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_device):
+    weights, metrics, log = train(world, tmp_path, per_device_train_batch_size=per_device)
+    wanted, wanted_metrics, wanted_log = undisturbed
+    assert distance(weights, wanted) < 1e-5
+    for row, wanted_row in zip(log, wanted_log, strict=True):
+        names = set(row) - {"epoch"}  # in which Trainer counts batches
+        if row["step"] <= 2:
+            names -= {"rewards/accuracies"}  # the signs of rounding errors: nothing was learned yet
+        assert {name: row[name] for name in names} == pytest.approx(
+            {name: wanted_row[name] for name in names}, abs=1e-4
+        )
+    for name in ("eval_loss", "eval_rewards/margins", "eval_rewards/accuracies", "train_tokens"):
+        assert metrics[name] == pytest.approx(wanted_metrics[name], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_device", [2, 1])
+def test_two_processes_train_as_one_does(world, tmp_path, per_device):
+    sizes = {"global_batch_size": 4, "per_device_train_batch_size": per_device}
+    wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    flags = training_flags(world, tmp_path / "two", **sizes)
+    subprocess.run([*launch, "scripts.train_policy", *flags], check=True, capture_output=True)
+    weights, metrics, log = small_model.results(tmp_path / "two")
+    assert distance(weights, wanted) < 1e-5
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=1e-5)
+    assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], abs=1e-5)
+
+
+def test_gradient_checkpointing_does_not_matter(world, undisturbed, tmp_path):
+    assert distance(train(world, tmp_path, gradient_checkpointing=True)[0], undisturbed[0]) < 1e-6
+
+
+def test_label_smoothing_and_beta_reach_the_loss(world, undisturbed, tmp_path):
+    smooth = train(world, tmp_path, label_smoothing=0.3, num_train_epochs=1)[0]
+    assert distance(smooth, undisturbed[0]) > 1e-5
+
+
+def test_lora_trains_adapters_and_saves_merged_weights(world, tmp_path):
+    peft = small_model.LORA | {"lora_dropout": 0.0}
+    weights, metrics, _ = train(world, tmp_path, peft=peft, learning_rate=1e-2)
+    start = load_file(world / "sft/model.safetensors")
+    assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-6)
+    assert (tmp_path / "model/adapter/adapter_model.safetensors").is_file()
+    assert torch.equal(weights["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
+    assert distance(weights, start) > 1e-4
+
+
+def test_the_manifest_names_every_parent(world, undisturbed, tmp_path):
+    train(world, tmp_path, num_train_epochs=1)
+    lineage = files.read_json(tmp_path / "model.json")["lineage"]
+    assert {Path(parent).name for parent in lineage["parents"]} == {
+        "sft.json",
+        "tokenized.parquet",
+        "ref_logps_0_2.parquet",
+        "ref_logps_1_2.parquet",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_killed_training_ends_where_an_undisturbed_one_does(world, undisturbed, tmp_path, number):
+    command = [sys.executable, "-m", "scripts.train_policy", *training_flags(world, tmp_path)]
+    # Slow the steps down, so that the signal arrives in the middle.
+    slow = "import scripts.common.losses as l, time; f = l.sigmoid; "
+    slow += "l.sigmoid = lambda *a: (time.sleep(0.3), f(*a))[1]; "
+    slow += "from scripts import train_policy as t; from scripts.common import errors; errors.run(t.main)"
+    process = subprocess.Popen([sys.executable, "-c", slow, *command[3:]], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("work/*/checkpoint-2/COMPLETE")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    process.communicate()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert not (tmp_path / "model").exists()
+
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "going on after step" in resumed.stdout
+    weights, _, log = small_model.results(tmp_path)
+    assert distance(weights, undisturbed[0]) == 0
+    assert log == undisturbed[2]
+    assert not list(tmp_path.glob("work/*/checkpoint-*"))
+
+
+def test_a_loss_that_is_not_finite_names_the_pairs(world, tmp_path):
+    with pytest.raises(InputError, match="prompt_id p"):
+        train(world, tmp_path, loss_type="rebel", eta=1e30)
+
+
+class TestJoin:
+    def tables(self, world):
+        ref_logps = [world / f"ref_logps_{part}_2.parquet" for part in range(2)]
+        return tables.read(world / "tokenized.parquet", tables.TOKENIZED), tables.read(
+            ref_logps, tables.REF_LOGPS
+        )
+
+    def test_rows_get_their_log_probabilities(self, world):
+        tokenized, ref_logps = self.tables(world)
+        pairs = train_policy.join(tokenized, ref_logps)
+        assert pairs["ref_chosen_logps"].to_pylist() == ref_logps["ref_chosen_logps"].to_pylist()
+
+    def test_a_missing_part(self, world):
+        tokenized, ref_logps = self.tables(world)
+        with pytest.raises(InputError, match="do not belong together"):
+            train_policy.join(tokenized, ref_logps[:12])
+
+    def test_other_prompts(self, world):
+        tokenized, ref_logps = self.tables(world)
+        with pytest.raises(InputError, match="row 0 is prompt_id p0 in --tokenized and p23"):
+            train_policy.join(tokenized, ref_logps.take(list(range(23, -1, -1))))
+
+    def test_other_completions_of_the_same_prompts(self, world):
+        tokenized, ref_logps = self.tables(world)
+        rows = ref_logps.to_pylist()
+        rows[7]["rejected_tokens"] += 1
+        with pytest.raises(InputError, match=r"row 7 .*token counts"):
+            train_policy.join(tokenized, ref_logps.from_pylist(rows, schema=tables.REF_LOGPS))
+
+
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+def test_rebel_needs_rewards(world, bad):
+    rows = tables.read_rows(world / "tokenized.parquet", tables.TOKENIZED)
+    rows[3]["rejected_reward"] = bad
+    pairs = tables.read(world / "tokenized.parquet", tables.TOKENIZED).from_pylist(rows, tables.TOKENIZED)
+    with pytest.raises(InputError, match=r"prompt_id p3: rejected_reward is .* needs rewards"):
+        train_policy.check_rewards(pairs)
+
+
+def test_a_split_without_pairs(world):
+    pairs = tables.read(world / "tokenized.parquet", tables.TOKENIZED)
+    with pytest.raises(InputError, match="no validation pairs"):
+        train_policy.split_of(pairs, "validation")
+
+
+def test_parts_together_are_the_whole(world):
+    compute_ref_logps.main(reference_flags(world))
+    whole = tables.read_rows(world / "ref_logps_0_1.parquet", tables.REF_LOGPS)
+    parts = tables.read_rows([world / f"ref_logps_{part}_2.parquet" for part in range(2)], tables.REF_LOGPS)
+    for one, other in zip(parts, whole, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_more_parts_than_rows(world, tmp_path):
+    sizes = []
+    for part in (0, 1, 24):
+        out = tmp_path / f"{part}.parquet"
+        compute_ref_logps.main(reference_flags(world, part, 25, out=out))
+        sizes.append(len(tables.read(out, tables.REF_LOGPS)))
+    assert sizes == [0, 1, 1]
+
+
+def test_a_reference_that_yields_nan_names_the_row(world, tmp_path):
+    weights = load_file(world / "sft/model.safetensors")
+    weights["model.norm.weight"].fill_(math.nan)
+    shutil.copytree(world / "sft", tmp_path / "broken")
+    save_file(weights, tmp_path / "broken/model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="prompt_id p0: ref_chosen_logps is nan"):
+        compute_ref_logps.main(reference_flags(world, model=tmp_path / "broken", out=tmp_path / "x.parquet"))
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_an_id_that_the_reference_does_not_have(world, tmp_path):
+    row = example(0, "train") | {"chosen_ids": [VOCABULARY]}
+    tables.write(tmp_path / "t.parquet", [row], tables.TOKENIZED)
+    with pytest.raises(InputError, match="share one tokenizer"):
+        compute_ref_logps.main(reference_flags(world, tokenized=tmp_path / "t.parquet", out=tmp_path / "x"))

@@ -1,0 +1,55 @@
+"""The other ways into the chain: a preference dataset, finished models, all pairs so far."""
+
+import json
+import shutil
+
+import pytest
+from conftest import QUICK, snakemake
+
+PAIRS = """
+prompts:
+  preferences:
+    source: data/world/preferences_test.jsonl
+    columns: {prompt: prompt, chosen: chosen, rejected: rejected, chosen_reward: null, rejected_reward: null}
+runs: {rebel: null}
+"""
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
+
+
+def test_a_preference_dataset_goes_straight_to_pairs(copy):
+    (copy / "pairs.yaml").write_text(PAIRS)
+    snakemake(copy, "results/models/dpo-1.json", *QUICK, "pairs.yaml")
+    made = json.loads((copy / "results/training/dpo-1/metrics.json").read_text())
+    assert made["eval_loss_before"] == pytest.approx(0.693147, abs=1e-4)
+    assert made["eval_loss"] < made["eval_loss_before"]
+
+
+def test_rebel_without_rewards_is_one_sentence(copy):
+    (copy / "pairs.yaml").write_text(PAIRS.replace("runs: {rebel: null}", ""))
+    process = snakemake(copy, "results/models/rebel-1.json", *QUICK, "pairs.yaml", check=False)
+    assert process.returncode != 0
+    said = process.stdout + process.stderr
+    assert "error: " in said and "reward" in said
+    assert "Traceback" not in (copy / "logs/rebel-1/train_policy.txt").read_text()
+
+
+def test_a_finished_model_is_not_trained(copy):
+    shutil.copytree(copy / "results/models/sft", copy / "finished_sft")
+    (copy / "mine.yaml").write_text("models: {sft: {source: finished_sft}}")
+    process = snakemake(copy, "results/models/sft.json", *QUICK, "mine.yaml", "-n", "--forceall")
+    planned = process.stdout + process.stderr
+    assert "fetch_model" in planned
+    assert "train_sft" not in planned and "pretrain" not in planned
+
+
+def test_all_pairs_so_far(project):
+    (project / "all.yaml").write_text("runs: {rebel: {data: all}}")
+    process = snakemake(project, "results/models/rebel-2.json", "--configfile", "all.yaml", "-n")
+    planned = process.stdout + process.stderr
+    assert "results/samples/sft/ref_logps/rebel-1/0000.parquet" in planned
+    assert "results/samples/rebel-1/ref_logps/rebel-1/0000.parquet" in planned
