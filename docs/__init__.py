@@ -1,0 +1,1 @@
+"""The documentation's pictures, drawn from the workflow itself: `make pictures`."""

@@ -1,0 +1,144 @@
+"""Draw docs/rulegraph.png: the rules and what flows between them, asked of Snakemake itself.
+
+python -m docs.draw
+"""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import networkx
+import yaml
+from grandalf.graphs import Edge, Graph, Vertex
+from grandalf.layouts import SugiyamaLayout
+
+# The palette of Okabe and Ito, one colour for each file under rules/.
+COLOURS = {
+    "models": "#56B4E9",
+    "prompts": "#F0E442",
+    "generate": "#E69F00",
+    "rank": "#E69F00",
+    "tokenize": "#009E73",
+    "logps": "#009E73",
+    "train": "#0072B2",
+    "mt_bench": "#CC79A7",
+    "winrate": "#CC79A7",
+    "vibe_check": "#CC79A7",
+}
+DARK = {"train"}
+WIDTH, HEIGHT = 190, 40
+
+
+def rule_graph():
+    """(rules, edges) of everything that one iteration makes: list of str, list of (from, to).
+
+    More iterations make the graph of rules a circle; the arrow that closes it is drawn by hand.
+    """
+    config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+    once = json.dumps({run: {"iterations": 1} for run in config["runs"]})
+    dot = subprocess.check_output(
+        ["snakemake", "--rulegraph", "dot", "--forceall", "--quiet", "--config", f"runs={once}"], text=True
+    )
+    names = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)"', dot, re.M))
+    edges = re.findall(r"^\s*(\d+) -> (\d+)", dot, re.M)
+    kept = {number for number, name in names.items() if name != "all"}
+    return (
+        [names[number] for number in kept],
+        [(names[a], names[b]) for a, b in edges if a in kept and b in kept],
+    )
+
+
+def sections():
+    """{rule: name of the file under rules/ it stands in}."""
+    found = {}
+    for path in Path("rules").glob("*.smk"):
+        for name in re.findall(r"^(?:rule|use rule \w+ as) (\w+)\b", path.read_text(encoding="utf-8"), re.M):
+            found[name] = path.stem
+    return found
+
+
+def without_shortcuts(edges):
+    """The edges that no longer path replaces: what makes a graph readable."""
+    return list(networkx.transitive_reduction(networkx.DiGraph(edges)).edges)
+
+
+def positions(rules, edges):
+    """{rule: (x, y)} of the boxes' centres by Sugiyama's layered layout, top to bottom."""
+    vertices = {rule: Vertex(rule) for rule in rules}
+    graph = Graph(list(vertices.values()), [Edge(vertices[a], vertices[b]) for a, b in edges])
+    for vertex in vertices.values():
+        vertex.view = type("View", (), {"w": WIDTH, "h": HEIGHT, "xy": (0, 0)})()
+    placed, offset = {}, 0
+    for component in graph.C:
+        layout = SugiyamaLayout(component)
+        layout.xspace, layout.yspace = 28, 34
+        layout.init_all()
+        layout.draw()
+        left = min(vertex.view.xy[0] for vertex in component.sV)
+        for vertex in component.sV:
+            placed[vertex.data] = (vertex.view.xy[0] - left + offset, -vertex.view.xy[1])
+        offset = max(x for x, _ in placed.values()) + WIDTH + 28
+    return placed
+
+
+def draw(path):
+    rules, edges = rule_graph()
+    edges = without_shortcuts(edges)
+    section = sections()
+    place = positions(sorted(rules), sorted(edges))
+    xs, ys = zip(*place.values(), strict=True)
+    size = (max(xs) - min(xs) + 2 * WIDTH) / 95, (max(ys) - min(ys) + HEIGHT) / 80
+    figure, axes = plt.subplots(figsize=size)
+    for a, b in edges:
+        (x1, y1), (x2, y2) = place[a], place[b]
+        axes.annotate(
+            "",
+            xy=(x2, y2 + HEIGHT / 2),
+            xytext=(x1, y1 - HEIGHT / 2),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": "#888888",
+                "linewidth": 1.1,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+        )
+    (x1, y1), (x2, y2) = place["train_policy"], place["generate_completions"]
+    side = max(xs) + WIDTH * 0.75
+    axes.plot(
+        [x1 + WIDTH * 0.3, side, side, x2 + WIDTH * 0.55],
+        [y1, y1, y2, y2],
+        color="#0072B2",
+        linewidth=1.3,
+        linestyle="--",
+    )
+    axes.annotate(
+        "",
+        xy=(x2 + WIDTH * 0.5, y2),
+        xytext=(x2 + WIDTH / 2 + 30, y2),
+        arrowprops={"arrowstyle": "-|>", "color": "#0072B2", "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0},
+    )
+    axes.text(side + 8, (y1 + y2) / 2, "next\niteration", color="#0072B2", fontsize=9.5, va="center")
+    for rule, (x, y) in place.items():
+        colour = COLOURS[section[rule]]
+        axes.text(
+            x,
+            y,
+            rule,
+            ha="center",
+            va="center",
+            fontsize=9.5,
+            color="white" if section[rule] in DARK else "black",
+            bbox={"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"},
+        )
+    axes.set_xlim(min(xs) - WIDTH / 2, side + 70)
+    axes.set_ylim(min(ys) - HEIGHT, max(ys) + HEIGHT)
+    axes.axis("off")
+    figure.savefig(path, dpi=160, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw("docs/rulegraph.png")
