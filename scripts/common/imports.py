@@ -1,6 +1,8 @@
-"""Which files a script's results depend on: itself and the project's modules it imports."""
+"""What code a script's results depend on: its own and that of the project's modules it imports."""
 
 import ast
+import functools
+import hashlib
 from pathlib import Path
 
 
@@ -18,6 +20,36 @@ def modules_of(script):
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
         waiting += [module for node in ast.walk(tree) for module in _imported(node)]
     return sorted(str(path) for path in found)
+
+
+def code_hash(script):
+    """Hexadecimal name (str) of what `script` and its modules do, whatever their comments and layout.
+
+    Equal on all versions of Python whose grammar reads the code alike.
+    """
+    parts = [f"{path} {_text_hash(Path(path).read_text(encoding='utf-8'))}" for path in modules_of(script)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _text_hash(text):
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            del node.body[0]
+    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
+
+
+def _plain(node):
+    """A syntax tree as nested tuples. Empty fields are left out: each version of Python adds some."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return (type(node).__name__, *fields)
+    if isinstance(node, list):
+        return tuple(_plain(item) for item in node)
+    return node
 
 
 def _imported(node):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.common.imports import modules_of
+from scripts.common.imports import code_hash, modules_of
 
 
 @pytest.fixture
@@ -90,3 +90,43 @@ def test_the_scorer_behind_the_seam_is_found():
     found = modules_of("scripts/score_completions.py")
     assert "scripts/common/rewards/sequence_classifier.py" in found
     assert "scripts/common/chat.py" in found
+
+
+CODE = '''"""A module."""
+import json
+
+
+def double(x):
+    """Twice x."""
+    # a remark
+    return 2 * x
+'''
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("A module.", "Another word for it."),
+        ('"""A module."""\n', ""),
+        ("    # a remark\n", ""),
+        ('    """Twice x."""\n', ""),
+        ("2 * x", "(\n        2 * x\n    )"),
+    ],
+)
+def test_a_word_or_a_line_break_is_no_new_code(project, old, new):
+    project(main="from scripts.common import a", common__a=CODE)
+    before = code_hash("scripts/main.py")
+    assert old in CODE
+    Path("scripts/common/a.py").write_text(CODE.replace(old, new))
+    assert code_hash("scripts/main.py") == before
+
+
+@pytest.mark.parametrize(
+    "old, new", [("2 * x", "3 * x"), ("2 * x", "2.0 * x"), ("(x)", "(x, y=None)"), ("json", "math")]
+)
+def test_another_instruction_is(project, old, new):
+    project(main="from scripts.common import a", common__a=CODE)
+    before = code_hash("scripts/main.py")
+    assert old in CODE
+    Path("scripts/common/a.py").write_text(CODE.replace(old, new))
+    assert code_hash("scripts/main.py") != before
