@@ -168,8 +168,7 @@ def _packages(made):
 def _set_time(output, records, hashes, times):
     """Make `output` look newer than its inputs, or older if one is not what it was made from.
 
-    Snakemake looks at an output itself, also if it is a link, but at what an input links to. times: {output:
-    time in ns, as an input}, of those done. Returns times[output].
+    times: {output: time in ns, as an input}, of those done. Returns times[output].
     """
     if output in times:
         return times[output]
@@ -179,24 +178,30 @@ def _set_time(output, records, hashes, times):
             time = _set_time(path, records, hashes, times) if path in records else _time(path, True)
             present[path] = time, sha == hashes.of(path)
     changed = [time for time, same in present.values() if not same]
-    own = _time(output, False)
     if changed:
-        if own >= min(changed):
+        if _time(output, False) >= min(changed):
             _put_time(output, min(changed) - 10**9, hashes)
-    elif present and own < max(time for time, _ in present.values()):
-        _put_time(output, max(time for time, _ in present.values()), hashes)
+    elif present:
+        newest = max(time for time, _ in present.values())
+        # Snakemake counts a job's benchmark file among its outputs; it is named like the log.
+        logs = [Path(path).relative_to("logs") for path in records[output]["snakemake"]["log"]]
+        for path in [Path(output), *(Path("benchmarks", log.with_suffix(".tsv")) for log in logs)]:
+            if path.exists() and _time(path, False) < newest:
+                _put_time(path, newest, hashes)
     times[output] = _time(output, True)
     return times[output]
 
 
-def _time(path, follow):
-    """Time in ns of a file or directory as Snakemake sees it, after following links or before."""
+def _time(path, as_input):
+    """Time in ns of a file or directory as Snakemake sees it: of an input that is a link, the later one."""
     stamp = Path(path, ".snakemake_timestamp")
-    return os.stat(stamp if stamp.is_file() else path, follow_symlinks=follow).st_mtime_ns
+    path = stamp if stamp.is_file() else path
+    own = os.stat(path, follow_symlinks=False).st_mtime_ns
+    return max(own, os.stat(path).st_mtime_ns) if as_input else own
 
 
 def _put_time(path, time, hashes):
-    sha = hashes.of(path) if Path(path).is_file() else None
+    sha = hashes.of(path) if Path(path).is_file() else None  # before its looks change
     stamp = Path(path, ".snakemake_timestamp")
     os.utime(stamp if stamp.is_file() else path, ns=(time, time), follow_symlinks=False)
     if sha:
