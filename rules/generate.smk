@@ -46,5 +46,6 @@ rule generate_completions:
             --batch-size {params.batch_size:q} \
             --dtype {params.dtype:q} \
             --seed {params.seed:q} \
+            --journal work/journal \
             --out {output.completions:q}
         """

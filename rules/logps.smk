@@ -40,5 +40,6 @@ rule compute_ref_logps:
             --temperature {params.temperature:q} \
             --batch-tokens {params.batch_tokens:q} \
             --dtype {params.dtype:q} \
+            --journal work/journal \
             --out {output.ref_logps:q}
         """

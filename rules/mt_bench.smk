@@ -62,6 +62,7 @@ rule answer_mt_bench:
             --max-tokens {params.max_tokens:q} \
             --temperature {params.temperature:q} \
             --seed {params.seed:q} \
+            --journal work/journal \
             --out {output.answers:q}
         """
 
@@ -103,5 +104,6 @@ rule judge_mt_bench:
             --model-2 {params.start:q} \
             --judge {wildcards.judge:q} \
             {params.judge} \
+            --journal work/journal \
             --out {output.judgments:q}
         """

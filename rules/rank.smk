@@ -35,6 +35,7 @@ rule score_completions:
             --model {input.model:q} \
             --batch-tokens {params.batch_tokens:q} \
             --dtype {params.dtype:q} \
+            --journal work/journal \
             --out {output.rewards:q}
         """
 

@@ -44,6 +44,7 @@ rule answer_vibe_check:
             --temperature {params.temperature:q} \
             --max-tokens {params.max_tokens:q} \
             --seed {params.seed:q} \
+            --journal work/journal \
             --out {output.answers:q}
         """
 

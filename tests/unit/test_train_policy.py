@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,7 @@ def reference_flags(world, part=0, num_shards=1, **changed):
         "temperature": 1.0,
         "batch_tokens": 128,
         "dtype": "float32",
+        "journal": world / secrets.token_hex(4),  # nothing is found from an earlier run
         "out": world / f"ref_logps_{part}_{num_shards}.parquet",
     } | changed
     return [word for key, value in flags.items() for word in (f"--{key.replace('_', '-')}", str(value))]
@@ -279,7 +281,7 @@ def test_a_reference_that_yields_nan_names_the_row(world, tmp_path):
     weights["model.norm.weight"].fill_(math.nan)
     shutil.copytree(world / "sft", tmp_path / "broken")
     save_file(weights, tmp_path / "broken/model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="prompt_id p0: ref_chosen_logps is nan"):
+    with pytest.raises(InputError, match=r"prompt_id p\d+: ref_(chosen|rejected)_logps is nan"):
         compute_ref_logps.main(reference_flags(world, model=tmp_path / "broken", out=tmp_path / "x.parquet"))
     assert not (tmp_path / "x.parquet").exists()
 
