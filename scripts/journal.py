@@ -46,7 +46,7 @@ def table(found, now):
     for entry in found:
         number = "" if entry.rows is None else f"{entry.rows}"
         days = f"{max(0.0, now - entry.used) / DAY:.1f}"
-        rows.append((entry.kind, entry.folder.name[:8], number, f"{entry.size / 1e6:.1f}", days, entry.about))
+        rows.append((entry.kind, entry.folder.name[:8], number, f"{entry.size / 1e6:.2f}", days, entry.about))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = (2, 3, 4)
     return [

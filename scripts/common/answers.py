@@ -12,7 +12,7 @@ def open_journal(root, script, model, engine, dtype, sampling):
     """
     packages = ("jinja2", *engines.packages(engine))
     shaped_by = journal.context(script, model, packages, engine=engine, dtype=dtype, **asdict(sampling))
-    return journal.Journal(root, "answers", shaped_by, model)
+    return journal.Journal(root, "answers", shaped_by, f"{model} at temperature {sampling.temperature}")
 
 
 def answer(load_engine, kept, dialogues, seeds, sampling):
