@@ -18,7 +18,7 @@ from collections import Counter
 from scripts.common import errors, fastchat, files, journal, judges, rewards
 
 # What each judge needs beyond the questions and answers.
-OPTIONS = {"reference": ("references",), "reward": ("model", "batch_tokens", "dtype")}
+OPTIONS = {"reference": ("references",), "reward": ("model", "dtype")}
 # The Python packages that shape its verdicts.
 PACKAGES = {"reference": (), "reward": rewards.PACKAGES}
 # A judge is given this many matches in one call; no more than these are lost when the process is killed.
@@ -81,8 +81,8 @@ def main(argv=None):
     parser.add_argument("--judge", required=True, choices=OPTIONS, help="who decides")
     parser.add_argument("--references", help="judge reference: reference answers in FastChat's form (jsonl)")
     parser.add_argument("--model", help="judge reward: directory of the reward model")
-    parser.add_argument("--batch-tokens", type=int, help="judge reward: tokens scored together")
     parser.add_argument("--dtype", help="judge reward: number format of the reward model's body")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="tokens that a model judges together")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
     args = parser.parse_args(argv)
@@ -106,7 +106,7 @@ def main(argv=None):
     )
 
     def make(missing):
-        judge = judges.load(args.judge, **options)
+        judge = judges.load(args.judge, args.batch_tokens, **options)
         keys = list(missing)
         for start in range(0, len(keys), MATCHES_PER_CALL):
             part = keys[start : start + MATCHES_PER_CALL]

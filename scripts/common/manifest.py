@@ -4,7 +4,6 @@ Directories have no checksum in Snakemake; their manifest is the file that later
 """
 
 import importlib.metadata
-import subprocess
 from pathlib import Path
 
 from scripts.common import files
@@ -43,7 +42,6 @@ def write(path, directory, rule, params, parents, hashes=None):
                 "params": params,
                 "parents": {str(parent): files.sha256(parent) for parent in parents},
                 "packages": packages(PACKAGES),
-                "git_commit": _git_commit(),
             },
         },
     )
@@ -72,16 +70,12 @@ def hashes_of(directory):
 
 def packages(names):
     """The versions (dict of str, None where absent) of the packages called `names`."""
-    return {name: _version(name) for name in names}
+    return {name: version(name) for name in names}
 
 
-def _version(package):
+def version(package):
+    """The installed version (str) of a package, None if it is absent."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _git_commit():
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return git.stdout.strip() or None

@@ -268,7 +268,7 @@ class TestCommand:
         header, *lines = capsys.readouterr().out.splitlines()
         assert header.split()[:3] == ["kind", "key", "rows"]
         assert len(lines) == 4
-        assert lines[-1].split()[0] == "rewards" and lines[-1].split()[2:5] == ["5", "0.0", "10.0"]
+        assert lines[-1].split()[0] == "rewards" and lines[-1].split()[2:5] == ["5", "0.00", "10.0"]
         assert lines[-1].endswith("test, results/models/reward_model")
         assert sum(line.endswith("models/dpo-1") for line in lines) == 1
         assert sum(line.endswith("not finished") for line in lines) == 1
