@@ -32,6 +32,7 @@ rule generate_completions:
             --model {input.model:q} \
             {params.settings} \
             --batch-size {resources.batch_size:q} \
+            --journal work/journal \
             --out {output.completions:q}
         """
 

@@ -55,6 +55,7 @@ rule answer_mt_bench:
             --model-id {wildcards.policy:q} \
             {params.settings} \
             --batch-size {resources.batch_size:q} \
+            --journal work/journal \
             --out {output.answers:q}
         """
 
@@ -98,5 +99,6 @@ rule judge_mt_bench:
             --model-2 {params.start:q} \
             {params.settings} \
             --batch-tokens {resources.batch_tokens:q} \
+            --journal work/journal \
             --out {output.judgments:q}
         """

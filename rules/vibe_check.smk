@@ -35,6 +35,7 @@ rule answer_vibe_check:
             {params.settings} \
             --model {input.model:q} \
             --batch-size {resources.batch_size:q} \
+            --journal work/journal \
             --out {output.answers:q}
         """
 

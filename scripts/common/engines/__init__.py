@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 from scripts.common.errors import InputError
 
+# The engines, and the Python packages that shape what each of them says.
+PACKAGES = {"transformers": ("numpy", "tokenizers", "torch", "transformers")}
+# Batches that an engine is given in one call: requests of like length share a batch among as many, and no
+# more than these are lost when the process is killed.
+BATCHES_PER_CALL = 16
+
 
 @dataclass(frozen=True)
 class Request:
@@ -49,8 +55,21 @@ def load(engine, model, batch_size, dtype):
     `generate(requests, sampling)`, a list of Completion in the order of the requests, and `tokenizer`.
     Raises InputError for an unknown engine and for a directory that holds no usable model.
     """
-    if engine == "transformers":
-        from scripts.common.engines import transformers
+    packages(engine)
+    from scripts.common.engines import transformers
 
-        return transformers.Engine(model, batch_size, dtype)
-    raise InputError(f"unknown engine {engine!r}; the engines are: transformers")
+    return transformers.Engine(model, batch_size, dtype)
+
+
+def packages(engine):
+    """Names (tuple of str) of the Python packages that shape what `engine` says; InputError if unknown."""
+    if engine not in PACKAGES:
+        raise InputError(f"unknown engine {engine!r}; the engines are: {', '.join(PACKAGES)}")
+    return PACKAGES[engine]
+
+
+def generate(engine, requests, sampling):
+    """Yield (start, completions): those of requests[start : start + len(completions)], call by call."""
+    step = BATCHES_PER_CALL * engine.batch_size
+    for start in range(0, len(requests), step):
+        yield start, engine.generate(requests[start : start + step], sampling)
