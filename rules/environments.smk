@@ -4,4 +4,4 @@
 for each in workflow.rules:
     given = {name: resource.raw for name, resource in each.resources.items()}
     if each.conda_env and (given.get("gpu") or given.get("gres")):
-        each.conda_env = each.conda_env.replace("/envs/cpu/", "/envs/cuda/")
+        each.conda_env = each.conda_env.replace("envs/cpu/", "envs/cuda/")
