@@ -50,7 +50,7 @@ pictures: results/winrate.png
 	cp results/winrate.png docs/winrate.png
 
 dvc.yaml: .venv
-	python -m scripts.dvc_stages > $@.new && mv $@.new $@
+	python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
 
 envs: .venv
 	python -m scripts.lock_envs
