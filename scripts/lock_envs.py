@@ -43,6 +43,17 @@ def requirements(wanted, name, hardware):
     return packages + (wanted[name].get("cuda", []) if hardware == "cuda" else [])
 
 
+def name_of(requirement):
+    """The package of a requirement, spelt as the index spells it: jinja2 for Jinja2==3.1.6."""
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-").replace(".", "-")
+
+
+def lock():
+    """The pins (list of str) of the lock for `make .venv`, without their markers."""
+    lines = [line.split(";")[0].strip() for line in LOCK.read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def pins(path):
     """The pip packages (list of str, NAME==VERSION) of an environment file; of one that is missing, none."""
     if not Path(path).exists():
@@ -53,17 +64,20 @@ def pins(path):
 
 
 def resolve(requirements, python, present):
-    """Everything that `requirements` need, as sorted pins (list of str), none against the lock.
+    """Everything that `requirements` need, as sorted pins (list of str).
 
+    A version that `requirements` do not give is the lock's, for a package that the lock has.
     python: str, version; present: list of str, pins that stay where they fit. Raises InputError where there
     is no such set, or no package index.
     """
     with tempfile.TemporaryDirectory() as folder:
-        wanted, out = Path(folder, "wanted.in"), Path(folder, "pins.txt")
+        wanted, locked, out = (Path(folder, name) for name in ("wanted.in", "locked.txt", "pins.txt"))
         wanted.write_text("\n".join(requirements))
+        given = {name_of(requirement) for requirement in requirements if "==" in requirement}
+        locked.write_text("\n".join(pin for pin in lock() if name_of(pin) not in given))
         command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary=:all:"]
         command += [f"--python-version={python}", f"--python-platform={PLATFORM}"]
-        command += [f"--constraints={LOCK}", f"--output-file={out}", str(wanted)]
+        command += [f"--constraints={locked}", f"--output-file={out}", str(wanted)]
         for source in _sources(requirements):
             out.write_text("\n".join(present))
             process = subprocess.run([*command, *source], capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 import contextlib
 import platform
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,6 +97,16 @@ def test_an_edit_of_an_environment_runs_its_rules_again_in_the_new_one(project):
     assert set(planned(project)) == RUN_IN["report"]
     conda_run(project)
     assert planned(project) == {}
+
+
+def test_a_clone_in_another_folder_has_nothing_to_do(project, tmp_path):
+    """Snakemake's hash of an environment holds its folder; what travels is the environment's text."""
+    clone = copy_project(tmp_path / "clone")
+    shutil.copy(project / "one_run.yaml", clone)
+    shutil.copytree(project / "results", clone / "results", symlinks=True)
+    assert planned(clone) == {}
+    with another_pip(clone / "envs/cpu/report.yaml"):
+        assert set(planned(clone)) == RUN_IN["report"]
 
 
 def test_an_edit_of_the_generation_environment_trains_no_start_policy(project):
