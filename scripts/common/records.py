@@ -49,8 +49,9 @@ def path_of(output):
 def read(output):
     """The record (dict) of an output, None if there is none.
 
-    sha256: of the output; inputs: {path: sha256} of the files under results/ it was made from; seconds: how
-    long the job took; packages: versions of what its environment names; snakemake: what Snakemake compares.
+    sha256: of the output; inputs: {path: sha256} of the files under results/ it was made from, data: of those
+    elsewhere, None for one that was changed while the job ran; seconds: how long the job took; packages:
+    versions of what its environment names; snakemake: what Snakemake compares.
     """
     path = path_of(output)
     return files.read_json(path) if path.is_file() else None
@@ -125,16 +126,18 @@ def _settle(output, metadata_file, seen, hashes, stacks):
 
 def _record(output, made, hashes):
     """The record of an output that Snakemake says was `made` just so (its metadata, dict)."""
-    inputs = {}
+    inputs, data = {}, {}
     for path in made["input"]:
-        if Path(path).is_relative_to(RESULTS) and not Path(path).is_dir():
+        if not Path(path).is_dir():
             # An input written after the job began is not the one that it read.
             same = Path(path).exists() and os.stat(path).st_mtime <= made["starttime"]
-            inputs[path] = hashes.of(path) if same else None
+            kind = inputs if Path(path).is_relative_to(RESULTS) else data
+            kind[path] = hashes.of(path) if same else None
     _trust_manifest(output, hashes)
     return {
         "sha256": hashes.of(output),
         "inputs": inputs,
+        "data": data,
         "seconds": round(made["endtime"] - made["starttime"], 3),
         "packages": _packages(made),
         "snakemake": {
@@ -261,7 +264,7 @@ def _look(path):
         status = os.stat(path)
     except (FileNotFoundError, TypeError):
         return None
-    return [status.st_mtime_ns, status.st_size, status.st_ino]
+    return [status.st_mtime_ns, status.st_size]
 
 
 def _read_seen():

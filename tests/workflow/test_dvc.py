@@ -221,11 +221,14 @@ def test_a_bucket_as_remote(copy, tmp_path):
     """Credentials come from the environment alone."""
     import boto3
 
-    server = subprocess.Popen(
-        [Path(sys.executable).parent / "moto_server", "-p", "0"], stderr=subprocess.PIPE, text=True
-    )
+    log = tmp_path / "server.txt"
+    with open(log, "w") as said:
+        server = subprocess.Popen([Path(sys.executable).parent / "moto_server", "-p", "0"], stderr=said)
     try:
-        address = next(match[0] for line in server.stderr if (match := re.search(r"http://127\S+", line)))
+        while not (found := re.search(r"http://127\S+", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)
+        address = found[0]
         secrets = {"AWS_ACCESS_KEY_ID": "name", "AWS_SECRET_ACCESS_KEY": "secret"}
         keys = {"aws_access_key_id": "name", "aws_secret_access_key": "secret"}
         boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(
