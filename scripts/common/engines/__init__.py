@@ -12,7 +12,6 @@ requests that the engine is given, too; it is for engines whose seeds for single
 GPU) or that have none (some servers).
 """
 
-import argparse
 import json
 from dataclasses import dataclass
 
@@ -89,47 +88,41 @@ def add_arguments(parser):
     """The flags of a script that loads an engine with `from_arguments`."""
     parser.add_argument("--model", required=True, help="the policy's directory")
     parser.add_argument("--engine", choices=ENGINES, required=True, help="what runs the model")
-    parser.add_argument(
-        "--engine-settings",
-        type=json.loads,
-        required=True,
-        help="the section `generate.ENGINE` of the config (JSON); {} where it has none",
-    )
+    parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
     parser.add_argument(
         "--seed-per", choices=["completion", "shard"], required=True, help="what has a seed of its own"
     )
-    parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
+    parser.add_argument("--vllm", type=json.loads, required=True, help="vLLM's engine arguments (JSON)")
+    parser.add_argument("--served-model", type=json.loads, required=True, help="its name on servers (JSON)")
+    parser.add_argument("--servers", required=True, help="URLs, blanks between; none: start one")
+    parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a completion")
     parser.add_argument("--batch-size", type=int, required=True, help="completions decoded together")
     parser.add_argument("--tensor-parallel-size", type=int, required=True, help="GPUs that share the model")
-    parser.add_argument(
-        "--gpu-memory-percent", type=int, required=True, help="of each GPU's memory, for vLLM to use"
-    )
+    parser.add_argument("--gpu-memory-percent", type=int, required=True, help="of each GPU, for vLLM")
     parser.add_argument(
         "--max-num-batched-tokens", type=int, required=True, help="of a step of vLLM; 0: its default"
     )
-    parser.add_argument(
-        "--servers", required=True, help="URLs up to /v1, with blanks between; none: start vLLM's server"
-    )
 
 
-def from_arguments(args: argparse.Namespace, seed):
-    """The engine that the flags of `add_arguments` describe; seed: int, the engine's with --seed-per shard.
+def from_arguments(args, seed):
+    """The engine that the flags of `add_arguments` describe; seed: int, of the engine with --seed-per shard.
 
     Raises InputError for what `load` refuses.
     """
-    machine = {
+    vllm = args.vllm | {
         "tensor_parallel_size": args.tensor_parallel_size,
         "gpu_memory_percent": args.gpu_memory_percent,
         "max_num_batched_tokens": args.max_num_batched_tokens,
     }
-    options = {
-        "transformers": {},
-        "vllm": machine | args.engine_settings,
-        "server": machine | args.engine_settings | {"servers": args.servers.split()},
+    server = {
+        "servers": args.servers.split(),
+        "served_model": args.served_model,
+        "timeout": args.server_timeout,
+        "vllm": vllm,
     }
-    if args.engine != "transformers":
-        options[args.engine] |= {"seed_per": args.seed_per, "seed": seed}
-    elif args.seed_per != "completion":
+    seeds = {"seed_per": args.seed_per, "seed": seed}
+    options = {"transformers": {}, "vllm": vllm | seeds, "server": server | seeds}
+    if args.engine == "transformers" and args.seed_per != "completion":
         raise InputError(
             "the transformers engine seeds every completion; set generate.seed_per: completion in the config"
         )

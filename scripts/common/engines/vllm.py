@@ -88,6 +88,7 @@ class Engine(Base):
 
     def _outputs(self, groups, sampling):
         """vLLM's outputs for `groups` ({name: [(index, Request)]}), as they end."""
+        from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         if self.engine is None:
@@ -105,7 +106,7 @@ class Engine(Base):
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
-            self.engine.add_request(name, {"prompt_token_ids": request.prompt_ids}, parameters)
+            self.engine.add_request(name, tokens_input(request.prompt_ids), parameters)
         while self.engine.has_unfinished_requests():
             yield from self.engine.step()
 
