@@ -38,7 +38,8 @@ def stream(run, requests, batch_size):
             crash_left = list(left.items())
             suspects, rest = crash_left[:batch_size], crash_left[batch_size:]
             names = ", ".join(request.name for _, request in suspects[:3])
-            print(f"the engine died ({crash}) on one of {len(suspects)} requests: {names} …", flush=True)
+            more = " …" if len(suspects) > 3 else ""
+            print(f"the engine died ({crash}) on one of {len(suspects)} requests: {names}{more}", flush=True)
             if rest:
                 parts.append((rest, False))
             if len(suspects) > 1:
