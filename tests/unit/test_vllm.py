@@ -4,8 +4,6 @@ Starting vLLM takes longer than all tests of it, so that one engine and one serv
 """
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import psutil
@@ -14,7 +12,7 @@ import torch
 from small_model import make_model, make_tokenizer
 from transformers import LlamaForCausalLM
 
-from scripts.common import engines, files, tables
+from scripts.common import engines
 from scripts.common.engines import Request, Sampling
 from scripts.common.errors import InputError
 
@@ -156,9 +154,9 @@ def test_an_engine_that_is_killed_starts_again_and_loses_nothing(model, engine, 
     for index, completion in engine.stream(asked, SAMPLING):
         if not made:
             for child in psutil.Process().children(recursive=True):
-                if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline()):
+                if "EngineCore" in child.name():
                     child.kill()
         made[index] = completion
     assert [made[index] for index in range(len(asked))] == whole
     assert engine.report() == {"engine_restarts": 1}
-    assert "the engine died (EngineDeadError" in capsys.readouterr().out
+    assert "the engine died (" in capsys.readouterr().out

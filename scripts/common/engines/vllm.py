@@ -11,7 +11,9 @@ the same completions on the same machine with the same versions.
 """
 
 import itertools
+import multiprocessing.connection
 import os
+import threading
 import time
 
 import psutil
@@ -63,6 +65,8 @@ class Engine(Base):
 
         began = time.monotonic()
         self.engine = LLMEngine.from_engine_args(EngineArgs(**self.arguments))
+        if self.seed_per == "completion":
+            threading.Thread(target=wake_when_killed, args=[self.engine.engine_core], daemon=True).start()
         self.restarts += 1
         self.start_seconds += time.monotonic() - began
 
@@ -109,6 +113,15 @@ class Engine(Base):
             self.engine.add_request(name, tokens_input(request.prompt_ids), parameters)
         while self.engine.has_unfinished_requests():
             yield from self.engine.step()
+
+
+def wake_when_killed(core):
+    """Have vLLM's client `core` raise once its process is gone: of one that is killed, it waits for more.
+
+    Killed it is by the kernel, when memory is short. An engine that fails says so itself.
+    """
+    multiprocessing.connection.wait([process.sentinel for process in core.resources.engine_manager.processes])
+    core.outputs_queue.put(RuntimeError("its process was killed"))
 
 
 def set_environment(seed_per):
