@@ -51,4 +51,4 @@ pictures: results/winrate.png
 	cp results/winrate.png docs/winrate.png
 
 dvc.yaml: .venv
-	python -m scripts.dvc_stages > $@.new && mv $@.new $@
+	python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md

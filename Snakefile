@@ -29,3 +29,14 @@ rule all:
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
+
+
+sync_records()
+
+
+onsuccess:
+    sync_records()
+
+
+onerror:
+    sync_records()

@@ -8,9 +8,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from scripts.common import config as configuration
-from scripts.common import driver_lock
+from scripts.common import driver_lock, records
 from scripts.common.errors import InputError
-from scripts.common.imports import modules_of
+from scripts.common.hashes import Hashes
+from scripts.common.imports import code_hash
 from scripts.common.sources import local_files
 
 try:
@@ -20,6 +21,8 @@ except InputError as error:
 
 # Threads that spin while they wait make jobs that share cores several times slower.
 shell.prefix("export OMP_WAIT_POLICY=passive; ")
+
+HASHES = Hashes(".snakemake/prefline_hashes.json")
 
 START = "sft"
 RUNS = config["runs"]
@@ -37,9 +40,9 @@ wildcard_constraints:
     part=r"\d{4}",
 
 
-def sources(script):
-    """A script and every module of the project that it imports; an edit of any runs its rule again."""
-    return modules_of(f"scripts/{script}.py")
+def code_of(script):
+    """What a script and the modules that it imports do, as a hash: a comment runs no rule again."""
+    return code_hash(f"scripts/{script}.py")
 
 
 def iteration(policy):
@@ -73,23 +76,45 @@ def get_tokenized(wildcards):
     return [f"results/samples/{policy}/tokenized.parquet" for policy in get_data_policies(wildcards)]
 
 
+def ref_logps_of(policy, reference):
+    """All parts of the log-probabilities of a policy's pairs under a reference."""
+    parts = range(config["logps"]["num_shards"])
+    return [f"results/samples/{policy}/ref_logps/{reference}/{part:04d}.parquet" for part in parts]
+
+
 def get_ref_logps(wildcards):
     """All parts of the first policy's pairs, then of the second's: the order of get_tokenized."""
     reference = initial_or_previous(wildcards, "reference")
-    return [
-        f"results/samples/{policy}/ref_logps/{reference}/{part:04d}.parquet"
-        for policy in get_data_policies(wildcards)
-        for part in range(config["logps"]["num_shards"])
-    ]
+    return [path for policy in get_data_policies(wildcards) for path in ref_logps_of(policy, reference)]
 
 
-def flags(section):
-    """A config section as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64."""
+def flags(*sections, **more):
+    """Config values as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64.
+
+    One string for all values of a job: Snakemake compares params as a set, in which two numbers that change
+    places are no change. Sorted: an overlay moves keys.
+    """
     words = []
-    for key, value in section.items():
+    for key, value in sorted(
+        {**dict(item for section in sections for item in section.items()), **more}.items()
+    ):
         text = value if isinstance(value, str) else json.dumps(value)
         words += [f"--{key.replace('_', '-')}", text]
     return shlex.join(words)
+
+
+def pick(section, *keys):
+    """Some keys of a config section."""
+    return {key: config[section][key] for key in keys}
+
+
+def contents_of(*sources):
+    """What local files hold, as a hash; for data on the hub the name says it.
+
+    Data is an `ancient` input whose content is a param: a checkout that changes it may well leave it older
+    than what was made from the data before.
+    """
+    return HASHES.together(local_files(*sources))
 
 
 def shards(split):
@@ -118,22 +143,29 @@ def start_of(model):
     return {
         "model": ancient(f"results/models/{section['init']}"),
         "manifest": f"results/models/{section['init']}.json",
-        "data": local_files(section["train_data"], section["eval_data"]),
+        "data": ancient(local_files(section["train_data"], section["eval_data"])),
     }
 
 
 def settings_of(model):
-    """Params of a training. Data may stand on the hub, so its name is a param although files are inputs."""
+    """The flags of a training."""
     section = config["models"][model]
-    return {
-        "train_data": lambda wildcards: section["train_data"],
-        "eval_data": lambda wildcards: section["eval_data"],
-        "columns": json.dumps(section["columns"]),
-        "max_length": section["max_length"],
-        "training": flags(section["training"]),
-        "seed": config["seed"],
-    }
+    keys = ("train_data", "eval_data", "columns", "max_length")
+    return flags({key: section[key] for key in keys}, section["training"], seed=config["seed"])
 
 
-if workflow.is_main_process:
-    driver_lock.remove_stale_locks()
+ALONE = workflow.is_main_process and driver_lock.remove_stale_locks()
+
+
+def sync_records():
+    """Have Snakemake see what the files under results/ hold, and keep a record of what it has made."""
+    if not ALONE:
+        return
+    try:
+        records.sync(HASHES)
+        records.check_known(
+            (str(path) for path in Path("results").rglob("*") if not path.is_relative_to(records.RECORDS)),
+            lambda path: any(rule.is_producer(path) for rule in workflow.rules),
+        )
+    except InputError as error:
+        raise WorkflowError(str(error))

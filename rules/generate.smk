@@ -4,7 +4,6 @@
 rule generate_completions:
     """Sample completions for a shard of prompts from a policy."""
     input:
-        code=sources("generate_completions"),
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
@@ -20,16 +19,10 @@ rule generate_completions:
     resources:
         mem_mb=3000,
         runtime=240,
+        batch_size=256,
     params:
-        engine=config["generate"]["engine"],
-        num_completions=config["generate"]["num_completions"],
-        temperature=config["generate"]["temperature"],
-        top_p=config["generate"]["top_p"],
-        top_k=config["generate"]["top_k"],
-        max_tokens=config["generate"]["max_tokens"],
-        batch_size=config["generate"]["batch_size"],
-        dtype=config["generate"]["dtype"],
-        seed=config["seed"],
+        code=code_of("generate_completions"),
+        settings=lambda wildcards: flags(config["generate"], seed=config["seed"]),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -37,14 +30,17 @@ rule generate_completions:
         exec python -m scripts.generate_completions \
             --prompts {input.prompts:q} \
             --model {input.model:q} \
-            --engine {params.engine:q} \
-            --num-completions {params.num_completions:q} \
-            --temperature {params.temperature:q} \
-            --top-p {params.top_p:q} \
-            --top-k {params.top_k:q} \
-            --max-tokens {params.max_tokens:q} \
-            --batch-size {params.batch_size:q} \
-            --dtype {params.dtype:q} \
-            --seed {params.seed:q} \
+            {params.settings} \
+            --batch-size {resources.batch_size:q} \
             --out {output.completions:q}
         """
+
+
+for policy in POLICIES:
+
+    # A name for all shards of a policy: `snakemake generate_sft`.
+    rule:
+        name:
+            f"generate_{policy}".replace("-", "_")
+        input:
+            expand(f"results/samples/{policy}/completions/{{shard}}.parquet", shard=ALL_SHARDS),

@@ -3,11 +3,21 @@
 #     results/samples/{policy}/tokenized.parquet
 #  -> results/samples/{policy}/ref_logps/{reference}/{part}.parquet
 
+from types import SimpleNamespace
+
+ITERATIONS = [
+    SimpleNamespace(run=run, iteration=t) for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)
+]
+PAIRED = {
+    (policy, initial_or_previous(iteration, "reference"))
+    for iteration in ITERATIONS
+    for policy in get_data_policies(iteration)
+}
+
 
 rule compute_ref_logps:
     """Sum the log-probabilities of chosen and rejected completions under the reference policy."""
     input:
-        code=sources("compute_ref_logps"),
         tokenized="results/samples/{policy}/tokenized.parquet",
         model=ancient("results/models/{reference}"),
         manifest="results/models/{reference}.json",
@@ -23,11 +33,10 @@ rule compute_ref_logps:
     resources:
         mem_mb=3_000,
         runtime=240,
+        batch_tokens=16384,
     params:
-        num_shards=config["logps"]["num_shards"],
-        temperature=config["logps"]["temperature"],
-        batch_tokens=config["logps"]["batch_tokens"],
-        dtype=config["logps"]["dtype"],
+        code=code_of("compute_ref_logps"),
+        settings=lambda wildcards: flags(config["logps"]),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -36,9 +45,17 @@ rule compute_ref_logps:
             --tokenized {input.tokenized:q} \
             --model {input.model:q} \
             --part {wildcards.part:q} \
-            --num-shards {params.num_shards:q} \
-            --temperature {params.temperature:q} \
-            --batch-tokens {params.batch_tokens:q} \
-            --dtype {params.dtype:q} \
+            {params.settings} \
+            --batch-tokens {resources.batch_tokens:q} \
             --out {output.ref_logps:q}
         """
+
+
+for policy, reference in sorted(PAIRED):
+
+    # A name for all parts: `snakemake logps_sft_sft`.
+    rule:
+        name:
+            f"logps_{policy}_{reference}".replace("-", "_")
+        input:
+            ref_logps_of(policy, reference),

@@ -12,8 +12,7 @@ ruleorder: fetch_model > pretrain > train_sft > train_reward_model
 rule fetch_model:
     """Take the finished model that the config names as the source of {wildcards.model}."""
     input:
-        code=sources("fetch_model"),
-        source=source_files,
+        source=ancient(source_files),
     output:
         model=directory("results/models/{model}"),
         manifest="results/models/{model}.json",
@@ -29,13 +28,15 @@ rule fetch_model:
         mem_mb=1_000,
         runtime=120,
     params:
-        source=lambda wildcards: config["models"][wildcards.model]["source"],
+        code=code_of("fetch_model"),
+        contents=lambda wildcards: contents_of(*source_files(wildcards)),
+        settings=lambda wildcards: flags({"source": config["models"][wildcards.model]["source"]}),
     shell:
         r"""
         exec &> >(tee {log:q})
 
         exec python -m scripts.fetch_model \
-            --source {params.source:q} \
+            {params.settings} \
             --out {output.model:q} \
             --manifest {output.manifest:q}
         """
@@ -45,7 +46,6 @@ rule pretrain:
     """Train the base model on raw text."""
     input:
         **start_of("base"),
-        code=sources("pretrain"),
     output:
         model=directory("results/models/base"),
         manifest="results/models/base.json",
@@ -61,8 +61,13 @@ rule pretrain:
     resources:
         mem_mb=3_000,
         runtime=1440,
+        per_device_train_batch_size=8,
+        gradient_checkpointing="false",
+        save_steps=500,
     params:
-        **settings_of("base"),
+        code=code_of("pretrain"),
+        contents=contents_of(*start_of("base")["data"]),
+        settings=lambda wildcards: settings_of("base"),
         script="pretrain",
     shell:
         r"""
@@ -70,12 +75,10 @@ rule pretrain:
 
         exec python -m scripts.{params.script} \
             --model {input.model:q} \
-            --train-data {params.train_data:q} \
-            --eval-data {params.eval_data:q} \
-            --columns {params.columns:q} \
-            --max-length {params.max_length:q} \
-            {params.training} \
-            --seed {params.seed:q} \
+            {params.settings} \
+            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
+            --gradient-checkpointing {resources.gradient_checkpointing:q} \
+            --save-steps {resources.save_steps:q} \
             --work-dir work/{params.script} \
             --out {output.model:q} \
             --manifest {output.manifest:q} \
@@ -87,7 +90,6 @@ rule pretrain:
 use rule pretrain as train_sft with:
     input:
         **start_of("sft"),
-        code=sources("train_sft"),
     output:
         model=directory("results/models/sft"),
         manifest="results/models/sft.json",
@@ -97,15 +99,22 @@ use rule pretrain as train_sft with:
         "logs/train_sft.txt",
     benchmark:
         "benchmarks/train_sft.tsv"
+    resources:
+        mem_mb=3_000,
+        runtime=1440,
+        per_device_train_batch_size=16,
+        gradient_checkpointing="false",
+        save_steps=200,
     params:
-        **settings_of("sft"),
+        code=code_of("train_sft"),
+        contents=contents_of(*start_of("sft")["data"]),
+        settings=lambda wildcards: settings_of("sft"),
         script="train_sft",
 
 
 use rule pretrain as train_reward_model with:
     input:
         **start_of("reward_model"),
-        code=sources("train_reward_model"),
     output:
         model=directory("results/models/reward_model"),
         manifest="results/models/reward_model.json",
@@ -116,6 +125,14 @@ use rule pretrain as train_reward_model with:
     benchmark:
         "benchmarks/train_reward_model.tsv"
     threads: 1  # trains beside sft
+    resources:
+        mem_mb=3_000,
+        runtime=1440,
+        per_device_train_batch_size=32,
+        gradient_checkpointing="false",
+        save_steps=100,
     params:
-        **settings_of("reward_model"),
+        code=code_of("train_reward_model"),
+        contents=contents_of(*start_of("reward_model")["data"]),
+        settings=lambda wildcards: settings_of("reward_model"),
         script="train_reward_model",

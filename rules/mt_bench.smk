@@ -3,30 +3,25 @@
 
 
 # What each judge reads beside the questions and answers, and its flags.
+REFERENCES = config["mt_bench"]["references"]
 JUDGE_INPUTS = {
-    "reference": {"references": config["mt_bench"]["references"]},
+    "reference": {"references": ancient(REFERENCES)},
     "reward": {
         "model": ancient("results/models/reward_model"),
         "manifest": "results/models/reward_model.json",
     },
 }
-JUDGE_FLAGS = {
-    "reference": flags({"references": config["mt_bench"]["references"]}),
-    "reward": flags(
-        {
-            "model": "results/models/reward_model",
-            "batch_tokens": config["rank"]["batch_tokens"],
-            "dtype": config["rank"]["dtype"],
-        }
-    ),
+JUDGE_SETTINGS = {
+    "reference": {"judge": "reference", "references": REFERENCES},
+    "reward": {"judge": "reward", "model": "results/models/reward_model", **pick("rank", "dtype")},
 }
+JUDGE_DATA = {"reference": [REFERENCES], "reward": []}
 
 
 rule answer_mt_bench:
     """Have a policy answer the MT-Bench questions, turn by turn."""
     input:
-        code=sources("answer_mt_bench"),
-        questions=config["mt_bench"]["questions"],
+        questions=ancient(config["mt_bench"]["questions"]),
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
     output:
@@ -41,13 +36,15 @@ rule answer_mt_bench:
     resources:
         mem_mb=3_000,
         runtime=120,
+        batch_size=256,
     params:
-        engine=config["generate"]["engine"],
-        batch_size=config["generate"]["batch_size"],
-        dtype=config["generate"]["dtype"],
-        max_tokens=config["mt_bench"]["max_tokens"],
-        temperature=json.dumps(config["mt_bench"]["temperature"]),
-        seed=config["seed"],
+        code=code_of("answer_mt_bench"),
+        contents=contents_of(config["mt_bench"]["questions"]),
+        settings=lambda wildcards: flags(
+            pick("generate", "engine", "dtype"),
+            pick("mt_bench", "max_tokens", "temperature"),
+            seed=config["seed"],
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -56,12 +53,8 @@ rule answer_mt_bench:
             --questions {input.questions:q} \
             --model {input.model:q} \
             --model-id {wildcards.policy:q} \
-            --engine {params.engine:q} \
-            --batch-size {params.batch_size:q} \
-            --dtype {params.dtype:q} \
-            --max-tokens {params.max_tokens:q} \
-            --temperature {params.temperature:q} \
-            --seed {params.seed:q} \
+            {params.settings} \
+            --batch-size {resources.batch_size:q} \
             --out {output.answers:q}
         """
 
@@ -70,8 +63,7 @@ rule judge_mt_bench:
     """Judge a policy's MT-Bench answers against the start policy's, in both orders."""
     input:
         unpack(lambda wildcards: JUDGE_INPUTS[wildcards.judge]),
-        code=sources("judge_mt_bench"),
-        questions=config["mt_bench"]["questions"],
+        questions=ancient(config["mt_bench"]["questions"]),
         answers="results/mt_bench/answers/{policy}.jsonl",
         start_answers=f"results/mt_bench/answers/{START}.jsonl",
     output:
@@ -88,9 +80,12 @@ rule judge_mt_bench:
     resources:
         mem_mb=3_000,
         runtime=120,
+        batch_tokens=16384,
     params:
+        code=code_of("judge_mt_bench"),
+        contents=lambda wildcards: contents_of(config["mt_bench"]["questions"], *JUDGE_DATA[wildcards.judge]),
+        settings=lambda wildcards: flags(JUDGE_SETTINGS[wildcards.judge]),
         start=START,
-        judge=lambda wildcards: JUDGE_FLAGS[wildcards.judge],
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -101,7 +96,7 @@ rule judge_mt_bench:
             --model-1 {wildcards.policy:q} \
             --answers-2 {input.start_answers:q} \
             --model-2 {params.start:q} \
-            --judge {wildcards.judge:q} \
-            {params.judge} \
+            {params.settings} \
+            --batch-tokens {resources.batch_tokens:q} \
             --out {output.judgments:q}
         """

@@ -7,9 +7,8 @@ from scripts.common.prompts import shard_range
 rule prepare_prompts:
     """Normalize, de-duplicate, decontaminate and split the prompts."""
     input:
-        code=sources("prepare_prompts"),
-        source=local_files(config["prompts"]["source"]),
-        questions=config["mt_bench"]["questions"],
+        source=ancient(local_files(config["prompts"]["source"])),
+        questions=ancient(config["mt_bench"]["questions"]),
         tokenizer=ancient("results/models/sft"),
         manifest="results/models/sft.json",
     output:
@@ -26,27 +25,23 @@ rule prepare_prompts:
         mem_mb=4000,
         runtime=60,
     params:
-        source=lambda wildcards: config["prompts"]["source"],
-        columns=json.dumps(config["prompts"]["columns"]),
-        system=json.dumps(config["prompts"]["system"]),
-        test_fraction=config["prompts"]["test_fraction"],
-        max_prompt_length=config["prompts"]["max_prompt_length"],
-        decontamination_ngram=config["prompts"]["decontamination_ngram"],
-        seed=config["seed"],
+        code=code_of("prepare_prompts"),
+        contents=contents_of(config["prompts"]["source"], config["mt_bench"]["questions"]),
+        settings=lambda wildcards: flags(
+            pick(
+                "prompts", "source", "columns", "test_fraction", "max_prompt_length", "decontamination_ngram"
+            ),
+            system=json.dumps(config["prompts"]["system"]),
+            seed=config["seed"],
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
 
         exec python -m scripts.prepare_prompts \
-            --source {params.source:q} \
-            --columns {params.columns:q} \
-            --system {params.system:q} \
+            {params.settings} \
             --tokenizer {input.tokenizer:q} \
             --questions {input.questions:q} \
-            --test-fraction {params.test_fraction:q} \
-            --max-prompt-length {params.max_prompt_length:q} \
-            --decontamination-ngram {params.decontamination_ngram:q} \
-            --seed {params.seed:q} \
             --out {output.pool:q} \
             --metrics {output.metrics:q}
         """
@@ -55,7 +50,6 @@ rule prepare_prompts:
 rule sample_prompts:
     """Take the prompts of one shard from the pool: fresh training prompts in each iteration."""
     input:
-        code=sources("sample_prompts"),
         pool="results/prompts/pool.parquet",
     output:
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
@@ -70,23 +64,30 @@ rule sample_prompts:
         mem_mb=2000,
         runtime=20,
     params:
+        code=code_of("sample_prompts"),
         # Its ranks are all that a shard depends on: asking for more prompts re-runs no full shard.
-        split=lambda wildcards: wildcards.shard.split("-")[0],
-        first=lambda w: shard_range(w.shard, iteration(w.policy), config["prompts"])[0],
-        number=lambda w: shard_range(w.shard, iteration(w.policy), config["prompts"])[1],
-        seed=config["seed"],
+        settings=lambda wildcards: flags(
+            shard_range(wildcards.shard, iteration(wildcards.policy), config["prompts"]), seed=config["seed"]
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
 
         exec python -m scripts.sample_prompts \
             --pool {input.pool:q} \
-            --split {params.split:q} \
-            --first {params.first:q} \
-            --number {params.number:q} \
-            --seed {params.seed:q} \
+            {params.settings} \
             --out {output.prompts:q}
         """
+
+
+for policy in POLICIES:
+
+    # A name for all shards of a policy: `snakemake prompts_sft`.
+    rule:
+        name:
+            f"prompts_{policy}".replace("-", "_")
+        input:
+            expand(f"results/samples/{policy}/prompts/{{shard}}.parquet", shard=ALL_SHARDS),
 
 
 if config["prompts"]["preferences"]:
@@ -96,9 +97,8 @@ if config["prompts"]["preferences"]:
     rule import_preferences:
         """Bring an existing preference dataset into the form of the start policy's pairs."""
         input:
-            code=sources("import_preferences"),
-            source=local_files(config["prompts"]["preferences"]["source"]),
-            questions=config["mt_bench"]["questions"],
+            source=ancient(local_files(config["prompts"]["preferences"]["source"])),
+            questions=ancient(config["mt_bench"]["questions"]),
             tokenizer=ancient("results/models/sft"),
             manifest="results/models/sft.json",
         output:
@@ -115,25 +115,22 @@ if config["prompts"]["preferences"]:
             mem_mb=4000,
             runtime=60,
         params:
-            source=lambda wildcards: config["prompts"]["preferences"]["source"],
-            columns=json.dumps(config["prompts"]["preferences"]["columns"]),
-            system=json.dumps(config["prompts"]["system"]),
-            test_fraction=config["prompts"]["test_fraction"],
-            decontamination_ngram=config["prompts"]["decontamination_ngram"],
-            seed=config["seed"],
+            code=code_of("import_preferences"),
+            contents=contents_of(config["prompts"]["preferences"]["source"], config["mt_bench"]["questions"]),
+            settings=lambda wildcards: flags(
+                config["prompts"]["preferences"],
+                pick("prompts", "test_fraction", "decontamination_ngram"),
+                system=json.dumps(config["prompts"]["system"]),
+                seed=config["seed"],
+            ),
         shell:
             r"""
             exec &> >(tee {log:q})
 
             exec python -m scripts.import_preferences \
-                --source {params.source:q} \
-                --columns {params.columns:q} \
-                --system {params.system:q} \
+                {params.settings} \
                 --tokenizer {input.tokenizer:q} \
                 --questions {input.questions:q} \
-                --test-fraction {params.test_fraction:q} \
-                --decontamination-ngram {params.decontamination_ngram:q} \
-                --seed {params.seed:q} \
                 --out {output.preferences:q} \
                 --metrics {output.metrics:q}
             """

@@ -5,7 +5,6 @@
 rule score_completions:
     """Score each completion with the reward model."""
     input:
-        code=sources("score_completions"),
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
         model=ancient("results/models/reward_model"),
@@ -22,9 +21,10 @@ rule score_completions:
     resources:
         mem_mb=3_000,
         runtime=240,
+        batch_tokens=16384,
     params:
-        batch_tokens=config["rank"]["batch_tokens"],
-        dtype=config["rank"]["dtype"],
+        code=code_of("score_completions"),
+        settings=lambda wildcards: flags({"dtype": config["rank"]["dtype"]}),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -33,8 +33,8 @@ rule score_completions:
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --model {input.model:q} \
-            --batch-tokens {params.batch_tokens:q} \
-            --dtype {params.dtype:q} \
+            --batch-tokens {resources.batch_tokens:q} \
+            {params.settings} \
             --out {output.rewards:q}
         """
 
@@ -42,7 +42,6 @@ rule score_completions:
 rule build_preferences:
     """Pair a better completion of each prompt with a worse one."""
     input:
-        code=sources("build_preferences"),
         prompts=expand("results/samples/{{policy}}/prompts/{shard}.parquet", shard=ALL_SHARDS),
         completions=expand("results/samples/{{policy}}/completions/{shard}.parquet", shard=ALL_SHARDS),
         rewards=expand("results/samples/{{policy}}/rewards/{shard}.parquet", shard=ALL_SHARDS),
@@ -60,12 +59,12 @@ rule build_preferences:
         mem_mb=8_000,
         runtime=60,
     params:
-        num_completions=config["generate"]["num_completions"],
-        strategy=config["rank"]["strategy"],
-        length_penalty=config["rank"]["length_penalty"],
-        min_margin=config["rank"]["min_margin"],
-        truncated=config["rank"]["truncated"],
-        seed=config["seed"],
+        code=code_of("build_preferences"),
+        settings=lambda wildcards: flags(
+            pick("generate", "num_completions"),
+            pick("rank", "strategy", "length_penalty", "min_margin", "truncated"),
+            seed=config["seed"],
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -74,12 +73,7 @@ rule build_preferences:
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --rewards {input.rewards:q} \
-            --num-completions {params.num_completions:q} \
-            --strategy {params.strategy:q} \
-            --length-penalty {params.length_penalty:q} \
-            --min-margin {params.min_margin:q} \
-            --truncated {params.truncated:q} \
-            --seed {params.seed:q} \
+            {params.settings} \
             --out {output.preferences:q} \
             --metrics {output.metrics:q}
         """

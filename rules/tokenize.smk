@@ -4,7 +4,6 @@
 rule tokenize_preferences:
     """Turn pairs into unpadded token ids and drop those that are too long."""
     input:
-        code=sources("tokenize_preferences"),
         preferences="results/samples/{policy}/preferences.parquet",
         tokenizer=ancient("results/models/sft"),
         manifest="results/models/sft.json",
@@ -22,8 +21,8 @@ rule tokenize_preferences:
         mem_mb=8_000,
         runtime=60,
     params:
-        max_prompt_length=config["tokenize"]["max_prompt_length"],
-        max_completion_length=config["tokenize"]["max_completion_length"],
+        code=code_of("tokenize_preferences"),
+        settings=lambda wildcards: flags(config["tokenize"]),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -31,8 +30,7 @@ rule tokenize_preferences:
         exec python -m scripts.tokenize_preferences \
             --preferences {input.preferences:q} \
             --tokenizer {input.tokenizer:q} \
-            --max-prompt-length {params.max_prompt_length:q} \
-            --max-completion-length {params.max_completion_length:q} \
+            {params.settings} \
             --out {output.tokenized:q} \
             --metrics {output.metrics:q}
         """

@@ -7,7 +7,6 @@
 rule train_policy:
     """Train a policy from preference pairs, from where the run's `init` says."""
     input:
-        code=sources("train_policy"),
         tokenized=get_tokenized,
         ref_logps=get_ref_logps,
         model=ancient(get_init),
@@ -27,11 +26,16 @@ rule train_policy:
     resources:
         mem_mb=3_000,
         runtime=720,
+        per_device_train_batch_size=16,
+        gradient_checkpointing="false",
+        save_steps=50,
     params:
-        work_dir="work/train_policy",
-        temperature=config["logps"]["temperature"],
-        training=lambda wildcards: flags(configuration.training(config, wildcards.run)),
-        seed=config["seed"],
+        code=code_of("train_policy"),
+        settings=lambda wildcards: flags(
+            {"temperature": config["logps"]["temperature"]},
+            configuration.training(config, wildcards.run),
+            seed=config["seed"],
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -40,10 +44,11 @@ rule train_policy:
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
             --model {input.model:q} \
-            --temperature {params.temperature:q} \
-            {params.training} \
-            --seed {params.seed:q} \
-            --work-dir {params.work_dir:q} \
+            {params.settings} \
+            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
+            --gradient-checkpointing {resources.gradient_checkpointing:q} \
+            --save-steps {resources.save_steps:q} \
+            --work-dir work/train_policy \
             --out {output.model:q} \
             --manifest {output.manifest:q} \
             --metrics {output.metrics:q} \

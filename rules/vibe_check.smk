@@ -5,8 +5,7 @@
 rule answer_vibe_check:
     """Have a policy answer the prompts of the vibe check."""
     input:
-        code=sources("answer_vibe_check"),
-        prompts=local_files(config["vibe_check"]["prompts"]),
+        prompts=ancient(local_files(config["vibe_check"]["prompts"])),
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
     output:
@@ -21,29 +20,21 @@ rule answer_vibe_check:
     resources:
         mem_mb=3_000,
         runtime=60,
+        batch_size=256,
     params:
-        prompts=lambda wildcards: config["vibe_check"]["prompts"],
-        columns=json.dumps(config["vibe_check"]["columns"]),
-        engine=config["generate"]["engine"],
-        batch_size=config["generate"]["batch_size"],
-        dtype=config["generate"]["dtype"],
-        temperature=config["vibe_check"]["temperature"],
-        max_tokens=config["vibe_check"]["max_tokens"],
-        seed=config["seed"],
+        code=code_of("answer_vibe_check"),
+        contents=contents_of(config["vibe_check"]["prompts"]),
+        settings=lambda wildcards: flags(
+            config["vibe_check"], pick("generate", "engine", "dtype"), seed=config["seed"]
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
 
         exec python -m scripts.answer_vibe_check \
-            --prompts {params.prompts:q} \
-            --columns {params.columns:q} \
+            {params.settings} \
             --model {input.model:q} \
-            --engine {params.engine:q} \
-            --batch-size {params.batch_size:q} \
-            --dtype {params.dtype:q} \
-            --temperature {params.temperature:q} \
-            --max-tokens {params.max_tokens:q} \
-            --seed {params.seed:q} \
+            --batch-size {resources.batch_size:q} \
             --out {output.answers:q}
         """
 
@@ -51,7 +42,6 @@ rule answer_vibe_check:
 rule write_vibe_check:
     """Write the page with every policy's answers side by side."""
     input:
-        code=sources("write_vibe_check"),
         answers=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
     output:
         page="results/vibe_check.md",
@@ -66,6 +56,7 @@ rule write_vibe_check:
         mem_mb=1_000,
         runtime=30,
     params:
+        code=code_of("write_vibe_check"),
         policies=POLICIES,
     shell:
         r"""

@@ -7,8 +7,7 @@ JUDGE = config["mt_bench"]["judge"]
 rule compute_winrate:
     """Compute every policy's win rate against the start policy, with its interval."""
     input:
-        code=sources("compute_winrate"),
-        questions=config["mt_bench"]["questions"],
+        questions=ancient(config["mt_bench"]["questions"]),
         judgments=expand("results/mt_bench/judgments/{judge}/{policy}.jsonl", judge=JUDGE, policy=TRAINED),
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=TRAINED),
         start_answers=f"results/mt_bench/answers/{START}.jsonl",
@@ -26,10 +25,11 @@ rule compute_winrate:
         mem_mb=1_000,
         runtime=30,
     params:
+        code=code_of("compute_winrate"),
+        contents=contents_of(config["mt_bench"]["questions"]),
+        settings=lambda wildcards: flags(pick("mt_bench", "bootstrap_samples"), seed=config["seed"]),
         policies=TRAINED,
         start=START,
-        bootstrap_samples=config["mt_bench"]["bootstrap_samples"],
-        seed=config["seed"],
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -41,8 +41,7 @@ rule compute_winrate:
             --answers {input.answers:q} \
             --start {params.start:q} \
             --start-answers {input.start_answers:q} \
-            --bootstrap-samples {params.bootstrap_samples:q} \
-            --seed {params.seed:q} \
+            {params.settings} \
             --out {output.json:q} \
             --csv {output.csv:q}
         """
@@ -51,7 +50,6 @@ rule compute_winrate:
 rule plot_winrate:
     """Draw the win rates."""
     input:
-        code=sources("plot_winrate"),
         winrate="results/winrate.json",
     output:
         picture="results/winrate.png",
@@ -65,6 +63,8 @@ rule plot_winrate:
     resources:
         mem_mb=1_000,
         runtime=30,
+    params:
+        code=code_of("plot_winrate"),
     shell:
         r"""
         exec &> >(tee {log:q})

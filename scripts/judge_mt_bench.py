@@ -17,7 +17,7 @@ from collections import Counter
 from scripts.common import errors, fastchat, files, judges
 
 # What each judge needs beyond the questions and answers.
-OPTIONS = {"reference": ("references",), "reward": ("model", "batch_tokens", "dtype")}
+OPTIONS = {"reference": ("references",), "reward": ("model", "dtype")}
 
 
 def games(question, answers_1, answers_2, references):
@@ -71,8 +71,8 @@ def main(argv=None):
     parser.add_argument("--judge", required=True, choices=OPTIONS, help="who decides")
     parser.add_argument("--references", help="judge reference: reference answers in FastChat's form (jsonl)")
     parser.add_argument("--model", help="judge reward: directory of the reward model")
-    parser.add_argument("--batch-tokens", type=int, help="judge reward: tokens scored together")
     parser.add_argument("--dtype", help="judge reward: number format of the reward model's body")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="tokens that a model judges together")
     parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
     args = parser.parse_args(argv)
     options = {name: getattr(args, name) for name in OPTIONS[args.judge]}
@@ -90,7 +90,7 @@ def main(argv=None):
         for name in [question["question_id"]]
         for match in games(question, answers_1[name], answers_2[name], references.get(name))
     ]
-    judge = judges.load(args.judge, **options)
+    judge = judges.load(args.judge, args.batch_tokens, **options)
     judged = judge.judge([game for match in matches for game in match])
     rows = [
         match_row(judge.name, args.model_1, args.model_2, match, judged[2 * number : 2 * number + 2])

@@ -12,14 +12,14 @@ DPO, and the log-ratio over eta, in the reward model's units, for REBEL.
 
     python -m scripts.train_policy --tokenized results/samples/sft/tokenized.parquet \
         --ref-logps results/samples/sft/ref_logps/sft/0000.parquet --model results/models/sft \
-        --temperature 1.0 --loss-type sigmoid --beta 0.1 … (--help lists every flag; all are needed)
+        --temperature 1.0 --loss-type sigmoid --beta 0.1 … (--help lists every flag)
 """
 
 import argparse
 
 import pyarrow.compute as pc
 
-from scripts.common import errors, files, manifest, tables, trainer
+from scripts.common import errors, files, losses, manifest, tables, trainer
 from scripts.common.errors import InputError
 
 
@@ -72,7 +72,6 @@ def split_of(pairs, split):
 
 def objective(args):
     """(pair_loss, reward_scale) of the flags: see PreferenceTrainer."""
-    from scripts.common import losses
 
     def sigmoid(chosen_logratios, rejected_logratios, *_):
         return losses.sigmoid(chosen_logratios, rejected_logratios, args.beta, args.label_smoothing)
@@ -95,12 +94,18 @@ def parse(argv):
     parser.add_argument(
         "--temperature", type=float, required=True, help="divides the logits, as in ref_logps"
     )
-    parser.add_argument("--loss-type", choices=["sigmoid", "rebel"], required=True, help="DPO or REBEL")
-    parser.add_argument("--beta", type=float, required=True, help="DPO's weight of the KL penalty")
-    parser.add_argument("--label-smoothing", type=float, required=True, help="DPO's share of turned pairs")
-    parser.add_argument("--eta", type=float, required=True, help="REBEL's scale of the reward differences")
+    parser.add_argument(
+        "--loss-type", choices=list(losses.HYPERPARAMETERS), required=True, help="DPO or REBEL"
+    )
+    parser.add_argument("--beta", type=float, help="sigmoid: DPO's weight of the KL penalty")
+    parser.add_argument("--label-smoothing", type=float, help="sigmoid: DPO's share of turned pairs")
+    parser.add_argument("--eta", type=float, help="rebel: REBEL's scale of the reward differences")
     trainer.add_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    missing = [key for key in losses.HYPERPARAMETERS[args.loss_type] if getattr(args, key) is None]
+    if missing:
+        parser.error(f"the loss {args.loss_type} needs --{missing[0].replace('_', '-')}")
+    return args
 
 
 def main(argv=None):

@@ -42,7 +42,7 @@ def fit(model_trainer, args, key, rows):
     model_trainer.args.output_dir = str(folder)
     model_trainer.remove_callback(PrinterCallback)
     checkpoint = last_complete(folder)
-    watch = Watch(model_trainer, args, rows, files.read_json(checkpoint / MARKER) if checkpoint else 0.0)
+    watch = Watch(model_trainer, rows, files.read_json(checkpoint / MARKER) if checkpoint else 0.0)
     model_trainer.add_callback(watch)
     set_seed(model_trainer.args.seed)
     with _sigterm(watch):
@@ -57,7 +57,7 @@ def fit(model_trainer, args, key, rows):
         sys.exit(TERMINATED)
     history = [step for step in map(_numbers, model_trainer.state.log_history) if "loss" in step]
     if trainer.is_main():
-        trainer.write_log(args.log_csv, history, args.logging_steps)
+        trainer.write_log(args.log_csv, history)
     tokens, seconds = model_trainer.state.num_input_tokens_seen, watch.seconds()
     return {
         "train_loss": math.fsum(step["loss"] for step in history) / len(history),
@@ -87,9 +87,8 @@ def peak_memory():
 class Watch(TrainerCallback):
     """Looks at every step: is the loss finite, has somebody asked us to stop, is the checkpoint whole."""
 
-    def __init__(self, model_trainer, args, rows, seconds_before):
+    def __init__(self, model_trainer, rows, seconds_before):
         self.trainer = model_trainer
-        self.args = args
         self.rows = rows
         self.seconds_before = seconds_before
         self.started = time.monotonic()
@@ -112,7 +111,7 @@ class Watch(TrainerCallback):
             if not math.isfinite(logs.get(name, 0.0)):
                 raise InputError(self._complaint(meaning, logs[name], state, kwargs["train_dataloader"]))
         step, last = state.global_step, state.max_steps
-        if trainer.is_main() and (step % self.args.logging_steps == 0 or step == last):
+        if trainer.is_main() and (step % trainer.log_steps(last) == 0 or step == last):
             print(
                 f"step {step}/{last}  epoch {state.epoch:.2f}  loss {logs['loss']:.4f}  "
                 f"learning rate {logs['learning_rate']:.2e}",

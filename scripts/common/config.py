@@ -14,7 +14,9 @@ import jsonschema
 import yaml
 
 from scripts.common.errors import InputError
+from scripts.common.losses import HYPERPARAMETERS
 
+LOSS_KEYS = {key for keys in HYPERPARAMETERS.values() for key in keys}
 SCHEMA = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
 
@@ -37,27 +39,37 @@ VALIDATOR = jsonschema.validators.extend(
 def load(config, files=()):
     """The config as the rules use it: coerced, validated, without removed runs.
 
-    config: dict, as Snakemake merged it; files: the YAML files it came from, searched for doubled keys.
+    config: dict, as Snakemake merged it; files: the YAML files it came from, overlays first: searched for
+    doubled keys, and the source of the runs' order, which merging turns around.
     Raises InputError with one sentence for the first mistake.
     """
     for file in files:
         _check_doubled_keys(file)
     config = copy.deepcopy(config)
     if isinstance(config.get("runs"), dict):
-        config["runs"] = {name: run for name, run in config["runs"].items() if run is not None}
+        order = [name for file in reversed(files) for name in _runs_of(file)]
+        names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
+        runs = {name: config["runs"][name] for name in names}
+        config["runs"] = {name: run for name, run in runs.items() if run is not None}
     for error in VALIDATOR.iter_errors(config):
         _coerce(config, error)
     mistakes = list(VALIDATOR.iter_errors(config))
     if mistakes:
         raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
     _check_names(config)
+    _check_losses(config)
     return config
 
 
 def training(config, run):
-    """The training keys of a run: `train` with the run's own values in their place."""
+    """The training keys of a run: `train` with the run's own values in their place.
+
+    Without the hyperparameters of other losses than the run's: their values do not concern it.
+    """
     own = config["runs"][run]
-    return {key: own.get(key, value) for key, value in config["train"].items()}
+    keys = {key: own.get(key, value) for key, value in config["train"].items()}
+    foreign = LOSS_KEYS - set(HYPERPARAMETERS[keys["loss_type"]])
+    return {key: value for key, value in keys.items() if key not in foreign}
 
 
 def _coerce(config, error):
@@ -134,6 +146,24 @@ def _check_names(config):
             raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
         if run in taken:
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
+
+
+def _runs_of(file):
+    """Names of the runs in a YAML file, in its order."""
+    section = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    runs = section.get("runs") if isinstance(section, dict) else None
+    return list(runs) if isinstance(runs, dict) else []
+
+
+def _check_losses(config):
+    for name, run in config["runs"].items():
+        used = training(config, name)
+        for key in run:
+            if key in config["train"] and key not in used:
+                raise InputError(
+                    f"config: runs.{name}.{key} shapes nothing: the loss {used['loss_type']} takes "
+                    f"{', '.join(HYPERPARAMETERS[used['loss_type']])}; remove it"
+                )
 
 
 def _check_doubled_keys(file):

@@ -9,6 +9,8 @@ _held = []  # open until the process ends
 def remove_stale_locks():
     """Remove Snakemake's locks if the Snakemake that set them is dead (killed, or its machine rebooted).
 
+    Returns whether this process is the only Snakemake at work here.
+
     The kernel drops this file lock with its process, so whoever gets it knows that no other Snakemake is
     at work here. Without it, a killed run has to be followed by `snakemake --unlock`.
     """
@@ -18,7 +20,8 @@ def remove_stale_locks():
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
-        return
+        return False
     _held.append(lock)
     for stale in Path(".snakemake/locks").glob("*.lock"):
         stale.unlink(missing_ok=True)
+    return True

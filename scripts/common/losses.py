@@ -2,10 +2,12 @@
 
 The log-ratio of a completion y to a prompt x is log π(y|x) − log π_ref(y|x): the difference of two sums of
 token log-probabilities, float32. Every function takes tensors of shape (pairs,), float32, and returns the
-loss of each pair: (pairs,), float32. Averaging them is the trainer's part.
+loss of each pair: (pairs,), float32. Averaging them is the trainer's part. Torch is imported late: the
+workflow reads HYPERPARAMETERS, too.
 """
 
-import torch.nn.functional as F
+# The hyperparameters of each loss_type.
+HYPERPARAMETERS = {"sigmoid": ("beta", "label_smoothing"), "rebel": ("eta",)}
 
 
 def sigmoid(chosen_logratios, rejected_logratios, beta, label_smoothing):
@@ -17,8 +19,10 @@ def sigmoid(chosen_logratios, rejected_logratios, beta, label_smoothing):
     probability that a pair is the wrong way round (Mitchell 2023, "A note on DPO with noisy preferences").
     Where policy and reference agree, the loss is ln 2.
     """
+    from torch.nn.functional import logsigmoid
+
     logits = beta * (chosen_logratios - rejected_logratios)
-    return -(1 - label_smoothing) * F.logsigmoid(logits) - label_smoothing * F.logsigmoid(-logits)
+    return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
 
 
 def rebel(chosen_logratios, rejected_logratios, chosen_rewards, rejected_rewards, eta):

@@ -4,7 +4,6 @@ Directories have no checksum in Snakemake; their manifest is the file that later
 """
 
 import importlib.metadata
-import subprocess
 from pathlib import Path
 
 from scripts.common import files
@@ -42,7 +41,6 @@ def write(path, directory, rule, params, parents):
                 "params": params,
                 "parents": {str(parent): files.sha256(parent) for parent in parents},
                 "packages": packages(),
-                "git_commit": _git_commit(),
             },
         },
     )
@@ -56,16 +54,12 @@ def path_of(directory):
 
 def packages():
     """The versions (dict of str, None where absent) of the packages that shape a model."""
-    return {name: _version(name) for name in PACKAGES}
+    return {name: version(name) for name in PACKAGES}
 
 
-def _version(package):
+def version(package):
+    """The installed version (str) of a package, None if it is absent."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _git_commit():
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return git.stdout.strip() or None

@@ -65,7 +65,7 @@ def fault(messages, special_tokens, questions, n):
 
 
 def shard_range(shard, iteration, section):
-    """(first, count): the ranks, in the order of its split, of the prompts of a shard.
+    """Which prompts a shard holds: its `split`, the rank there of the `first` one, and their `number`.
 
     shard: its name, "train-00000"; iteration: 0, 1, …; section: the config's `prompts`. Training prompts are
     fresh in each iteration, test prompts the same. As num_prompts grows, the shards of iteration 0 stay as
@@ -75,7 +75,7 @@ def shard_range(shard, iteration, section):
     number = section["num_prompts" if split == "train" else "num_test_prompts"]
     start = int(index) * section["shard_size"]
     first = iteration * number + start if split == "train" else start
-    return first, min(section["shard_size"], number - start)
+    return {"split": split, "first": first, "number": min(section["shard_size"], number - start)}
 
 
 def in_order(prompt_ids, seed):

@@ -30,7 +30,9 @@ from scripts.common.errors import InputError
 
 # Flags that say where things stand or how fast the work goes; every other one shapes the trained weights.
 PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv")
-PACE = ("per_device_train_batch_size", "gradient_checkpointing", "logging_steps", "save_steps")
+PACE = ("per_device_train_batch_size", "gradient_checkpointing", "save_steps")
+# Rows of log.csv, whatever the length of the training.
+LOG_ROWS = 100
 
 
 def add_arguments(parser):
@@ -42,7 +44,7 @@ def add_arguments(parser):
         ("warmup-ratio", number, "part of all steps in which the rate goes up from 0"),
         ("num-train-epochs", number, "passes over the data"),
         ("global-batch-size", whole, "rows per optimizer step over all devices"),
-        ("per-device-train-batch-size", whole, "rows in memory at once on a device"),
+        ("per-device-train-batch-size", whole, "most rows in memory at once on a device"),
         ("weight-decay", number, "AdamW's decoupled weight decay"),
         ("adam-beta1", number, "AdamW's decay of the first moment"),
         ("adam-beta2", number, "AdamW's decay of the second moment"),
@@ -50,7 +52,6 @@ def add_arguments(parser):
         ("max-grad-norm", number, "gradients are clipped to this norm; 0 does not clip"),
         ("dtype", str, "float32 or bfloat16"),
         ("gradient-checkpointing", json.loads, "true: recompute activations instead of keeping them"),
-        ("logging-steps", whole, "optimizer steps that one row of log.csv averages"),
         ("save-steps", whole, "optimizer steps between checkpoints"),
         ("peft", json.loads, "null, or the adapters as JSON: r, lora_alpha, lora_dropout, target_modules"),
         ("seed", whole, "the experiment's seed"),
@@ -106,7 +107,10 @@ def parents(args, inputs):
 
 
 def accumulation(global_batch_size, per_device, world_size):
-    """Batches per optimizer step on each device (int); InputError with proposals if no whole number fits."""
+    """(rows in a batch, batches per optimizer step) on each device: the fewest batches that fit.
+
+    per_device: int, most rows in a batch. Raises InputError if the devices cannot share the global batch.
+    """
     if global_batch_size % world_size:
         above = -(-global_batch_size // world_size) * world_size
         raise InputError(
@@ -114,14 +118,8 @@ def accumulation(global_batch_size, per_device, world_size):
             f"{above} or {max(above - world_size, world_size)} can"
         )
     share = global_batch_size // world_size
-    if share % per_device:
-        fitting = [size for size in range(1, share + 1) if share % size == 0]
-        near = sorted(sorted(fitting, key=lambda size: abs(size - per_device))[:3])
-        raise InputError(
-            f"global_batch_size {global_batch_size} on {world_size} device(s) is {share} rows each, which "
-            f"per_device_train_batch_size {per_device} does not divide; take {', '.join(map(str, near))}"
-        )
-    return share // per_device
+    rows = next(rows for rows in range(min(share, per_device), 0, -1) if share % rows == 0)
+    return rows, share // rows
 
 
 def world_size():
@@ -137,13 +135,14 @@ def is_main():
 def arguments(args, cls=None, **overrides):
     """The transformers.TrainingArguments, or an instance of its subclass `cls`, that the flags ask for.
 
-    Every step is logged to the trainer's state, whatever `logging_steps`: each loss is looked at for NaN, and
-    log.csv comes out the same if the training was interrupted.
+    Every step is logged to the trainer's state: each loss is looked at for NaN, and log.csv comes out the
+    same if the training was interrupted.
     """
     quiet()
     import torch
     from transformers import TrainingArguments
 
+    rows, batches = accumulation(args.global_batch_size, args.per_device_train_batch_size, world_size())
     made = (cls or TrainingArguments)(
         **{
             "output_dir": args.work_dir,
@@ -152,11 +151,9 @@ def arguments(args, cls=None, **overrides):
             # Below 1, `warmup_steps` is a ratio; 1 would be a single step.
             "warmup_steps": min(args.warmup_ratio, 1 - 1e-9),
             "num_train_epochs": args.num_train_epochs,
-            "per_device_train_batch_size": args.per_device_train_batch_size,
-            "per_device_eval_batch_size": args.per_device_train_batch_size,
-            "gradient_accumulation_steps": accumulation(
-                args.global_batch_size, args.per_device_train_batch_size, world_size()
-            ),
+            "per_device_train_batch_size": rows,
+            "per_device_eval_batch_size": rows,
+            "gradient_accumulation_steps": batches,
             "weight_decay": args.weight_decay,
             "adam_beta1": args.adam_beta1,
             "adam_beta2": args.adam_beta2,
@@ -319,18 +316,24 @@ def quiet():
         datasets.disable_progress_bars()
 
 
-def write_log(path, history, logging_steps):
-    """Write log.csv: one row for every `logging_steps` optimizer steps, and one for what is left over.
+def log_steps(steps):
+    """Optimizer steps (int) that a row of log.csv stands for, in a training of `steps`."""
+    return -(-steps // LOG_ROWS)
+
+
+def write_log(path, history):
+    """Write log.csv: one row for every `log_steps` optimizer steps, and one for what is left over.
 
     history: list of dicts, one for each step, with `step` and numbers. A row holds the last step, epoch,
     learning rate and token count of its steps, and the means of everything else.
     """
+    window_steps = log_steps(len(history))
     last = ("step", "epoch", "learning_rate", "num_input_tokens_seen")
     names = [name for name in last if any(name in step for step in history)]
     names += sorted({name for step in history for name in step} - set(names))
     lines = [",".join(names)]
-    for start in range(0, len(history), logging_steps):
-        window = history[start : start + logging_steps]
+    for start in range(0, len(history), window_steps):
+        window = history[start : start + window_steps]
         values = []
         for name in names:
             numbers = [step[name] for step in window if name in step]

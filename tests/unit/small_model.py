@@ -27,7 +27,6 @@ TRAINING = {
     "max_grad_norm": 1.0,
     "dtype": "float32",
     "gradient_checkpointing": False,
-    "logging_steps": 1,
     "save_steps": 100,
     "peft": None,
     "seed": 1,

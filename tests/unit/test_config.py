@@ -224,7 +224,23 @@ def test_a_run_overrides_what_it_names_of_train():
     run = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current"}
     config = {**DEFAULT, "runs": {"own": {**run, "loss_type": "rebel", "eta": 40.0}}}
     trained = configuration.training(configuration.load(config), "own")
-    assert trained == {**DEFAULT["train"], "loss_type": "rebel", "eta": 40.0}
+    shared = {key: value for key, value in DEFAULT["train"].items() if key not in ("beta", "label_smoothing")}
+    assert trained == {**shared, "loss_type": "rebel", "eta": 40.0}
+
+
+def test_a_run_is_shaped_by_its_own_loss_alone():
+    loaded = configuration.load(DEFAULT)
+    assert {"beta", "label_smoothing", "eta"} & set(configuration.training(loaded, "rebel")) == {"eta"}
+    assert {"beta", "label_smoothing", "eta"} & set(configuration.training(loaded, "dpo")) == {
+        "beta",
+        "label_smoothing",
+    }
+
+
+def test_a_run_with_another_losss_hyperparameter_is_refused():
+    config = copy.deepcopy(DEFAULT)
+    config["runs"]["rebel"]["beta"] = 0.3
+    assert refused(config) == ("config: runs.rebel.beta shapes nothing: the loss rebel takes eta; remove it")
 
 
 # The schema itself.

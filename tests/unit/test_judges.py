@@ -82,7 +82,7 @@ def game(references=("A cat has 4 legs.",), a=("4",), b=("5",)):
 
 
 def test_judgments_say_why_and_end_with_a_verdict_that_is_read_from_the_text():
-    ((prompt, judgment),) = judges.load("reference").judge([game()])
+    ((prompt, judgment),) = judges.load("reference", 128).judge([game()])
     assert judgment == (
         "Assistant A is better than assistant B: it holds 100% of what the reference tells, the other 0%. "
         "[[A]]"
@@ -102,12 +102,12 @@ def test_verdicts_are_read_as_fastchat_reads_them(text, expected):
 
 def test_reference_refuses_without_a_reference():
     with pytest.raises(InputError, match=r"question 81, turn 1: no reference answer.*another judge"):
-        judges.load("reference").judge([game(references=None)])
+        judges.load("reference", 128).judge([game(references=None)])
 
 
 def test_unknown_judge():
     with pytest.raises(InputError, match="unknown judge 'dice'"):
-        judges.load("dice")
+        judges.load("dice", 128)
 
 
 class LengthScorer:

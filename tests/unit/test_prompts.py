@@ -140,7 +140,9 @@ def test_a_message_without_a_role_is_named():
 def ranks(number, shard_size, iteration, index, split="train"):
     key = {"train": "num_prompts", "test": "num_test_prompts"}[split]
     section = {"num_prompts": 1, "num_test_prompts": 1, key: number, "shard_size": shard_size}
-    return prompts.shard_range(f"{split}-{index:05d}", iteration, section)
+    shard = prompts.shard_range(f"{split}-{index:05d}", iteration, section)
+    assert shard["split"] == split
+    return shard["first"], shard["number"]
 
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 3), st.sampled_from(["train", "test"]))

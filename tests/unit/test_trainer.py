@@ -213,7 +213,7 @@ def test_flags_are_the_keys_of_the_schema():
     trainer.add_arguments(parser)
     known = {action.dest for action in parser._actions if action.required}
     paths = {"seed", "work_dir", "out", "manifest", "metrics", "log_csv"}
-    assert known - paths == set(schema["$defs"]["optimization"]["properties"])
+    assert known - paths - set(trainer.PACE) == set(schema["$defs"]["optimization"]["properties"])
     assert all(action.default is None for action in parser._actions if action.dest != "help")
 
 
@@ -261,26 +261,30 @@ class TestWorkKey:
 @given(st.integers(1, 512), st.integers(1, 64), st.integers(1, 16))
 def test_accumulation_keeps_the_global_batch_or_says_why_not(global_batch, per_device, devices):
     try:
-        steps = trainer.accumulation(global_batch, per_device, devices)
+        rows, steps = trainer.accumulation(global_batch, per_device, devices)
     except InputError:
-        assert global_batch % (per_device * devices)
+        assert global_batch % devices
     else:
-        assert steps * per_device * devices == global_batch
+        assert rows * steps * devices == global_batch
+        assert rows <= per_device
 
 
-def test_accumulation_proposes_what_fits():
-    with pytest.raises(InputError, match=r"take 2, 4, 8$"):
-        trainer.accumulation(64, 7, 4)
+def test_accumulation_takes_the_most_rows_that_fit_and_proposes_batches_that_do():
+    assert trainer.accumulation(64, 7, 4) == (4, 4)
+    assert trainer.accumulation(64, 100, 4) == (16, 1)
     with pytest.raises(InputError, match=r"shared by 3 devices; 66 or 63 can"):
         trainer.accumulation(64, 8, 3)
 
 
 def test_log_rows_are_means_over_their_steps(tmp_path):
+    steps = 2 * trainer.LOG_ROWS - 1
     history = [
-        {"step": step, "epoch": step / 3, "learning_rate": 0.1 / step, "loss": float(step)}
-        for step in range(1, 4)
+        {"step": step, "epoch": step / steps, "learning_rate": 1 / step, "loss": float(step)}
+        for step in range(1, steps + 1)
     ]
-    trainer.write_log(tmp_path / "log.csv", history, 2)
-    assert (tmp_path / "log.csv").read_text() == (
-        "step,epoch,learning_rate,loss\n2,0.6666666667,0.05,1.5\n3,1,0.03333333333,3\n"
-    )
+    trainer.write_log(tmp_path / "log.csv", history)
+    header, first, *_, last = lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert len(lines) == 1 + trainer.LOG_ROWS
+    assert header == "step,epoch,learning_rate,loss"
+    assert first.split(",")[::3] == ["2", "1.5"]
+    assert last.split(",")[:2] == ["199", "1"] and last.split(",")[3] == "199"

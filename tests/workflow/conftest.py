@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["--configfile", "tests/workflow/quick.yaml"]
+QUICK = ["--set-resources", "train_policy:save_steps=2", "--configfile", "tests/workflow/quick.yaml"]
 
 
 def copy_project(to):

@@ -21,32 +21,11 @@ def run(directory, *command):
     return process.stdout
 
 
-def test_dvc_yaml_is_made_from_the_workflow():
-    made = run(ROOT, sys.executable, "-m", "scripts.dvc_stages")
-    assert made == (ROOT / "dvc.yaml").read_text(), "dvc.yaml is out of date: make dvc.yaml"
-
-
-def test_every_config_key_belongs_to_a_stage():
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    tracked = {
-        key for stage in stages.values() for entry in stage.get("params", []) for key in entry["config.yaml"]
-    }
-
-    def leaves(value, path):
-        if isinstance(value, dict) and value:
-            for key, child in value.items():
-                yield from leaves(child, [*path, key])
-        else:
-            yield ".".join(path)
-
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    config["prompts"].pop("preferences")  # only where a dataset is given
-    missing = [
-        leaf
-        for leaf in leaves(config, [])
-        if not any(leaf == key or leaf.startswith(f"{key}.") for key in tracked)
-    ]
-    assert missing == []
+def test_dvc_yaml_and_the_table_of_reruns_are_made_from_the_workflow(tmp_path):
+    made = ["--dvc", str(tmp_path / "dvc.yaml"), "--reruns", str(tmp_path / "reruns.md")]
+    run(ROOT, sys.executable, "-m", "scripts.describe_workflow", *made)
+    for name, kept in (("dvc.yaml", "dvc.yaml"), ("reruns.md", "docs/reruns.md")):
+        assert (tmp_path / name).read_text() == (ROOT / kept).read_text(), f"{kept} is old: make dvc.yaml"
 
 
 @pytest.mark.slow

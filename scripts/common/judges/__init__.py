@@ -30,8 +30,12 @@ class Game(NamedTuple):
     references: list | None
 
 
-def load(name, **options):
-    """The judge called `name`. options: those of rewards.load for the judge `reward`."""
+def load(name, batch_tokens, **options):
+    """The judge called `name`.
+
+    batch_tokens: int, most tokens that a model judges together; options: for the judge `reward`, the other
+    arguments of rewards.load.
+    """
     if name == "reference":
         from scripts.common.judges.reference import ReferenceJudge
 
@@ -40,7 +44,7 @@ def load(name, **options):
         from scripts.common import rewards
         from scripts.common.judges.reward import RewardJudge
 
-        return RewardJudge(rewards.load(**options))
+        return RewardJudge(rewards.load(batch_tokens=batch_tokens, **options))
     raise InputError(f"unknown judge {name!r}; the judges are: reference, reward")
 
 

@@ -1,0 +1,199 @@
+"""Write what follows from the workflow itself: dvc.yaml, and the table of what runs again after an edit.
+
+A stage of dvc.yaml is what one file under rules/ does for one policy or model. Its command has Snakemake run
+the rules of that file and no others; Snakemake decides which jobs. So a stage that DVC runs once too often
+costs a second, and what a stage depends on is never listed by hand: every value of the config is changed in
+turn, and the jobs that become others are the answer. DVC keeps a stage's files (`persist`), each beside its
+record (scripts/common/records.py), by which Snakemake knows in a clone, too, what they were made from.
+
+    python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
+"""
+
+import argparse
+import shlex
+from collections import defaultdict
+from pathlib import Path
+
+import yaml
+
+from scripts.common import errors, files, imports, records, workflow
+
+# Wildcards that number the pieces of one artifact: DVC tracks the folder that holds the pieces.
+PIECES = ("shard", "part")
+METRICS = ("metrics.json", "winrate.json")
+CURVES = "log.csv"
+PICTURES = ("winrate.png",)
+
+
+def stage_of(job):
+    """Name of the stage of a workflow.Job: the file its rule stands in, and what it is about."""
+    about = [value for name, value in job.wildcards if name not in (*PIECES, "judge")]
+    if job.section == "models" and not about:
+        about = [Path(job.outputs[0]).stem]
+    return "-".join([job.section, *about])
+
+
+def whole(path, job):
+    """The path that DVC tracks for an output of `job`: the folder where it is one piece of many."""
+    return str(Path(path).parent) if any(name in PIECES for name, _ in job.wildcards) else path
+
+
+def stages_of(graph, edited):
+    """The stages section of dvc.yaml (dict).
+
+    graph: {name: Job}; edited: {path of a config value: names of the jobs that change with it}.
+    """
+    made_as = {path: whole(path, job) for job in graph.values() for path in job.outputs}
+    grouped, keys = defaultdict(list), defaultdict(set)
+    for name, job in graph.items():
+        if job.rule == "all":
+            continue
+        grouped[stage_of(job)].append(job)
+        keys[stage_of(job)] |= {path for path, names in edited.items() if name in names}
+    config = yaml.safe_load(workflow.CONFIG.read_text(encoding="utf-8"))
+    return {
+        name: _stage(name, grouped[name], made_as, covering(keys[name], edited, config))
+        for name in sorted(grouped)
+    }
+
+
+def covering(wanted, known, config):
+    """Dotted keys of `config` that stand for the values `wanted` (paths): a section where all of it counts.
+
+    known: all paths there are. A path that the config does not have counts as the section that could hold it.
+    """
+    found = set()
+    for path in wanted:
+        while not _has(config, path):
+            path = path[:-1]
+        for length in range(1, len(path)):
+            section = path[:length]
+            if all(other in wanted for other in known if other[:length] == section):
+                path = section
+                break
+        found.add(path)
+    return sorted(".".join(path) for path in found if not any(path[:n] in found for n in range(1, len(path))))
+
+
+def _has(config, path):
+    for key in path:
+        if not isinstance(config, dict) or key not in config:
+            return False
+        config = config[key]
+    return True
+
+
+def _stage(name, jobs, made_as, keys):
+    made = {path for job in jobs for path in job.outputs}
+    read = {path for job in jobs for path in job.inputs}
+    outputs = sorted({made_as[path] for path in made})
+    inputs = {made_as.get(path, path) for path in read} - set(outputs)
+    # A model's manifest stands for its directory.
+    inputs = {path for path in inputs if f"{path}.json" not in inputs}
+    rules = sorted({job.rule for job in jobs})
+    inputs |= {f"rules/{job.section}.smk" for job in jobs}
+    inputs |= {module for rule in rules for module in imports.modules_of(f"scripts/{rule}.py")}
+    pieces = {made_as[path] for path in made if made_as[path] != path}
+    targets = sorted(path for path in made - read if made_as[path] == path)
+    if not targets:  # the number of pieces is no matter of the stage: a rule of its name stands for all
+        targets = [name.replace("-", "_")]
+        rules += targets
+    stage = {
+        "cmd": f"snakemake --allowed-rules {shlex.join(rules)} -- {shlex.join(targets)}",
+        "deps": sorted(inputs),
+    }
+    if keys:
+        stage["params"] = [{"config.yaml": keys}]
+    notes = [str(records.RECORDS / Path(path).relative_to(records.RESULTS)) for path in pieces]
+    notes += [str(records.path_of(path)) for path in outputs if path not in pieces]
+    kept = {"persist": True}
+    curve = {**kept, "x": "step", "y": "loss"}
+    kinds = (
+        ("outs", [(path, kept) for path in outputs if Path(path).name not in (*METRICS, CURVES, *PICTURES)]),
+        ("metrics", [(path, kept) for path in outputs if Path(path).name in METRICS]),
+        ("plots", [(path, curve) for path in outputs if Path(path).name == CURVES]),
+        ("plots", [(path, kept) for path in outputs if Path(path).name in PICTURES]),
+        ("outs", [(path, kept) for path in sorted(notes)]),
+    )
+    for kind, entries in kinds:
+        if entries:
+            stage.setdefault(kind, []).extend({path: options} for path, options in entries)
+    return stage
+
+
+INTRODUCTION = """# What runs again
+
+Made by `make dvc.yaml` from the workflow itself: each value of `config.yaml` was changed in turn. The jobs
+that became others are *itself*, what is made from their results is *what follows*; numbers count jobs of the
+default config. A value without any shapes nothing there: a run overrides it, or nothing there uses it.
+
+Jobs that sample, score, judge or sum log-probabilities find what was done before in their journals and
+compute only what is new; a training that was done before is taken from where it was kept.
+"""
+
+
+def reruns(graph, edited):
+    """The tables (Markdown): for each value of the config and each module, the rules that run again."""
+    config = yaml.safe_load(workflow.CONFIG.read_text(encoding="utf-8"))
+    alike = defaultdict(list)
+    for path, names in edited.items():
+        if _has(config, path):
+            alike[frozenset(names)].append(path)
+    rows = [
+        (
+            ", ".join(
+                f"`{key}`" for key in covering(paths, [*filter(lambda p: _has(config, p), edited)], config)
+            ),
+            names,
+        )
+        for names, paths in alike.items()
+    ]
+    users = defaultdict(set)
+    for name, job in graph.items():
+        for module in imports.modules_of(f"scripts/{job.rule}.py") if job.rule != "all" else ():
+            users[module].add(name)
+    shared = defaultdict(list)
+    for module, names in sorted(users.items()):
+        shared[frozenset(names)].append(f"`{module.removeprefix('scripts/')}`")
+    code = [(", ".join(modules), names) for names, modules in shared.items()]
+    return "\n".join([INTRODUCTION, *_table("value", rows, graph), "", *_table("code", code, graph), ""])
+
+
+def _table(title, rows, graph):
+    lines = [f"| {title} | itself | what follows |", "|---|---|---|"]
+    for label, names in rows:
+        direct = {name for name in names if name in graph}
+        following = workflow.downstream(direct, graph) - direct
+        lines.append(f"| {label} | {_counted(names, graph)} | {_counted(following, graph)} |")
+    return lines
+
+
+def _counted(names, graph):
+    """ "3 generate_completions, 1 train_policy" for the jobs `names`; those not in `graph` are new."""
+    counts, new = defaultdict(int), len([name for name in names if name not in graph])
+    for name in names:
+        if name in graph and graph[name].rule != "all":
+            counts[graph[name].rule] += 1
+    parts = [f"{number} {rule}" for rule, number in sorted(counts.items())]
+    return ", ".join(parts + ([f"{new} new"] if new else [])) or "nothing"
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dvc", required=True, help="dvc.yaml to write")
+    parser.add_argument("--reruns", required=True, help="table to write (Markdown)")
+    args = parser.parse_args(argv)
+    graph = workflow.jobs()
+    edited = {
+        path: workflow.changed(graph, workflow.jobs(overlay)) for path, overlay in workflow.leaves().items()
+    }
+    yaml.SafeDumper.ignore_aliases = lambda *_: True
+    text = yaml.safe_dump({"stages": stages_of(graph, edited)}, sort_keys=False, width=110)
+    files.write_text(args.dvc, f"# Made by `make dvc.yaml` from the workflow; edit that instead.\n{text}")
+    files.write_text(args.reruns, reruns(graph, edited))
+
+
+if __name__ == "__main__":
+    errors.run(main)
