@@ -1,8 +1,8 @@
 """What answers prompts: token ids in, token ids out, whichever program runs the model.
 
 Every engine keeps to one contract. `engine.stream(requests, sampling)` yields (index, Completion) as the
-answers end, each request's once and in any order; `engine.tokenizer` is the policy's; `engine.report()` is
-what the engine has to say about itself, for the metrics. A completion's ids end with an end token if and
+answers end, each request's once and in any order; `engine.tokenizer` is the policy's; `engine.report()`
+(dict) and `engine.start_seconds` are for the metrics. A completion's ids end with an end token if and
 only if its `finish_reason` is "stop"; the end tokens are all those of the model's generation config and the
 tokenizer's own. Requests that cannot be answered are refused before the first is.
 

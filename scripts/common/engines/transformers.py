@@ -7,6 +7,8 @@ ended leave the batch. Equal prompts of a batch are read by the model once. The 
 to come.
 """
 
+import time
+
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -27,6 +29,7 @@ class Engine(Base):
     """See `scripts.common.engines.load`."""
 
     def __init__(self, model, batch_size, dtype):
+        began = time.monotonic()
         logging.disable_progress_bar()
         self.files = ModelFiles(model)
         self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
@@ -36,6 +39,7 @@ class Engine(Base):
             model, dtype=getattr(torch, dtype), use_safetensors=True
         )
         self.model.to(self.device).eval()
+        self.start_seconds = time.monotonic() - began
 
     def stream(self, requests, sampling):
         """(index, Completion) batch by batch; InputError, before the first, if a request does not fit."""
