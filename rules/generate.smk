@@ -48,6 +48,7 @@ rule generate_completions:
             --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
             --servers {resources.servers:q} \
             --server-timeout {resources.server_timeout:q} \
+            --journal work/journal \
             --out {output.completions:q} \
             --metrics {output.metrics:q}
         """

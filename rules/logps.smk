@@ -47,6 +47,7 @@ rule compute_ref_logps:
             --part {wildcards.part:q} \
             {params.settings} \
             --batch-tokens {resources.batch_tokens:q} \
+            --journal work/journal \
             --out {output.ref_logps:q}
         """
 

@@ -65,6 +65,7 @@ rule answer_mt_bench:
             --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
             --servers {resources.servers:q} \
             --server-timeout {resources.server_timeout:q} \
+            --journal work/journal \
             --out {output.answers:q}
         """
 
@@ -108,5 +109,6 @@ rule judge_mt_bench:
             --model-2 {params.start:q} \
             {params.settings} \
             --batch-tokens {resources.batch_tokens:q} \
+            --journal work/journal \
             --out {output.judgments:q}
         """

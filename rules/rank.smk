@@ -35,6 +35,7 @@ rule score_completions:
             --model {input.model:q} \
             --batch-tokens {resources.batch_tokens:q} \
             {params.settings} \
+            --journal work/journal \
             --out {output.rewards:q}
         """
 

@@ -45,6 +45,7 @@ rule answer_vibe_check:
             --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
             --servers {resources.servers:q} \
             --server-timeout {resources.server_timeout:q} \
+            --journal work/journal \
             --out {output.answers:q}
         """
 

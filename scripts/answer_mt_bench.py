@@ -3,14 +3,16 @@
 All questions of one temperature are answered together, turn after turn; from the second turn on, the policy
 sees its own earlier answers. As in FastChat, nothing but the temperature shapes the sampling (no top-p, no
 top-k), and the temperature depends on the question's category; unlike there, a category without one is an
-error, not 0.7.
+error, not 0.7. Answers that the journal has are not made again, and without a missing one no model is loaded.
 
     python -m scripts.answer_mt_bench --questions data/mt_bench/question.jsonl --model results/models/sft \\
         --model-id sft --engine transformers --batch-size 256 --dtype float32 --max-tokens 64 \\
-        --temperature '{"writing": 0.7, "math": 0.0}' --seed 1 --out results/mt_bench/answers/sft.jsonl
+        --temperature '{"writing": 0.7, "math": 0.0}' --seed 1 --journal work/journal \\
+        --out results/mt_bench/answers/sft.jsonl
 """
 
 import argparse
+import functools
 import json
 import time
 from collections import defaultdict
@@ -33,8 +35,11 @@ def by_temperature(questions, temperatures):
     return dict(groups)
 
 
-def answer_turns(engine, questions, sampling, seed):
-    """({question_id: turns (list of str)}, number of answers cut off at max_tokens)."""
+def answer_turns(load_engine, kept, questions, sampling, seed):
+    """({question_id: turns (list of str)}, number of answers cut off at max_tokens).
+
+    load_engine, kept: see answers.answer.
+    """
     answered = {question["question_id"]: [] for question in questions}
     cut_off = 0
     for turn in range(max(len(question["turns"]) for question in questions)):
@@ -45,7 +50,7 @@ def answer_turns(engine, questions, sampling, seed):
             for question in open_questions
         ]
         draws = [seeds.derive(seed, "mt_bench", name, turn + 1) for name in names]
-        texts = answers.answer(engine, dialogues, draws, sampling)
+        texts = answers.answer(load_engine, kept, dialogues, draws, sampling)
         for name, (text, reason) in zip(names, texts, strict=True):
             answered[name].append(text)
             cut_off += reason == "length"
@@ -75,17 +80,21 @@ def main(argv=None):
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer of a turn")
     parser.add_argument("--temperature", type=json.loads, required=True, help="by category (JSON)")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="answers in FastChat's form (jsonl)")
     args = parser.parse_args(argv)
 
     questions = fastchat.read_questions(args.questions)
     groups = by_temperature(questions, args.temperature)
-    engine = engines.load(args.engine, args.model, args.batch_size, args.dtype)
+    load_engine = functools.cache(lambda: engines.load(args.engine, args.model, args.batch_size, args.dtype))
     start = time.perf_counter()
     answered, cut_off = {}, 0
     for temperature, group in groups.items():
         sampling = engines.Sampling(temperature=temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
-        turns, lost = answer_turns(engine, group, sampling, args.seed)
+        kept = answers.open_journal(
+            args.journal, "answer_mt_bench", args.model, args.engine, args.dtype, sampling
+        )
+        turns, lost = answer_turns(load_engine, kept, group, sampling, args.seed)
         answered |= turns
         cut_off += lost
     fastchat.write_answers(args.out, args.model_id, questions, answered)

@@ -1,9 +1,9 @@
-"""Have a policy answer the prompts of the vibe check.
+"""Have a policy answer the prompts of the vibe check, those that the journal has no answer to.
 
     python -m scripts.answer_vibe_check \\
         --prompts data/world/vibe_check.jsonl --columns '{"prompt": "messages"}' \\
         --model results/models/sft --engine transformers --batch-size 256 --dtype float32 --temperature 0.7 \\
-        --max-tokens 64 --seed 1 --out results/vibe_check/sft.jsonl
+        --max-tokens 64 --seed 1 --journal work/journal --out results/vibe_check/sft.jsonl
 
     writes  messages, answer, finish_reason
 """
@@ -28,6 +28,7 @@ def main(argv=None):
     parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="answers (jsonl)")
     args = parser.parse_args(argv)
 
@@ -41,8 +42,16 @@ def main(argv=None):
     # By the text, not the row: a prompt added in front leaves the answers below as they were.
     draws = [seeds.derive(args.seed, "vibe_check", json.dumps(messages)) for messages in dialogues]
     sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
-    engine = engines.load(args.engine, args.model, args.batch_size, args.dtype)
-    answered = answers.answer(engine, dialogues, draws, sampling)
+    kept = answers.open_journal(
+        args.journal, "answer_vibe_check", args.model, args.engine, args.dtype, sampling
+    )
+    answered = answers.answer(
+        lambda: engines.load(args.engine, args.model, args.batch_size, args.dtype),
+        kept,
+        dialogues,
+        draws,
+        sampling,
+    )
     rows = [
         {"messages": messages, "answer": text, "finish_reason": reason}
         for messages, (text, reason) in zip(dialogues, answered, strict=True)

@@ -3,22 +3,26 @@
 Training then needs no second model in memory, and every loss and every run of a sweep shares them. Stored
 are the sums over the completion's tokens (the end token included) and the numbers of tokens, so that losses
 by sequence and by token both work. The jobs of one file divide its rows: part k of n takes rows
-[rows·k/n, rows·(k+1)/n), in the file's order.
+[rows·k/n, rows·(k+1)/n), in the file's order. A sequence that the journal has is not computed again, and
+without a missing one no model is loaded.
 
     reads   prompt_id, prompt_ids, chosen_ids, rejected_ids
     writes  prompt_id, ref_chosen_logps, ref_rejected_logps (float32), chosen_tokens, rejected_tokens
 
     python -m scripts.compute_ref_logps --tokenized results/samples/sft/tokenized.parquet \
         --model results/models/sft --part 0000 --num-shards 1 --temperature 1.0 --batch-tokens 16384 \
-        --dtype float32 --out results/samples/sft/ref_logps/sft/0000.parquet
+        --dtype float32 --journal work/journal --out results/samples/sft/ref_logps/sft/0000.parquet
 """
 
 import argparse
 import math
 import time
 
-from scripts.common import errors, tables
+from scripts.common import errors, journal, tables
 from scripts.common.errors import InputError
+
+# The Python packages that shape log-probabilities.
+PACKAGES = ("torch", "transformers")
 
 
 def part_of(rows, part, num_shards):
@@ -41,15 +45,41 @@ def check_ids(rows, vocabulary, where):
                 )
 
 
-def check_finite(rows, where):
-    """Raise InputError for the first log-probability that is NaN or infinite."""
-    for row in rows:
-        for name in ("ref_chosen_logps", "ref_rejected_logps"):
-            if not math.isfinite(row[name]):
-                raise InputError(
-                    f"{where}, prompt_id {row['prompt_id']}: {name} is {row[name]}; the reference's weights "
-                    "are broken, or logps.dtype is too narrow for them"
-                )
+def check_finite(row, side, logps, where):
+    """Raise InputError if the log-probability `logps` (float) of a row's `side` is NaN or infinite."""
+    if not math.isfinite(logps):
+        raise InputError(
+            f"{where}, prompt_id {row['prompt_id']}: ref_{side}_logps is {logps}; the reference's weights "
+            "are broken, or logps.dtype is too narrow for them"
+        )
+
+
+def compute(args, missing):
+    """Yield {key: log-probability} batch by batch for `missing`: {key: (row, "chosen" or "rejected")}."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from scripts.common import logps
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype, use_safetensors=True)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    keys, sequences = list(missing), list(missing.values())
+    check_ids([row for row, _ in sequences], model.get_input_embeddings().weight.shape[0], args.tokenized)
+    logps.check_head(model)
+
+    prompts = [row["prompt_ids"] for row, _ in sequences]
+    completions = [row[f"{side}_ids"] for row, side in sequences]
+    start = time.perf_counter()
+    for group, sums in logps.score(model, prompts, completions, args.temperature, args.batch_tokens):
+        for number, value in zip(group, sums, strict=True):
+            check_finite(*sequences[number], value, args.tokenized)
+        yield {keys[number]: value for number, value in zip(group, sums, strict=True)}
+    seconds = time.perf_counter() - start
+    tokens = sum(map(len, prompts)) + sum(map(len, completions))
+    print(f"{len(keys)} sequences, {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s")
 
 
 def main(argv=None):
@@ -63,45 +93,35 @@ def main(argv=None):
     parser.add_argument("--temperature", type=float, required=True, help="divides the logits")
     parser.add_argument("--batch-tokens", type=int, required=True, help="padded tokens of a forward pass")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], required=True, help="of the model")
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="log-probabilities of this part's rows (parquet)")
     args = parser.parse_args(argv)
     tokenized = tables.read(args.tokenized, tables.TOKENIZED)
     rows = part_of(tokenized, int(args.part), args.num_shards).to_pylist()
 
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    from scripts.common import logps
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype, use_safetensors=True)
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    check_ids(rows, model.get_input_embeddings().weight.shape[0], args.tokenized)
-    logps.check_head(model)
-
-    prompts = [row["prompt_ids"] for row in rows] * 2
-    completions = [row[name] for name in ("chosen_ids", "rejected_ids") for row in rows]
-    start = time.perf_counter()
-    sums = logps.score(model, prompts, completions, args.temperature, args.batch_tokens).tolist()
-    seconds = time.perf_counter() - start
+    shaped_by = journal.context(
+        "compute_ref_logps", args.model, PACKAGES, temperature=args.temperature, dtype=args.dtype
+    )
+    keys = {
+        side: [journal.key(row["prompt_ids"], row[f"{side}_ids"]) for row in rows]
+        for side in ("chosen", "rejected")
+    }
+    sums = journal.Journal(args.journal, "ref_logps", shaped_by, args.model).rows(
+        {name: (row, side) for side in keys for name, row in zip(keys[side], rows, strict=True)},
+        lambda missing: compute(args, missing),
+    )
     scored = [
         {
             "prompt_id": row["prompt_id"],
-            "ref_chosen_logps": chosen,
-            "ref_rejected_logps": rejected,
+            "ref_chosen_logps": sums[chosen],
+            "ref_rejected_logps": sums[rejected],
             "chosen_tokens": len(row["chosen_ids"]),
             "rejected_tokens": len(row["rejected_ids"]),
         }
-        for row, chosen, rejected in zip(rows, sums[: len(rows)], sums[len(rows) :], strict=True)
+        for row, chosen, rejected in zip(rows, keys["chosen"], keys["rejected"], strict=True)
     ]
-    check_finite(scored, args.tokenized)
     tables.write(args.out, scored, tables.REF_LOGPS)
-    tokens = sum(map(len, prompts)) + sum(map(len, completions))
-    print(
-        f"{len(rows)} pairs, {tokens} tokens in {seconds:.1f} s ({tokens / max(seconds, 1e-9):.0f} tokens/s)"
-    )
+    print(f"{len(rows)} pairs have their reference log-probabilities")
 
 
 if __name__ == "__main__":

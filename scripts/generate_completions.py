@@ -1,7 +1,8 @@
 """Sample completions for a shard of prompts from a policy: token ids in, token ids out.
 
 Every completion has a seed of its own, derived from the prompt and the sample's number: it is the same in
-whatever shard, order or batch it is made.
+whatever shard, order or batch it is made. Those that the journal has from an earlier job are not made again,
+and without a missing one no model is loaded.
 
     reads   prompt_id, messages, prompt_ids
     writes  prompt_id, sample (0 … K-1), completion_ids (with the end token, if it stopped), completion
@@ -10,16 +11,14 @@ whatever shard, order or batch it is made.
     python -m scripts.generate_completions --prompts results/samples/sft/prompts/train-00000.parquet \\
         --model results/models/sft --engine transformers --num-completions 5 --temperature 0.7 --top-p 1.0 \\
         --top-k 0 --max-tokens 64 --batch-size 256 --dtype float32 --seed 1 \\
-        --out results/samples/sft/completions/train-00000.parquet
+        --journal work/journal --out results/samples/sft/completions/train-00000.parquet
 """
 
 import argparse
 import time
+from dataclasses import asdict
 
-from scripts.common import engines, errors, seeds, tables
-
-# Batches between two lines of progress; prompts are sorted by length among as many.
-BATCHES_PER_REPORT = 16
+from scripts.common import engines, errors, journal, seeds, tables
 
 
 def requests_for(prompts, num_completions, seed):
@@ -41,31 +40,25 @@ def text_of(completion, tokenizer):
     return tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def generate(engine, prompts, num_completions, sampling, seed):
-    """The rows of the artifact for `prompts` (rows); prints how it goes."""
-    wanted = requests_for(prompts, num_completions, seed)
-    rows, tokens, began = [], 0, time.monotonic()
-    step = BATCHES_PER_REPORT * engine.batch_size
-    for start in range(0, len(wanted), step):
-        part = wanted[start : start + step]
-        completions = engine.generate([request for _, _, request in part], sampling)
-        for (prompt_id, sample, request), completion in zip(part, completions, strict=True):
-            rows.append(
-                {
-                    "prompt_id": prompt_id,
-                    "sample": sample,
-                    "completion_ids": completion.ids,
-                    "completion": text_of(completion, engine.tokenizer),
-                    "finish_reason": completion.finish_reason,
-                    "seed": request.seed,
-                }
-            )
-            tokens += len(completion.ids)
+def generate(engine, wanted, sampling):
+    """Yield what the model says, as {key: columns of the artifact}, for the dict `wanted` of Requests by key.
+
+    Prints how it goes.
+    """
+    keys, done, tokens, began = list(wanted), 0, 0, time.monotonic()
+    for start, completions in engines.generate(engine, list(wanted.values()), sampling):
+        yield {
+            name: {
+                "completion_ids": completion.ids,
+                "completion": text_of(completion, engine.tokenizer),
+                "finish_reason": completion.finish_reason,
+            }
+            for name, completion in zip(keys[start:], completions, strict=False)
+        }
+        done += len(completions)
+        tokens += sum(len(completion.ids) for completion in completions)
         rate = tokens / (time.monotonic() - began)
-        print(
-            f"{len(rows) // num_completions} of {len(prompts)} prompts, {tokens} tokens, {rate:.0f} tokens/s"
-        )
-    return rows
+        print(f"{done} of {len(keys)} completions, {tokens} tokens, {rate:.0f} tokens/s", flush=True)
 
 
 def main(argv=None):
@@ -83,13 +76,36 @@ def main(argv=None):
     parser.add_argument("--batch-size", type=int, required=True, help="completions decoded together")
     parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
     parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="completions (parquet)")
     args = parser.parse_args(argv)
 
     prompts = tables.read_rows(args.prompts, tables.PROMPTS)
-    engine = engines.load(args.engine, args.model, args.batch_size, args.dtype)
     sampling = engines.Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens)
-    rows = generate(engine, prompts, args.num_completions, sampling, args.seed)
+    shaped_by = journal.context(
+        "generate_completions",
+        args.model,
+        engines.packages(args.engine),
+        engine=args.engine,
+        dtype=args.dtype,
+        **asdict(sampling),
+    )
+
+    def make(missing):
+        engine = engines.load(args.engine, args.model, args.batch_size, args.dtype)
+        return generate(engine, missing, sampling)
+
+    wanted = [
+        (journal.key(request.prompt_ids, request.seed), prompt_id, sample, request)
+        for prompt_id, sample, request in requests_for(prompts, args.num_completions, args.seed)
+    ]
+    made = journal.Journal(args.journal, "completions", shaped_by, args.model).rows(
+        {name: request for name, _, _, request in wanted}, make
+    )
+    rows = [
+        {"prompt_id": prompt_id, "sample": sample, "seed": request.seed, **made[name]}
+        for name, prompt_id, sample, request in wanted
+    ]
     tables.write(args.out, rows, tables.COMPLETIONS)
     stopped = sum(row["finish_reason"] == "stop" for row in rows)
     print(f"{len(rows)} completions; {stopped} stopped by themselves, {len(rows) - stopped} were cut off")

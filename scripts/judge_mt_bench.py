@@ -2,22 +2,27 @@
 
 Each (question, turn) is a match of two games with the answers' positions swapped, as in FastChat's pairwise
 mode; the verdict of a game is read from the judge's text. What the judges decide by stands in
-scripts/common/judges/. Nothing random, no time stamps: equal answers give an equal file.
+scripts/common/judges/. Nothing random, no time stamps: equal answers give an equal file. Matches that the
+journal has are not judged again, and without a new one no judge is loaded.
 
     python -m scripts.judge_mt_bench --questions data/mt_bench/question.jsonl \\
         --answers-1 results/mt_bench/answers/dpo-1.jsonl --model-1 dpo-1 \\
         --answers-2 results/mt_bench/answers/sft.jsonl --model-2 sft \\
         --judge reference --references data/mt_bench/reference_answer/reference.jsonl \\
-        --out results/mt_bench/judgments/reference/dpo-1.jsonl
+        --journal work/journal --out results/mt_bench/judgments/reference/dpo-1.jsonl
 """
 
 import argparse
 from collections import Counter
 
-from scripts.common import errors, fastchat, files, judges
+from scripts.common import errors, fastchat, files, journal, judges, rewards
 
 # What each judge needs beyond the questions and answers.
 OPTIONS = {"reference": ("references",), "reward": ("model", "dtype")}
+# The Python packages that shape its verdicts.
+PACKAGES = {"reference": (), "reward": rewards.PACKAGES}
+# A judge is given this many matches in one call; no more than these are lost when the process is killed.
+MATCHES_PER_CALL = 64
 
 
 def games(question, answers_1, answers_2, references):
@@ -36,6 +41,11 @@ def games(question, answers_1, answers_2, references):
             )
         )
     return matches
+
+
+def match_content(match):
+    """All that a judge is told of a match, whatever the names of its question and models."""
+    return [(game.questions, game.answers_a, game.answers_b, game.references) for game in match]
 
 
 def match_row(judge, model_1, model_2, games, judged):
@@ -73,6 +83,7 @@ def main(argv=None):
     parser.add_argument("--model", help="judge reward: directory of the reward model")
     parser.add_argument("--dtype", help="judge reward: number format of the reward model's body")
     parser.add_argument("--batch-tokens", type=int, required=True, help="tokens that a model judges together")
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
     args = parser.parse_args(argv)
     options = {name: getattr(args, name) for name in OPTIONS[args.judge]}
@@ -90,16 +101,30 @@ def main(argv=None):
         for name in [question["question_id"]]
         for match in games(question, answers_1[name], answers_2[name], references.get(name))
     ]
-    judge = judges.load(args.judge, args.batch_tokens, **options)
-    judged = judge.judge([game for match in matches for game in match])
+    shaped_by = journal.context(
+        "judge_mt_bench", args.model, PACKAGES[args.judge], judge=args.judge, dtype=args.dtype
+    )
+
+    def make(missing):
+        judge = judges.load(args.judge, args.batch_tokens, **options)
+        keys = list(missing)
+        for start in range(0, len(keys), MATCHES_PER_CALL):
+            part = keys[start : start + MATCHES_PER_CALL]
+            judged = judge.judge([game for name in part for game in missing[name]])
+            yield {name: judged[2 * number : 2 * number + 2] for number, name in enumerate(part)}
+
+    keys = [journal.key(*match_content(match)) for match in matches]
+    judged = journal.Journal(args.journal, "verdicts", shaped_by, args.model or args.judge).rows(
+        dict(zip(keys, matches, strict=True)), make
+    )
     rows = [
-        match_row(judge.name, args.model_1, args.model_2, match, judged[2 * number : 2 * number + 2])
-        for number, match in enumerate(matches)
+        match_row(args.judge, args.model_1, args.model_2, match, judged[name])
+        for name, match in zip(keys, matches, strict=True)
     ]
     files.write_jsonl(args.out, rows)
     firsts = Counter(row["g1_winner"] for row in rows)
     print(
-        f"{args.model_1} against {args.model_2}, judge {judge.name}: {2 * len(rows)} games; first games: "
+        f"{args.model_1} against {args.model_2}, judge {args.judge}: {2 * len(rows)} games; first games: "
         f"{firsts['model_1']} won, {firsts['tie']} tied, {firsts['model_2']} lost, {firsts['error']} errors"
     )
 

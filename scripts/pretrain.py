@@ -67,12 +67,16 @@ def main(argv=None):
     trainer.add_arguments(parser)
     args = parser.parse_args(argv)
 
+    inputs = sources.local_files(args.train_data, args.eval_data)
+    key = trainer.work_key(args, "scripts/pretrain.py", [args.model, *inputs])
+    parents = trainer.parents(args, inputs)
+    if trainer.restore(args, key, "pretrain", parents):
+        return
+
     trainer.quiet()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
-    inputs = sources.local_files(args.train_data, args.eval_data)
-    key = trainer.work_key(args, "scripts/pretrain.py", [args.model, *inputs])
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     train = read(args.train_data, args.columns, tokenizer)
     train = [train[document] for document in order(len(train), args.seed)]
@@ -113,10 +117,10 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out perplexity {metrics['eval_perplexity_before']:.4g} -> {metrics['eval_perplexity']:.4g}")
-    trainer.save(model, args, "pretrain", trainer.parents(args, inputs))
+    trainer.save(model, args, "pretrain", parents)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
-    trainer.forget(args, key)
+    trainer.keep(args, key)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Each dialogue is rendered with the reward model's own chat template: the policy's ids mean nothing to a model
 with another tokenizer. Scores are float32 whatever the dtype of the model's body, and do not depend on the
-batch: rows are padded on the right and read at their last real token.
+batch: rows are padded on the right and read at their last real token. A dialogue that the journal has a score
+of is not scored again, and without a missing one no model is loaded.
 
     reads   prompts (prompt_id, messages), completions (prompt_id, sample, completion)
     writes  prompt_id, sample, reward: float32, in the order of the completions
@@ -10,13 +11,13 @@ batch: rows are padded on the right and read at their last real token.
     python -m scripts.score_completions --prompts results/samples/sft/prompts/train-00000.parquet \\
         --completions results/samples/sft/completions/train-00000.parquet \\
         --model results/models/reward_model --batch-tokens 16384 --dtype float32 \\
-        --out results/samples/sft/rewards/train-00000.parquet
+        --journal work/journal --out results/samples/sft/rewards/train-00000.parquet
 """
 
 import argparse
 import time
 
-from scripts.common import errors, rewards, tables
+from scripts.common import errors, journal, rewards, tables
 from scripts.common.errors import InputError
 
 
@@ -52,25 +53,36 @@ def main(argv=None):
         required=True,
         help="of the model's body; scores are float32",
     )
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
     args = parser.parse_args(argv)
 
     completions = tables.read_rows(args.completions, tables.COMPLETIONS)
     todo = dialogues(tables.read_rows(args.prompts, tables.PROMPTS), completions, args.completions)
-    model = rewards.load(args.model, args.batch_tokens, args.dtype)
-    started = time.perf_counter()
-    scores = model.score(todo)
-    seconds = time.perf_counter() - started
+    shaped_by = journal.context("score_completions", args.model, rewards.PACKAGES, dtype=args.dtype)
+
+    def make(missing):
+        model = rewards.load(args.model, args.batch_tokens, args.dtype)
+        keys, started = list(missing), time.perf_counter()
+        for batch, scores in model.batches(list(missing.values())):
+            yield {keys[number]: score for number, score in zip(batch, scores.tolist(), strict=True)}
+        seconds = time.perf_counter() - started
+        print(f"{len(keys)} scored in {seconds:.1f} s, {len(keys) / max(seconds, 1e-9):.0f} per second")
+
+    keys = [journal.key(dialogue.messages, dialogue.completion) for dialogue in todo]
+    made = journal.Journal(args.journal, "rewards", shaped_by, args.model).rows(
+        dict(zip(keys, todo, strict=True)), make
+    )
+    scores = [made[name] for name in keys]
     rows = [
         {"prompt_id": row["prompt_id"], "sample": row["sample"], "reward": score}
-        for row, score in zip(completions, scores.tolist(), strict=True)
+        for row, score in zip(completions, scores, strict=True)
     ]
     tables.write(args.out, rows, tables.REWARDS)
-    print(
-        f"{len(rows)} completions scored in {seconds:.1f} s, {len(rows) / max(seconds, 1e-9):.0f} per second"
-    )
+    print(f"{len(rows)} completions have a reward")
     if rows:
-        print(f"reward: mean {scores.mean():.4f}, min {scores.min():.4f}, max {scores.max():.4f}")
+        mean = sum(scores) / len(scores)
+        print(f"reward: mean {mean:.4f}, min {min(scores):.4f}, max {max(scores):.4f}")
 
 
 if __name__ == "__main__":

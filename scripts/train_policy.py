@@ -110,6 +110,11 @@ def parse(argv):
 
 def main(argv=None):
     args = parse(argv)
+    inputs = [*args.tokenized, *args.ref_logps]
+    key = trainer.work_key(args, "scripts/train_policy.py", [args.model, *inputs])
+    parents = [manifest.path_of(args.model), *inputs]
+    if trainer.restore(args, key, "train_policy", parents):
+        return
     pairs = join(tables.read(args.tokenized, tables.TOKENIZED), tables.read(args.ref_logps, tables.REF_LOGPS))
     if args.loss_type == "rebel":
         check_rewards(pairs)
@@ -123,8 +128,6 @@ def main(argv=None):
     from scripts.common import logps
     from scripts.common.preference_trainer import Pairs, PreferenceTrainer, disable_dropout, means
 
-    inputs = [*args.tokenized, *args.ref_logps]
-    key = trainer.work_key(args, "scripts/train_policy.py", [args.model, *inputs])
     model = trainer.load_model(args, AutoModelForCausalLM)
     disable_dropout(model)
     logps.check_head(model)
@@ -150,13 +153,12 @@ def main(argv=None):
     after = evaluate()
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    parents = [manifest.path_of(args.model), *inputs]
     trainer.save(model, args, "train_policy", parents)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
         for name in ("loss", "rewards/margins", "rewards/accuracies"):
             print(f"held-out {name} {before[name]:.4g} -> {after[name]:.4g}")
-    trainer.forget(args, key)
+    trainer.keep(args, key)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,9 @@ def main(argv=None):
 
     inputs = sources.local_files(args.train_data, args.eval_data)
     key = trainer.work_key(args, "scripts/train_reward_model.py", [args.model, *inputs])
+    parents = trainer.parents(args, inputs)
+    if trainer.restore(args, key, "train_reward_model", parents):
+        return
     tokenizer = chat.load_tokenizer(args.model)
     train, names, dropped = read(args.train_data, args.columns, tokenizer, args.max_length)
     test, _, test_dropped = read(args.eval_data, args.columns, tokenizer, args.max_length)
@@ -134,10 +137,10 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out accuracy {accuracy_before:.3f} -> {accuracy:.3f}")
-    trainer.save(rewarding.model, args, "train_reward_model", trainer.parents(args, inputs))
+    trainer.save(rewarding.model, args, "train_reward_model", parents)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
-    trainer.forget(args, key)
+    trainer.keep(args, key)
 
 
 if __name__ == "__main__":

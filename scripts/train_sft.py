@@ -86,6 +86,9 @@ def main(argv=None):
 
     inputs = sources.local_files(args.train_data, args.eval_data)
     key = trainer.work_key(args, "scripts/train_sft.py", [args.model, *inputs])
+    parents = trainer.parents(args, inputs)
+    if trainer.restore(args, key, "train_sft", parents):
+        return
     tokenizer = chat.load_tokenizer(args.model)
     train, names, dropped = read(args.train_data, args.columns, tokenizer, args.max_length)
     test, _, test_dropped = read(args.eval_data, args.columns, tokenizer, args.max_length)
@@ -125,10 +128,10 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out loss per token {before:.4f} -> {metrics['eval_loss']:.4f}")
-    trainer.save(sft.model, args, "train_sft", trainer.parents(args, inputs))
+    trainer.save(sft.model, args, "train_sft", parents)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
-    trainer.forget(args, key)
+    trainer.keep(args, key)
 
 
 if __name__ == "__main__":

@@ -73,15 +73,17 @@ def completion_logps(model, input_ids, starts, ends, temperature):
 
 
 def score(model, prompts, completions, temperature, batch_tokens):
-    """completion_logps of any number of sequences: a float32 array in their order, without gradients."""
-    sums = torch.empty(len(prompts), dtype=torch.float32)
+    """Yield (indices, completion_logps of these sequences as a list of float) batch by batch, longest first.
+
+    Every index is in exactly one batch; there are no gradients.
+    """
     lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
-    with torch.inference_mode():
-        for group in batches(lengths, batch_tokens):
-            batch = collate([prompts[index] for index in group], [completions[index] for index in group])
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            sums[group] = completion_logps(model, **batch, temperature=temperature).cpu()
-    return sums.numpy()
+    for group in batches(lengths, batch_tokens):
+        batch = collate([prompts[index] for index in group], [completions[index] for index in group])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        with torch.inference_mode():
+            sums = completion_logps(model, **batch, temperature=temperature)
+        yield group, sums.tolist()
 
 
 def check_head(model):

@@ -20,27 +20,28 @@ COMPANIONS = (
     "*.tiktoken",
     "additional_chat_templates/*.jinja",
 )
+# Those that shape a trained model.
 PACKAGES = ("accelerate", "peft", "tokenizers", "torch", "transformers", "trl")
 
 
-def write(path, directory, rule, params, parents):
+def write(path, directory, rule, params, parents, hashes=None):
     """Write the manifest of the finished model `directory` to `path`.
 
     rule: str, the rule that made it; params: dict, everything that shaped it; parents: list of paths of
-    files (other manifests, data) whose sha256 is recorded.
+    files (other manifests, data) whose sha256 is recorded; hashes: as `hashes_of` gives them, where that is
+    known.
     """
     directory = Path(directory)
-    members = sorted(member for member in directory.rglob("*") if member.is_file())
     files.write_json(
         path,
         {
             "model": directory.name,
-            "files": {str(member.relative_to(directory)): files.sha256(member) for member in members},
+            "files": hashes or hashes_of(directory),
             "lineage": {
                 "rule": rule,
                 "params": params,
                 "parents": {str(parent): files.sha256(parent) for parent in parents},
-                "packages": packages(),
+                "packages": packages(PACKAGES),
             },
         },
     )
@@ -52,9 +53,24 @@ def path_of(directory):
     return directory.with_name(f"{directory.name}.json")
 
 
-def packages():
-    """The versions (dict of str, None where absent) of the packages that shape a model."""
-    return {name: version(name) for name in PACKAGES}
+def contents(path):
+    """The sha256 of a file, or those of a model directory's files: its manifest's, where it has one."""
+    path = Path(path)
+    if path.is_file():
+        return files.sha256(path)
+    described = path_of(path)
+    return files.read_json(described)["files"] if described.is_file() else hashes_of(path)
+
+
+def hashes_of(directory):
+    """{path within `directory`: sha256} of all its files."""
+    members = sorted(member for member in Path(directory).rglob("*") if member.is_file())
+    return {str(member.relative_to(directory)): files.sha256(member) for member in members}
+
+
+def packages(names):
+    """The versions (dict of str, None where absent) of the packages called `names`."""
+    return {name: version(name) for name in names}
 
 
 def version(package):

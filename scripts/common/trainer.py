@@ -3,12 +3,13 @@
 A training script calls, in this order,
 
     add_arguments(parser)                   the flags: the keys of the schema's `optimization`, and the paths
-    work_key(args, script, inputs)          names this training's checkpoints by all that shapes it
+    work_key(args, script, inputs)          names this training by all that shapes it
+    restore(args, key, rule, parents)       its results, if they were kept: then nothing else is to be done
     load_model(args, AutoModelForCausalLM)  weights to start from, with adapters where `--peft` has them
     arguments(args, cls)                    TrainingArguments, SFTConfig, RewardConfig
     fit(trainer, args, key, rows)           trains, going on with what was interrupted; writes log.csv
     save(model, args, rule, parents)        the model directory, then its manifest
-    forget(args, key)                       last of all: the checkpoints have done their work
+    keep(args, key)                         last of all: the results for another time, instead of checkpoints
 
 dtype float32 trains in float32. bfloat16 keeps float32 master weights and computes in bfloat16 (autocast);
 the saved weights are rounded to bfloat16, as every matrix product of the training saw them. With adapters,
@@ -25,7 +26,7 @@ import os
 import shutil
 from pathlib import Path
 
-from scripts.common import files, imports, manifest, seeds
+from scripts.common import files, imports, kept, manifest, seeds
 from scripts.common.errors import InputError
 
 # Flags that say where things stand or how fast the work goes; every other one shapes the trained weights.
@@ -70,34 +71,19 @@ def params(args):
 
 
 def work_key(args, script, inputs):
-    """Hexadecimal name (str) of this training: equal if and only if an interrupted one may be gone on with.
+    """Hexadecimal name (str) of this training: equal if and only if checkpoints and results are as well.
 
-    script: path of the script, whose code and imports count; inputs: paths of data files and model
-    directories, whose contents count. The keys of PACE do not: after running out of memory, a training goes
-    on from its checkpoint with fewer rows per device.
+    script: path of the script, whose code and imports count, comments aside; inputs: paths of data files and
+    model directories, whose contents count. The keys of PACE do not: after running out of memory, a training
+    goes on from its checkpoint with fewer rows per device.
     """
     contents = {
         "params": params(args),
-        "inputs": [_contents(path) for path in inputs],
-        "code": {module: files.sha256(module) for module in imports.modules_of(script)},
-        "packages": manifest.packages(),
+        "inputs": [manifest.contents(path) for path in inputs],
+        "code": imports.code_hash(script),
+        "packages": manifest.packages(manifest.PACKAGES),
     }
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _contents(path):
-    """The sha256 of a file, or those of a directory's files, from its manifest where it has one."""
-    path = Path(path)
-    if path.is_file():
-        return files.sha256(path)
-    described = manifest.path_of(path)
-    if described.is_file():
-        return files.read_json(described)["files"]
-    return {
-        str(member.relative_to(path)): files.sha256(member)
-        for member in sorted(path.rglob("*"))
-        if member.is_file()
-    }
 
 
 def parents(args, inputs):
@@ -297,10 +283,35 @@ def save(model, args, rule, parents):
     manifest.write(args.manifest, args.out, rule, params(args), parents)
 
 
-def forget(args, key):
-    """Delete the checkpoints of a training whose results are all written."""
+def restore(args, key, rule, parents):
+    """Whether the results of this very training were kept: then they stand in their places when this returns.
+
+    The manifest is written anew, as a training would. rule and parents: see manifest.write.
+    """
+    folder = Path(args.work_dir) / key
+    hashes = kept.whole(folder)
+    if hashes is None:
+        return False
     if is_main():
-        shutil.rmtree(Path(args.work_dir) / key, ignore_errors=True)
+        kept.restore(folder, args.out, _others(args))
+        model = {name.removeprefix("model/"): value for name, value in hashes.items() if "/" in name}
+        manifest.write(args.manifest, args.out, rule, params(args), parents, model)
+        print(f"nothing to train: this very training was done before, and {folder} kept its results")
+    return True
+
+
+def keep(args, key):
+    """Keep the results of a training, all of them written, and delete its checkpoints."""
+    if not is_main():
+        return
+    folder = Path(args.work_dir) / key
+    kept.keep(folder, args.out, _others(args))
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _others(args):
+    return {"metrics.json": args.metrics, "log.csv": args.log_csv}
 
 
 def quiet():

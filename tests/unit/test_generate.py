@@ -1,5 +1,7 @@
 """Completions of a shard: their order, seeds, text and ends, and that shards change nothing."""
 
+import secrets
+
 import pytest
 from small_model import make_model, make_tokenizer
 
@@ -39,6 +41,7 @@ def run(directory, model, names, **flags):
         "batch-size": 8,
         "dtype": "float32",
         "seed": 1,
+        "journal": directory / secrets.token_hex(4),  # nothing is found from an earlier run
         "out": directory / "completions.parquet",
         **flags,
     }
@@ -104,8 +107,8 @@ def test_another_seed_gives_others(tmp_path, model):
 def test_progress_is_printed(tmp_path, model, capsys):
     run(tmp_path, model, [str(number) for number in range(12)], **{"batch-size": 1})
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("5 of 12 prompts, ")
-    assert lines[-2].startswith("12 of 12 prompts, ")
+    assert lines[0].startswith("16 of 36 completions, ")
+    assert lines[-2].startswith("36 of 36 completions, ")
     assert lines[-2].endswith(" tokens/s")
     assert lines[-1].startswith("36 completions; ")
 

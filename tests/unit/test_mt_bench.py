@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from scripts import answer_mt_bench, judge_mt_bench
-from scripts.common import chat, engines, fastchat
+from scripts.common import chat, engines, fastchat, journal
 from scripts.common.errors import InputError
 
 QUESTIONS = [
@@ -51,6 +51,7 @@ class EchoEngine:
 
     def __init__(self):
         self.tokenizer = chat.load_tokenizer("data/policy")
+        self.batch_size = 8
         self.calls = []
 
     def generate(self, requests, sampling):
@@ -63,10 +64,11 @@ class EchoEngine:
         ]
 
 
-def test_the_second_turn_sees_the_models_own_first_answer():
+def test_the_second_turn_sees_the_models_own_first_answer(tmp_path):
     engine = EchoEngine()
     sampling = engines.Sampling(0.7, 1.0, 0, 16)
-    answered, cut_off = answer_mt_bench.answer_turns(engine, QUESTIONS, sampling, seed=1)
+    kept = journal.Journal(tmp_path, "answers", {}, "echo")
+    answered, cut_off = answer_mt_bench.answer_turns(lambda: engine, kept, QUESTIONS, sampling, seed=1)
     assert answered == {1: ["answer 1.0", "answer 2.0"], 2: ["answer 1.1", "answer 2.1"], 3: ["answer 1.2"]}
     assert cut_off == 0
     second = engine.calls[1][0]
@@ -96,7 +98,7 @@ def test_a_category_without_a_temperature_is_named():
         answer_mt_bench.by_temperature(QUESTIONS, {"writing": 0.7})
 
 
-def answer(model, questions, out, batch_size):
+def answer(model, questions, out, batch_size, kept=None):
     arguments = {
         "questions": str(questions),
         "model": model,
@@ -107,6 +109,7 @@ def answer(model, questions, out, batch_size):
         "max-tokens": "8",
         "temperature": json.dumps(TEMPERATURES),
         "seed": "1",
+        "journal": str(kept or out.with_suffix(".journal")),
         "out": str(out),
     }
     answer_mt_bench.main([word for key, value in arguments.items() for word in (f"--{key}", value)])
@@ -144,6 +147,7 @@ def judge(tmp_path):
             "model-2": "sft",
             "judge": "reference",
             "references": write_jsonl(tmp_path / "reference.jsonl", references),
+            "journal": str(tmp_path / "journal"),
             "batch-tokens": "128",
             "out": str(tmp_path / "judgments.jsonl"),
         }
@@ -197,7 +201,7 @@ def test_a_verdict_that_is_missing_is_an_error():
 def test_a_judge_says_which_flags_it_lacks(tmp_path, capsys):
     needed = (
         "--questions q --answers-1 a --model-1 a --answers-2 b --model-2 b --judge reward --model m "
-        "--batch-tokens 128 --out o"
+        "--batch-tokens 128 --journal j --out o"
     )
     with pytest.raises(SystemExit):
         judge_mt_bench.main(needed.split())

@@ -42,7 +42,7 @@ def test_a_document_without_text_is_named(tmp_path, value):
         pretrain.read(str(tmp_path / "a.jsonl"), {"text": "text"}, small_model.make_tokenizer())
 
 
-def test_fresh_weights_learn_and_the_start_s_files_stay_as_they_are(tmp_path):
+def test_fresh_weights_learn_and_the_start_s_files_stay_as_they_are(tmp_path, capsys):
     small_model.make_model(tmp_path / "start", weights=False)
     for name in ("train", "test"):
         files.write_jsonl(tmp_path / f"{name}.jsonl", [{"text": text} for text in TEXTS])
@@ -67,6 +67,11 @@ def test_fresh_weights_learn_and_the_start_s_files_stay_as_they_are(tmp_path):
     described = files.read_json(out / "model.json")
     assert described["files"]["model.safetensors"] == files.sha256(out / "model/model.safetensors")
     assert described["lineage"]["params"]["learning_rate"] == 1e-2
+
+    manifest = (out / "model.json").read_bytes()
+    pretrain.main(small_model.flags(out, model=tmp_path / "start", num_train_epochs=3, **data))
+    assert "nothing to train" in capsys.readouterr().out
+    assert (out / "model.json").read_bytes() == manifest
 
     # With weights it goes on from them.
     again = tmp_path / "again"

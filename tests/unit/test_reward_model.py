@@ -69,7 +69,7 @@ def test_padding_is_never_the_end_token():
 
 
 @pytest.mark.parametrize(("special", "peft"), [({}, None), ({"pad_token": "<|im_end|>"}, small_model.LORA)])
-def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft):
+def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, capsys):
     from transformers import AutoModelForSequenceClassification
 
     small_model.make_model(tmp_path / "start", small_model.make_tokenizer(**special))
@@ -86,6 +86,10 @@ def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft):
         peft=peft,
     )
     reward_model.main(words)
+    weights = (tmp_path / "out/model/model.safetensors").read_bytes()
+    reward_model.main(words)
+    assert "nothing to train" in capsys.readouterr().out
+    assert (tmp_path / "out/model/model.safetensors").read_bytes() == weights
     metrics = files.read_json(tmp_path / "out/metrics.json")
     assert metrics["eval_accuracy"] == 1.0
     assert metrics["eval_loss"] < metrics["eval_loss_before"]

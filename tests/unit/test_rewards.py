@@ -1,6 +1,7 @@
 """The reward model's scores: the model's own, in float32, whatever the batch."""
 
 import math
+import secrets
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_scores_are_the_models_own_row_by_row(tmp_path, family):
     scorer = rewards.load(path, batch_tokens=300, dtype="float32")
     own = transformers.AutoModelForSequenceClassification.from_pretrained(path)
     expected = [own(torch.tensor([scorer.ids(dialogue)])).logits.item() for dialogue in dialogues]
-    scores = scorer.score(dialogues)
+    scores = rewards.score(scorer, dialogues)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert np.std(scores) > 0.1, "scores that are all alike would prove nothing"
@@ -62,7 +63,7 @@ def test_a_dialogue_has_one_end_and_is_read_there_even_if_it_is_the_padding_toke
     assert all(row[-1] == scorer.tokenizer.eos_token_id for row in ids)
     own = transformers.AutoModelForSequenceClassification.from_pretrained(path)
     expected = [own.score(own.model(torch.tensor([row])).last_hidden_state[0, -1]).item() for row in ids]
-    np.testing.assert_allclose(scorer.score(answers([4, 30])), expected, atol=1e-5)
+    np.testing.assert_allclose(rewards.score(scorer, answers([4, 30])), expected, atol=1e-5)
 
 
 @given(lengths=st.lists(st.integers(0, 120), min_size=1, max_size=8), batch_tokens=st.integers(1, 600))
@@ -76,16 +77,16 @@ def test_a_score_does_not_depend_on_the_batch(llama, lengths, batch_tokens):
         return forward(rows)
 
     scorer._forward = watched
-    scores = scorer.score(answers(lengths))
+    scores = rewards.score(scorer, answers(lengths))
     assert all(rows == 1 or rows * longest <= batch_tokens for rows, longest in sizes)
-    alone = [scorer.score([dialogue])[0] for dialogue in answers(lengths)]
+    alone = [rewards.score(scorer, [dialogue])[0] for dialogue in answers(lengths)]
     np.testing.assert_allclose(scores, alone, atol=1e-4)
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(llama, capsys):
     dialogues = answers([50, 3, 20, 90, 7, 33])
     scorer = rewards.load(llama, batch_tokens=1000, dtype="float32")
-    expected = scorer.score(dialogues)
+    expected = rewards.score(scorer, dialogues)
     forward = scorer._forward
 
     def short_of_memory(rows):
@@ -94,7 +95,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(llama, capsys):
         return forward(rows)
 
     scorer._forward = short_of_memory
-    np.testing.assert_allclose(scorer.score(dialogues), expected, atol=1e-4)
+    np.testing.assert_allclose(rewards.score(scorer, dialogues), expected, atol=1e-4)
     assert "out of memory: going on with" in capsys.readouterr().out
 
 
@@ -110,7 +111,7 @@ def test_a_row_that_alone_is_too_much_stops_and_other_faults_are_not_hidden(llam
     for message in ("CUDA out of memory", "device-side assert"):
         scorer._forward = broken(message)
         with pytest.raises(RuntimeError, match=message):
-            scorer.score(answers([3, 4]))
+            rewards.score(scorer, answers([3, 4]))
 
 
 def test_bfloat16_is_for_the_body_alone(llama):
@@ -121,10 +122,10 @@ def test_bfloat16_is_for_the_body_alone(llama):
     assert {parameter.dtype for parameter in rounded.body.parameters()} == {torch.bfloat16}
     assert rounded.body.rotary_emb.inv_freq.dtype == torch.float32
     dialogues = answers(range(0, 60, 3))
-    scores = rounded.score(dialogues)
+    scores = rewards.score(rounded, dialogues)
     assert scores.dtype == np.float32
     assert not np.array_equal(scores, torch.tensor(scores).bfloat16().float().numpy()), "rounded to 8 bits"
-    assert np.corrcoef(scores, exact.score(dialogues))[0, 1] > 0.99
+    assert np.corrcoef(scores, rewards.score(exact, dialogues))[0, 1] > 0.99
 
 
 def test_two_labels_are_refused(tmp_path):
@@ -145,7 +146,7 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path):
 def test_a_dialogue_beyond_the_context_is_named(llama):
     scorer = rewards.load(llama, 1000, "float32")
     with pytest.raises(InputError, match=r"row 1: has .* tokens, the reward model reads 256"):
-        scorer.score(answers([3, 800]))
+        rewards.score(scorer, answers([3, 800]))
 
 
 def write_shard(folder):
@@ -171,7 +172,7 @@ def flags(folder, model):
     return [
         *("--prompts", str(folder / "prompts.parquet"), "--completions", str(folder / "completions.parquet")),
         *("--model", str(model), "--batch-tokens", "300", "--dtype", "float32"),
-        *("--out", str(folder / "rewards.parquet")),
+        *("--journal", str(folder / secrets.token_hex(4)), "--out", str(folder / "rewards.parquet")),
     ]
 
 
@@ -184,7 +185,9 @@ def test_the_script_keeps_the_order_of_the_completions(tmp_path, llama):
         (row["prompt_id"], row["sample"]) for row in completions
     ]
     scorer = rewards.load(llama, 300, "float32")
-    alone = [scorer.score([rewards.Dialogue(QUESTION, row["completion"], "")])[0] for row in completions]
+    alone = [
+        rewards.score(scorer, [rewards.Dialogue(QUESTION, row["completion"], "")])[0] for row in completions
+    ]
     np.testing.assert_allclose([row["reward"] for row in rows], alone, atol=1e-4)
     score_completions.main(flags(tmp_path, llama))
     assert (tmp_path / "rewards.parquet").read_bytes() == first

@@ -92,7 +92,7 @@ def test_bad_dialogues_are_named(tmp_path, dialogues, message):
 
 
 @pytest.mark.parametrize("peft", [None, small_model.LORA])
-def test_the_assistant_is_learnt(tmp_path, peft):
+def test_the_assistant_is_learnt(tmp_path, peft, capsys):
     small_model.make_model(tmp_path / "start")
     data = write(tmp_path / "a.jsonl", DIALOGUES)
     words = small_model.flags(
@@ -111,3 +111,8 @@ def test_the_assistant_is_learnt(tmp_path, peft):
     assert log[0]["loss"] == pytest.approx(metrics["eval_loss_before"], rel=0.1)
     assert files.read_json(tmp_path / "out/model/config.json")["eos_token_id"] == [4, 1]
     assert (tmp_path / "out/model/adapter").exists() == (peft is not None)
+
+    made = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    train_sft.main(words)
+    assert "nothing to train" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in made} == made

@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,7 @@ def reference_flags(world, part=0, num_shards=1, **changed):
         "temperature": 1.0,
         "batch_tokens": 128,
         "dtype": "float32",
+        "journal": world / secrets.token_hex(4),  # nothing is found from an earlier run
         "out": world / f"ref_logps_{part}_{num_shards}.parquet",
     } | changed
     return [word for key, value in flags.items() for word in (f"--{key.replace('_', '-')}", str(value))]
@@ -207,6 +209,44 @@ def test_a_killed_training_ends_where_an_undisturbed_one_does(world, undisturbed
     assert not list(tmp_path.glob("work/*/checkpoint-*"))
 
 
+WITHOUT_TORCH = """
+import sys
+from scripts import train_policy
+train_policy.main(sys.argv[1:])
+assert not {"torch", "transformers"} & set(sys.modules)
+"""
+
+
+def artifacts(out):
+    """The bytes of the model, its manifest, metrics.json and log.csv."""
+    paths = [path for path in out.rglob("*") if path.is_file() and "work" not in path.parts]
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+def test_there_and_back_trains_twice(world, tmp_path, capsys):
+    out = tmp_path / "out"
+    train(world, out)
+    first = artifacts(out)
+    assert {"model/model.safetensors", "model.json", "metrics.json", "log.csv"} <= first.keys()
+    train(world, out, beta=0.2)
+    assert artifacts(out)["model/model.safetensors"] != first["model/model.safetensors"]
+    shutil.rmtree(out / "model")  # as Snakemake does before it starts a job
+    command = [sys.executable, "-c", WITHOUT_TORCH, *training_flags(world, out)]
+    back = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "nothing to train: this very training was done before" in back.stdout
+    assert artifacts(out) == first
+
+    # Edited in place, the artifact takes the kept file with it.
+    with open(out / "model/model.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    capsys.readouterr()
+    train(world, out)
+    assert "model.safetensors: is not what was kept; training again" in capsys.readouterr().out
+    assert artifacts(out)["model/model.safetensors"] == first["model/model.safetensors"]
+    assert "nothing to train" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_a_loss_that_is_not_finite_names_the_pairs(world, tmp_path):
     with pytest.raises(InputError, match="prompt_id p"):
         train(world, tmp_path, loss_type="rebel", eta=1e30)
@@ -279,7 +319,7 @@ def test_a_reference_that_yields_nan_names_the_row(world, tmp_path):
     weights["model.norm.weight"].fill_(math.nan)
     shutil.copytree(world / "sft", tmp_path / "broken")
     save_file(weights, tmp_path / "broken/model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="prompt_id p0: ref_chosen_logps is nan"):
+    with pytest.raises(InputError, match=r"prompt_id p\d+: ref_(chosen|rejected)_logps is nan"):
         compute_ref_logps.main(reference_flags(world, model=tmp_path / "broken", out=tmp_path / "x.parquet"))
     assert not (tmp_path / "x.parquet").exists()
 

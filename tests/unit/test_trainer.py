@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,17 @@ class TestWorkKey:
         before = self.key(world, tmp_path, [model])
         files.write_json(model / "config.json", 2)
         assert self.key(world, tmp_path, [model]) != before
+
+    def test_code_counts_and_comments_do_not(self, world, tmp_path, monkeypatch):
+        shutil.copytree("scripts", tmp_path / "scripts")
+        monkeypatch.chdir(tmp_path)
+        before = self.key(world, tmp_path)
+        script = Path("scripts/pretrain.py")
+        script.write_text(script.read_text() + "\n# a comment\n")
+        assert self.key(world, tmp_path) == before
+        module = Path("scripts/common/checkpoints.py")
+        module.write_text(module.read_text() + "\nMORE = 1\n")
+        assert self.key(world, tmp_path) != before
 
     def test_a_manifest_stands_for_its_directory(self, world, tmp_path):
         model = tmp_path / "model"

@@ -21,7 +21,7 @@ class RewardJudge:
         # Each dialogue is scored once: in another batch its reward could differ by rounding, and equal
         # answers would not tie.
         distinct = {_key(answered): answered for pair in pairs for answered in pair}
-        scores = dict(zip(distinct, self.scorer.score(list(distinct.values())), strict=True))
+        scores = dict(zip(distinct, rewards.score(self.scorer, list(distinct.values())), strict=True))
         return [
             (user_prompt(game), judgment(*(float(scores[_key(answered)]) for answered in pair)))
             for game, pair in zip(games, pairs, strict=True)

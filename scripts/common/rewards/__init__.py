@@ -1,10 +1,15 @@
 """Scorers of answers: what turns a dialogue into a number.
 
-A scorer is an object with `score(dialogues)` -> float32 array [len(dialogues)], in the order given; no score
-depends on what is scored beside it. A new kind of scorer is a module here and a line in `load`.
+A scorer is an object with `batches(dialogues)`, which yields (numbers, scores) batch by batch until every
+dialogue is scored: numbers, list of int, are those of the dialogues in the list, scores a float32 array
+[len(numbers)] of finite values. No score depends on what is scored beside it. A new kind of scorer is a
+module here and a line in `load`.
 """
 
 from typing import NamedTuple
+
+# The Python packages that shape the scores.
+PACKAGES = ("jinja2", "tokenizers", "torch", "transformers")
 
 
 class Dialogue(NamedTuple):
@@ -24,3 +29,13 @@ def load(model, batch_tokens, dtype):
     from scripts.common.rewards.sequence_classifier import SequenceClassifier
 
     return SequenceClassifier(model, batch_tokens, dtype)
+
+
+def score(scorer, dialogues):
+    """All scores, a float32 array [len(dialogues)] in their order."""
+    import numpy as np
+
+    scores = np.empty(len(dialogues), dtype=np.float32)
+    for numbers, batch in scorer.batches(dialogues):
+        scores[numbers] = batch
+    return scores

@@ -43,33 +43,32 @@ class SequenceClassifier:
         for parameter in self.body.parameters():
             parameter.data = parameter.data.to(getattr(torch, dtype))
 
-    def score(self, dialogues):
-        """Scores (float32 array [len(dialogues)]) of the list of `rewards.Dialogue`, in their order.
+    def batches(self, dialogues):
+        """Yield (numbers, scores) of the list of `rewards.Dialogue`, longest first; see `rewards`.
 
         Raises InputError, naming the dialogue, for one too long for the model or without a finite score.
         """
         ids = [self.ids(dialogue) for dialogue in dialogues]
-        scores = np.empty(len(ids), dtype=np.float32)
         waiting = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
         while waiting:
             longest = len(ids[waiting[0]])
             batch = waiting[: max(1, self.batch_tokens // longest)]
             try:
-                scores[batch] = self._forward([ids[row] for row in batch])
+                scores = self._forward([ids[row] for row in batch])
             except RuntimeError as error:
                 if "out of memory" not in str(error) or len(batch) == 1:
                     raise
                 self.batch_tokens = len(batch) * longest // 2
                 print(f"out of memory: going on with {self.batch_tokens} tokens in a batch")
-            else:
-                waiting = waiting[len(batch) :]
-        for dialogue, score in zip(dialogues, scores, strict=True):
-            if not np.isfinite(score):
-                raise InputError(
-                    f"{dialogue.where}: the reward model's score is {score}; score in float32 (rank.dtype), "
-                    "or take another reward model"
-                )
-        return scores
+                continue
+            for row, score in zip(batch, scores, strict=True):
+                if not np.isfinite(score):
+                    raise InputError(
+                        f"{dialogues[row].where}: the reward model's score is {score}; score in float32 "
+                        "(rank.dtype), or take another reward model"
+                    )
+            yield batch, scores
+            waiting = waiting[len(batch) :]
 
     def ids(self, dialogue):
         """Token ids (list of int) of the whole dialogue in the reward model's own chat template."""
