@@ -25,7 +25,7 @@ rule generate_completions:
         tensor_parallel_size=1,
         gpu_memory_percent=90,
         max_num_batched_tokens=0,
-        servers=" ".join(config["generate"]["servers"]),
+        servers=config["generate"]["servers"] or "",
         server_timeout=600,
     params:
         code=code_of("generate_completions"),

@@ -40,7 +40,7 @@ rule answer_mt_bench:
         tensor_parallel_size=1,
         gpu_memory_percent=90,
         max_num_batched_tokens=0,
-        servers=" ".join(config["generate"]["servers"]),
+        servers=config["generate"]["servers"] or "",
         server_timeout=600,
     params:
         code=code_of("answer_mt_bench"),

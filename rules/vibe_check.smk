@@ -24,14 +24,12 @@ rule answer_vibe_check:
         tensor_parallel_size=1,
         gpu_memory_percent=90,
         max_num_batched_tokens=0,
-        servers=" ".join(config["generate"]["servers"]),
+        servers=config["generate"]["servers"] or "",
         server_timeout=600,
     params:
         code=code_of("answer_vibe_check"),
         contents=contents_of(config["vibe_check"]["prompts"]),
-        settings=lambda wildcards: flags(
-            config["vibe_check"], engine_settings(), seed=config["seed"]
-        ),
+        settings=lambda wildcards: flags(config["vibe_check"], engine_settings(), seed=config["seed"]),
     shell:
         r"""
         exec &> >(tee {log:q})

