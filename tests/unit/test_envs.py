@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 LOCK = dict(
-    line.lower().split("==")
+    line.split(" ;")[0].lower().split("==")
     for line in Path("envs/cpu.lock.txt").read_text().splitlines()
     if line and not line.startswith("#")
 )
