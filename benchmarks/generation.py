@@ -28,7 +28,7 @@ OPTIONS = {
     "tensor_parallel_size": 1,
     "gpu_memory_percent": 90,
     "max_num_batched_tokens": 0,
-    "max_model_len": None,
+    "max_model_len": 0,
     "quantization": None,
     "kv_cache_dtype": "auto",
     "enforce_eager": False,

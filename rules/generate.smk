@@ -46,7 +46,7 @@ rule generate_completions:
             --tensor-parallel-size {resources.tensor_parallel_size:q} \
             --gpu-memory-percent {resources.gpu_memory_percent:q} \
             --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers {resources.servers:q} \
+            --servers={resources.servers:q} \
             --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
             --out {output.completions:q} \

@@ -41,7 +41,7 @@ rule answer_vibe_check:
             --tensor-parallel-size {resources.tensor_parallel_size:q} \
             --gpu-memory-percent {resources.gpu_memory_percent:q} \
             --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers {resources.servers:q} \
+            --servers={resources.servers:q} \
             --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
             --out {output.answers:q}

@@ -149,7 +149,7 @@ def engine_arguments(
     """Arguments (dict) of vLLM for the model of `files`, on the platform that vLLM finds.
 
     batch_size: most completions decoded together; max_num_batched_tokens: of a step, 0 for vLLM's own;
-    max_model_len: int, or None for the model's context; the others as vLLM has them. Raises InputError
+    max_model_len: int, 0 for the model's context; the others as vLLM has them. Raises InputError
     without vLLM.
     """
     try:
