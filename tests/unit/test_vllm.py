@@ -4,15 +4,19 @@ Starting vLLM takes longer than all tests of it, so that one engine and one serv
 """
 
 import itertools
+import json
+import secrets
+import subprocess
+import sys
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from small_model import make_model, make_tokenizer
+from small_model import ENGINE, make_model, make_tokenizer
 from transformers import LlamaForCausalLM
 
-from scripts.common import engines
+from scripts.common import engines, files, tables
 from scripts.common.engines import Request, Sampling
 from scripts.common.errors import InputError
 
@@ -144,6 +148,51 @@ def test_what_cannot_be_answered_is_refused_before_the_first(engine):
     with pytest.raises(InputError, match="odd: the prompt has an id outside of the model's vocabulary of"):
         engine.generate([*good, Request([0, 9999], 0, "odd")], greedy(30))
     assert engine.generate(good, greedy(2))
+
+
+def sample(directory, model, **flags):
+    """Completions of six prompts from the script in a process of its own: (rows, metrics)."""
+    asked = requests(6)
+    rows = [
+        {"prompt_id": f"p{row}", "messages": [{"role": "user", "content": "x"}], "prompt_ids": one.prompt_ids}
+        for row, one in enumerate(asked)
+    ]
+    tables.write(directory / "prompts.parquet", rows, tables.PROMPTS)
+    values = ENGINE | {
+        "engine": "vllm",
+        "vllm": json.dumps({key: VLLM[key] for key in VLLM if key.replace("_", "-") not in ENGINE}),
+        "prompts": directory / "prompts.parquet",
+        "model": model,
+        "num-completions": 3,
+        "temperature": 1.0,
+        "top-p": 1.0,
+        "top-k": 0,
+        "max-tokens": 12,
+        "seed": 1,
+        "journal": directory / secrets.token_hex(4),
+        "out": directory / "completions.parquet",
+        "metrics": directory / "metrics.json",
+    }
+    words = [word for key, value in (values | flags).items() for word in (f"--{key}", str(value))]
+    subprocess.run([sys.executable, "-m", "scripts.generate_completions", *words], check=True)
+    completions = tables.read_rows(directory / "completions.parquet", tables.COMPLETIONS)
+    return completions, files.read_json(directory / "metrics.json")
+
+
+def test_a_shard_of_one_seed(tmp_path, model):
+    rows, metrics = sample(tmp_path, model, **{"seed-per": "shard"})
+    assert [(row["prompt_id"], row["sample"]) for row in rows] == [
+        (f"p{p}", k) for p in range(6) for k in range(3)
+    ]
+    assert len({tuple(row["completion_ids"]) for row in rows}) > 12
+    assert metrics["made"] == 18 and metrics["engine"] == "vllm" and metrics["engine_restarts"] == 0
+
+
+@pytest.mark.slow
+def test_a_shard_of_one_seed_is_repeatable(tmp_path, model):
+    first, _ = sample(tmp_path, model, **{"seed-per": "shard"})
+    assert sample(tmp_path, model, **{"seed-per": "shard"})[0] == first
+    assert sample(tmp_path, model, **{"seed-per": "shard", "seed": 2})[0] != first
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ model by the policy's name (the name of its directory) or as the config says: a 
 model would answer, too.
 """
 
+import atexit
 import time
 from pathlib import Path
 
@@ -37,11 +38,12 @@ class Engine(Base):
         self, model, batch_size, dtype, seed_per, seed, servers, served_model, timeout, vllm, **pace
     ):
         began = time.monotonic()
+        atexit.register(self.close)
+        self.local = self.client = None
         self.files = ModelFiles(model)
         self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
         self.batch_size, self.seed_per = batch_size, seed_per
         self.name = served_model or Path(model).name
-        self.local = None
         if not servers:
             from scripts.common.engines.vllm import engine_arguments, set_environment
 
@@ -87,7 +89,7 @@ class Engine(Base):
 
     def close(self):
         """End the connections, and the server if it is the job's own."""
-        if hasattr(self, "client"):
+        if self.client is not None:
             self.client.close()
         if self.local is not None:
             self.local.close()

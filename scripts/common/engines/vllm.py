@@ -10,6 +10,7 @@ the scheduler's steps do not depend on the timing between processes: the same re
 the same completions on the same machine with the same versions.
 """
 
+import atexit
 import itertools
 import multiprocessing.connection
 import os
@@ -45,6 +46,7 @@ class Engine(Base):
         self.files.context = self.arguments["max_model_len"]
         self.engine, self.restarts, self.start_seconds = None, -1, 0.0
         self._start()
+        atexit.register(self.close)
 
     def stream(self, requests, sampling):
         """(index, Completion) as they end; InputError, before the first, if a request does not fit."""
