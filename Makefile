@@ -6,13 +6,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # PyPI's torch for Linux is the CUDA build; the CPU build comes from wherever pip is configured to look, or
 # from PyTorch's own index.
+TORCH := torch==$(shell sed -n 's/^torch = "\(.*\)"/\1/p' envs/direct.toml)
 ifeq ($(shell uname -s),Linux)
-TORCH := torch==2.13.0+cpu
-else
-TORCH := torch==2.13.0
+TORCH := $(TORCH)+cpu
 endif
 
-.PHONY: .venv all test test-slow lint format pictures dvc.yaml FORCE
+.PHONY: .venv all test test-slow lint format pictures dvc.yaml envs FORCE
 
 all: .venv
 	snakemake
@@ -52,3 +51,6 @@ pictures: results/winrate.png
 
 dvc.yaml: .venv
 	python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
+
+envs: .venv
+	python -m scripts.lock_envs

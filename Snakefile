@@ -20,6 +20,7 @@ include: "rules/train.smk"
 include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
+include: "rules/environments.smk"
 
 
 rule all:

@@ -16,7 +16,7 @@ rule generate_completions:
     benchmark:
         "benchmarks/{policy}/generate_completions/{shard}.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/generate.yaml"
     threads: 1
     resources:
         mem_mb=3000,

@@ -28,7 +28,7 @@ rule compute_ref_logps:
     benchmark:
         "benchmarks/{policy}/compute_ref_logps/{reference}/{part}.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/score.yaml"
     threads: 1
     resources:
         mem_mb=3_000,

@@ -23,7 +23,7 @@ rule fetch_model:
     wildcard_constraints:
         model="|".join(FETCHED) or "(?!)",
     conda:
-        "../envs/train.yaml"
+        "../envs/cpu/data.yaml"
     resources:
         mem_mb=1_000,
         runtime=120,
@@ -56,7 +56,7 @@ rule pretrain:
     benchmark:
         "benchmarks/pretrain.tsv"
     conda:
-        "../envs/train.yaml"
+        "../envs/cpu/train.yaml"
     threads: 2
     resources:
         mem_mb=3_000,

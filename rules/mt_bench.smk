@@ -31,7 +31,7 @@ rule answer_mt_bench:
     benchmark:
         "benchmarks/{policy}/answer_mt_bench.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/generate.yaml"
     threads: 1
     resources:
         mem_mb=3_000,
@@ -86,7 +86,7 @@ rule judge_mt_bench:
     wildcard_constraints:
         judge="reference|reward",
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/score.yaml"
     threads: 1
     resources:
         mem_mb=3_000,

@@ -19,7 +19,7 @@ rule prepare_prompts:
     benchmark:
         "benchmarks/prepare_prompts.tsv"
     conda:
-        "../envs/data.yaml"
+        "../envs/cpu/data.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -58,7 +58,7 @@ rule sample_prompts:
     benchmark:
         "benchmarks/{policy}/sample_prompts/{shard}.tsv"
     conda:
-        "../envs/data.yaml"
+        "../envs/cpu/data.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -109,7 +109,7 @@ if config["prompts"]["preferences"]:
         benchmark:
             "benchmarks/import_preferences.tsv"
         conda:
-            "../envs/data.yaml"
+            "../envs/cpu/data.yaml"
         threads: 1
         resources:
             mem_mb=4000,

@@ -16,7 +16,7 @@ rule score_completions:
     benchmark:
         "benchmarks/{policy}/score_completions/{shard}.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/score.yaml"
     threads: 1
     resources:
         mem_mb=3_000,
@@ -54,7 +54,7 @@ rule build_preferences:
     benchmark:
         "benchmarks/{policy}/build_preferences.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/data.yaml"
     threads: 1
     resources:
         mem_mb=8_000,

@@ -15,7 +15,7 @@ rule tokenize_preferences:
     benchmark:
         "benchmarks/{policy}/tokenize_preferences.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/data.yaml"
     threads: 1
     resources:
         mem_mb=8_000,

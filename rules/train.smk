@@ -21,7 +21,7 @@ rule train_policy:
     benchmark:
         "benchmarks/{run}-{iteration}/train_policy.tsv"
     conda:
-        "../envs/train.yaml"
+        "../envs/cpu/train.yaml"
     threads: 1
     resources:
         mem_mb=3_000,

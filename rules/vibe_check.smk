@@ -15,7 +15,7 @@ rule answer_vibe_check:
     benchmark:
         "benchmarks/{policy}/answer_vibe_check.tsv"
     conda:
-        "../envs/generate.yaml"
+        "../envs/cpu/generate.yaml"
     threads: 1
     resources:
         mem_mb=3_000,
@@ -59,7 +59,7 @@ rule write_vibe_check:
     benchmark:
         "benchmarks/write_vibe_check.tsv"
     conda:
-        "../envs/report.yaml"
+        "../envs/cpu/report.yaml"
     threads: 1
     resources:
         mem_mb=1_000,

@@ -19,7 +19,7 @@ rule compute_winrate:
     benchmark:
         "benchmarks/compute_winrate.tsv"
     conda:
-        "../envs/report.yaml"
+        "../envs/cpu/report.yaml"
     threads: 1
     resources:
         mem_mb=1_000,
@@ -58,7 +58,7 @@ rule plot_winrate:
     benchmark:
         "benchmarks/plot_winrate.tsv"
     conda:
-        "../envs/report.yaml"
+        "../envs/cpu/report.yaml"
     threads: 1
     resources:
         mem_mb=1_000,

@@ -41,15 +41,18 @@ def whole(path, job):
 def stages_of(graph, edited):
     """The stages section of dvc.yaml (dict).
 
-    graph: {name: Job}; edited: {path of a config value: names of the jobs that change with it}.
+    graph: {name: Job}; edited: {path of a config value: {name: Job} of those that change with it}.
     """
     made_as = {path: whole(path, job) for job in graph.values() for path in job.outputs}
-    grouped, keys = defaultdict(list), defaultdict(set)
-    for name, job in graph.items():
-        if job.rule == "all":
-            continue
-        grouped[stage_of(job)].append(job)
-        keys[stage_of(job)] |= {path for path, names in edited.items() if name in names}
+    grouped = defaultdict(list)
+    for job in graph.values():
+        if job.rule != "all":
+            grouped[stage_of(job)].append(job)
+    keys = defaultdict(set)
+    for path, jobs in edited.items():
+        for job in jobs.values():
+            # A choice decides which other values count: with one, the whole section does.
+            keys[stage_of(job)].add(path[:-1] if workflow.is_choice(path) and len(path) > 2 else path)
     config = yaml.safe_load(workflow.CONFIG.read_text(encoding="utf-8"))
     return {
         name: _stage(name, grouped[name], made_as, covering(keys[name], edited, config))
@@ -58,18 +61,18 @@ def stages_of(graph, edited):
 
 
 def covering(wanted, known, config):
-    """Dotted keys of `config` that stand for the values `wanted` (paths): a section where all of it counts.
+    """Dotted keys of `config` that stand for `wanted` (paths of values or sections), no more than needed.
 
-    known: all paths there are. A path that the config does not have counts as the section that could hold it.
+    known: all paths there are; a section stands for its values if all of them are wanted. A path that the
+    config does not have counts as the section that could hold it.
     """
     found = set()
     for path in wanted:
         while not _has(config, path):
             path = path[:-1]
         for length in range(1, len(path)):
-            section = path[:length]
-            if all(other in wanted for other in known if other[:length] == section):
-                path = section
+            if all(other in wanted for other in known if other[:length] == path[:length]):
+                path = path[:length]
                 break
         found.add(path)
     return sorted(".".join(path) for path in found if not any(path[:n] in found for n in range(1, len(path))))
@@ -136,9 +139,9 @@ def reruns(graph, edited):
     """The tables (Markdown): for each value of the config and each module, the rules that run again."""
     config = yaml.safe_load(workflow.CONFIG.read_text(encoding="utf-8"))
     alike = defaultdict(list)
-    for path, names in edited.items():
+    for path, jobs in edited.items():
         if _has(config, path):
-            alike[frozenset(names)].append(path)
+            alike[frozenset(jobs)].append(path)
     rows = [
         (
             ", ".join(
@@ -185,10 +188,11 @@ def main(argv=None):
     parser.add_argument("--dvc", required=True, help="dvc.yaml to write")
     parser.add_argument("--reruns", required=True, help="table to write (Markdown)")
     args = parser.parse_args(argv)
-    graph = workflow.jobs()
-    edited = {
-        path: workflow.changed(graph, workflow.jobs(overlay)) for path, overlay in workflow.leaves().items()
-    }
+    graph, edited = workflow.jobs(), defaultdict(dict)
+    for path, overlay in workflow.edits():
+        after = workflow.jobs(overlay)
+        names = workflow.changed(graph, after)
+        edited[path] |= {name: graph.get(name) or after[name] for name in names}
     yaml.SafeDumper.ignore_aliases = lambda *_: True
     text = yaml.safe_dump({"stages": stages_of(graph, edited)}, sort_keys=False, width=110)
     files.write_text(args.dvc, f"# Made by `make dvc.yaml` from the workflow; edit that instead.\n{text}")

@@ -57,7 +57,6 @@ def load(config, files=()):
     if mistakes:
         raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
     _check_names(config)
-    _check_losses(config)
     return config
 
 
@@ -153,17 +152,6 @@ def _runs_of(file):
     section = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
     runs = section.get("runs") if isinstance(section, dict) else None
     return list(runs) if isinstance(runs, dict) else []
-
-
-def _check_losses(config):
-    for name, run in config["runs"].items():
-        used = training(config, name)
-        for key in run:
-            if key in config["train"] and key not in used:
-                raise InputError(
-                    f"config: runs.{name}.{key} shapes nothing: the loss {used['loss_type']} takes "
-                    f"{', '.join(HYPERPARAMETERS[used['loss_type']])}; remove it"
-                )
 
 
 def _check_doubled_keys(file):

@@ -13,14 +13,13 @@ Data that the workflow does not make needs no times: rules take it as `ancient` 
 """
 
 import base64
-import hashlib
 import json
 import os
 from pathlib import Path
 
 import yaml
 
-from scripts.common import files, manifest
+from scripts.common import environments, files, manifest
 from scripts.common.errors import InputError
 
 RESULTS = Path("results")
@@ -57,19 +56,21 @@ def read(output):
     return files.read_json(path) if path.is_file() else None
 
 
-def sync(hashes):
+def sync(hashes, conda_prefix):
     """Make records, Snakemake's metadata and the times of files agree with what the files hold.
 
-    hashes: Hashes. Raises InputError that names the files under results/ which their records do not describe.
+    hashes: Hashes; conda_prefix: as Snakemake's flag, or None. Raises InputError that names the files under
+    results/ which their records do not describe.
     """
     seen = _read_seen()
     records, wrong = {}, []
+    stacks = environments.here(conda_prefix)
     ran = dict(_entries(METADATA))
     unfinished = {output for output, _ in _entries(INCOMPLETE)}
     for output in sorted(ran.keys() | dict(_record_files()).keys()):
         if output in unfinished or not Path(output).exists():
             continue
-        record = _settle(output, ran.get(output), seen, hashes)
+        record = _settle(output, ran.get(output), seen, hashes, stacks)
         if record is None:
             continue
         if record["sha256"] == hashes.of(output):
@@ -103,7 +104,7 @@ def check_known(paths, is_output):
             )
 
 
-def _settle(output, metadata_file, seen, hashes):
+def _settle(output, metadata_file, seen, hashes, stacks):
     """The record of an output, after Snakemake's metadata and the record have been made to agree."""
     record_file = path_of(output)
     looks = [_look(metadata_file), _look(record_file)]
@@ -117,7 +118,7 @@ def _settle(output, metadata_file, seen, hashes):
         record = _record(output, json.loads(Path(metadata_file).read_text()), hashes)
         files.write_json(record_file, record)
     elif record is not None:
-        _write_metadata(output, record)
+        _write_metadata(output, record, stacks)
     seen[output] = [_look(_metadata_path(output)), _look(record_file)]
     return record
 
@@ -136,7 +137,10 @@ def _record(output, made, hashes):
         "inputs": inputs,
         "seconds": round(made["endtime"] - made["starttime"], 3),
         "packages": _packages(made),
-        "snakemake": {key: made[key] for key in COMPARED},
+        "snakemake": {
+            **{key: made[key] for key in COMPARED},
+            "software_stack_hash": environments.portable(made),
+        },
     }
 
 
@@ -156,20 +160,19 @@ def _packages(made):
     if not made["conda_env"]:
         return {}
     pins = {}
-    for entry in yaml.safe_load(base64.b64decode(made["conda_env"]))["dependencies"]:
+    for entry in yaml.safe_load(environments.text_of(made))["dependencies"]:
         for requirement in entry["pip"] if isinstance(entry, dict) else [entry]:
             name, _, version = requirement.partition("=")
             pins[name] = version.lstrip("=")
     used = [name for name in (*manifest.PACKAGES, "numpy", "vllm") if name in pins]
-    deployed = made["software_stack_hash"] != hashlib.md5().hexdigest()  # of no environment at all
+    deployed = made["software_stack_hash"] != environments.NONE
     return {name: pins[name] if deployed else manifest.version(name) for name in used}
 
 
 def _set_time(output, records, hashes, times):
     """Make `output` look newer than its inputs, or older if one is not what it was made from.
 
-    Snakemake looks at an output itself, also if it is a link, but at what an input links to. times: {output:
-    time in ns, as an input}, of those done. Returns times[output].
+    times: {output: time in ns, as an input}, of those done. Returns times[output].
     """
     if output in times:
         return times[output]
@@ -179,37 +182,44 @@ def _set_time(output, records, hashes, times):
             time = _set_time(path, records, hashes, times) if path in records else _time(path, True)
             present[path] = time, sha == hashes.of(path)
     changed = [time for time, same in present.values() if not same]
-    own = _time(output, False)
     if changed:
-        if own >= min(changed):
+        if _time(output, False) >= min(changed):
             _put_time(output, min(changed) - 10**9, hashes)
-    elif present and own < max(time for time, _ in present.values()):
-        _put_time(output, max(time for time, _ in present.values()), hashes)
+    elif present:
+        newest = max(time for time, _ in present.values())
+        # Snakemake counts a job's benchmark file among its outputs; it is named like the log.
+        logs = [Path(path).relative_to("logs") for path in records[output]["snakemake"]["log"]]
+        for path in [Path(output), *(Path("benchmarks", log.with_suffix(".tsv")) for log in logs)]:
+            if path.exists() and _time(path, False) < newest:
+                _put_time(path, newest, hashes)
     times[output] = _time(output, True)
     return times[output]
 
 
-def _time(path, follow):
-    """Time in ns of a file or directory as Snakemake sees it, after following links or before."""
+def _time(path, as_input):
+    """Time in ns of a file or directory as Snakemake sees it: of an input that is a link, the later one."""
     stamp = Path(path, ".snakemake_timestamp")
-    return os.stat(stamp if stamp.is_file() else path, follow_symlinks=follow).st_mtime_ns
+    path = stamp if stamp.is_file() else path
+    own = os.stat(path, follow_symlinks=False).st_mtime_ns
+    return max(own, os.stat(path).st_mtime_ns) if as_input else own
 
 
 def _put_time(path, time, hashes):
-    sha = hashes.of(path) if Path(path).is_file() else None
+    sha = hashes.of(path) if Path(path).is_file() else None  # before its looks change
     stamp = Path(path, ".snakemake_timestamp")
     os.utime(stamp if stamp.is_file() else path, ns=(time, time), follow_symlinks=False)
     if sha:
         hashes.put(path, sha)
 
 
-def _write_metadata(output, record):
-    """Tell Snakemake what a record says."""
+def _write_metadata(output, record, stacks):
+    """Tell Snakemake what a record says. stacks: as environments.here gives it."""
     path = _metadata_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     INCOMPLETE.mkdir(parents=True, exist_ok=True)  # without this folder, Snakemake takes METADATA for old
     end = os.stat(output).st_mtime
     made = {**record["snakemake"], "starttime": end - record["seconds"], "endtime": end, "incomplete": False}
+    made["software_stack_hash"] = stacks.get(made["software_stack_hash"], made["software_stack_hash"])
     files.write_json(path, made)
 
 

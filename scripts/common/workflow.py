@@ -32,6 +32,18 @@ def jobs(overlay=None):
 
     overlay: dict, config values laid over config.yaml.
     """
+    with dag(overlay, forceall=True) as made:
+        return jobs_of(made)
+
+
+def jobs_of(made):
+    """{first output: Job} for all jobs of what `dag` yields."""
+    return {str(job.output[0]): _job(job) for job in made.jobs if job.output}
+
+
+@contextlib.contextmanager
+def dag(overlay=None, **settings):
+    """Snakemake's graph of all jobs for its default target, in silence. settings: of its DAGSettings."""
     from snakemake.api import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
 
     with (
@@ -46,8 +58,8 @@ def jobs(overlay=None):
             snakefile=Path("Snakefile"),
         )
         # Snakemake has no call that only builds the graph; drawing it does.
-        workflow.dag(DAGSettings(forceall=True)).printrulegraph()
-        return {str(job.output[0]): _job(job) for job in workflow._workflow.dag.jobs if job.output}
+        workflow.dag(DAGSettings(max_checksum_file_size=0, **settings)).printrulegraph()
+        yield workflow._workflow.dag
 
 
 def _job(job):
@@ -83,19 +95,26 @@ def downstream(names, graph):
     return reached
 
 
-def leaves():
-    """{path: overlay that gives it another valid value} for every value of config.yaml.
+def edits():
+    """[(path, overlay)] with every value of config.yaml changed to other valid ones; path: tuple of keys.
 
-    path: tuple of keys. What a run may override counts as a value of it, whether or not it does.
+    What a run may override counts as a value of it, whether or not it does.
     """
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     checked = configuration.load(config)
     for name in config["runs"]:
         config["runs"][name] = {**configuration.training(checked, name), **config["runs"][name]}
-    return {
-        path: _nested(path, _other(path, value, _schema_of(path)), config)
+    return [
+        (path, _nested(path, other, config))
         for path, value in _walk(config, ())
-    }
+        for other in _others(path, value, schema_of(path))
+    ]
+
+
+def is_choice(path):
+    """Whether the value at `path` may decide which other values of its section count."""
+    schema = schema_of(path)
+    return "enum" in schema or "null" in schema.get("type", ())
 
 
 def _walk(section, path):
@@ -115,7 +134,7 @@ def _nested(path, value, config):
     return overlay
 
 
-def _schema_of(path):
+def schema_of(path):
     """The schema of the value at `path` of the config, references followed."""
     schema = configuration.SCHEMA
     for key in path:
@@ -137,28 +156,27 @@ def _child(schema, key):
     return schema["additionalProperties"]
 
 
-def _other(path, value, schema):
-    """Another value than `value` that the schema allows."""
+def _others(path, value, schema):
+    """Other values than `value` that the schema allows: one, or for integers the next and the one before."""
     if "enum" in schema:
-        return next((choice for choice in schema["enum"] if choice != value), value)
+        return [choice for choice in schema["enum"] if choice != value][:1]
     if isinstance(value, bool):
-        return not value
+        return [not value]
+    if isinstance(value, int) and schema["type"] == "integer":
+        return [other for other in (value + 1, value - 1) if _allowed(other, schema)]
     if isinstance(value, (int, float)):
-        steps = (1, -1) if isinstance(value, int) and schema["type"] == "integer" else (0.25, -0.25)
-        return next(value + step for step in steps if _allowed(value + step, schema))
+        return [other for other in (value + 0.25, value - 0.25) if _allowed(other, schema)][:1]
     if path[0] == "models" and path[-1] == "source":
-        return "data/making" if value == "data/policy" else "data/policy"
-    if path[-1] == "init":
-        return "another"
+        return ["data/making" if value == "data/policy" else "data/policy"]
     if path[-1] == "peft":
-        return {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
+        return [{"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}]
     if path[-1] == "preferences":
         columns = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
         source = "data/world/preferences_train.jsonl"
-        return {"source": source, "columns": {**columns, "chosen_reward": None, "rejected_reward": None}}
+        return [{"source": source, "columns": {**columns, "chosen_reward": None, "rejected_reward": None}}]
     if isinstance(value, str) and value.endswith(".jsonl"):
-        return str(next(file for file in sorted(Path("data").rglob("*.jsonl")) if str(file) != value))
-    return "another"
+        return [next(str(file) for file in sorted(Path("data").rglob("*.jsonl")) if str(file) != value)]
+    return ["another"]
 
 
 def _allowed(value, schema):

@@ -237,12 +237,6 @@ def test_a_run_is_shaped_by_its_own_loss_alone():
     }
 
 
-def test_a_run_with_another_losss_hyperparameter_is_refused():
-    config = copy.deepcopy(DEFAULT)
-    config["runs"]["rebel"]["beta"] = 0.3
-    assert refused(config) == ("config: runs.rebel.beta shapes nothing: the loss rebel takes eta; remove it")
-
-
 # The schema itself.
 
 

@@ -1,30 +1,110 @@
-"""The environments of the rules pin what the lock pins."""
+"""The environments of the rules: made from the lock, and with everything that the rules import."""
 
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-LOCK = dict(
-    line.split(" ;")[0].lower().split("==")
-    for line in Path("envs/cpu.lock.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-)
-LOCK["torch"] = Path("Makefile").read_text().split("TORCH := torch==")[1].split("+")[0]
+from scripts import lock_envs
+from scripts.common.errors import InputError
+from scripts.common.imports import modules_of
+
+WANTED, NAMES = lock_envs.direct()
+FILES = [f"envs/{hardware}/{name}.yaml" for hardware in lock_envs.HARDWARE for name in NAMES]
+LOCK = dict((lock_envs.name_of(pin), pin.split("==")[1]) for pin in lock_envs.lock())
 
 
-@pytest.mark.parametrize("path", sorted(Path("envs").glob("*.yaml")), ids=lambda path: path.stem)
+def names(requirements):
+    return {lock_envs.name_of(requirement) for requirement in requirements}
+
+
+def environments_of_rules():
+    """{rule: name of its environment}, `use rule` included."""
+    found = {}
+    for path in Path("rules").glob("*.smk"):
+        for rule, name in re.findall(
+            r"^ *rule (\w+):\n(?:(?! *rule ).*\n)*? *conda:\n *\"\.\./envs/cpu/(\w+)\.yaml\"",
+            path.read_text(),
+            re.M,
+        ):
+            found[rule] = name
+        for parent, rule in re.findall(r"^use rule (\w+) as (\w+)", path.read_text(), re.M):
+            found[rule] = found[parent]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES)
 def test_pins_agree_with_the_lock(path):
-    dependencies = yaml.safe_load(path.read_text())["dependencies"]
-    pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
-    assert pip
-    for requirement in pip:
-        name, version = requirement.split("==")
-        assert LOCK[name.lower()] == version, f"{path}: {requirement}"
+    pins = dict(pin.split("==") for pin in lock_envs.pins(path))
+    given = names(WANTED[Path(path).stem].get("cuda", [])) if "/cuda/" in path else {"torch"}
+    other = {name for name, version in pins.items() if LOCK.get(lock_envs.name_of(name), version) != version}
+    assert other <= given
+    if "/cpu/" in path:
+        assert names(pins) - set(LOCK) <= {"torch"}
+        assert pins.get("torch", "+cpu").endswith("+cpu")
 
 
-def test_every_rule_names_an_environment_that_exists():
-    for rules in Path("rules").glob("*.smk"):
-        for line in rules.read_text().splitlines():
-            if '"../envs/' in line:
-                assert (rules.parent / line.strip().strip('",')).resolve().is_file(), f"{rules}: {line}"
+def test_the_files_are_those_of_direct_toml():
+    assert sorted(FILES) == sorted(str(path) for path in Path("envs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_is_written_from_its_pins_alone(path):
+    """No edit by hand would survive `make envs`."""
+    assert Path(path).read_text() == lock_envs.environment(WANTED, Path(path).stem, lock_envs.pins(path))
+
+
+def test_every_rule_has_an_environment():
+    text = "".join(path.read_text() for path in Path("rules").glob("*.smk"))
+    assert set(environments_of_rules()) == set(re.findall(r"^ *(?:use rule \w+ as|rule) (\w+)", text, re.M))
+    assert set(environments_of_rules().values()) == set(NAMES)
+
+
+@pytest.mark.parametrize("rule, name", sorted(environments_of_rules().items()))
+def test_an_environment_has_all_that_its_rules_import(rule, name):
+    imported = set()
+    for module in modules_of(f"scripts/{rule}.py"):
+        for node in ast.walk(ast.parse(Path(module).read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.split(".")[0])
+    installed = importlib.metadata.packages_distributions()
+    packages = names(installed.get(module, [module])[0] for module in imported - sys.stdlib_module_names)
+    packages -= {"scripts"}
+    # The same vLLM, built for the CPU by others: in the lock, but in no environment of a rule.
+    packages = {package.removesuffix("-cpu") for package in packages}
+    only_cuda = names(WANTED[name].get("cuda", []))
+    assert packages - only_cuda <= names(lock_envs.pins(f"envs/cpu/{name}.yaml"))
+    assert packages <= names(lock_envs.pins(f"envs/cuda/{name}.yaml"))
+
+
+@pytest.fixture(scope="module")
+def package_index():
+    """Skips where there is no package index, asked as `make envs` asks it."""
+    command = ["uv", "pip", "compile", "--quiet", "-"]
+    process = subprocess.run(command, input="six==1.17.0", capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        pytest.skip(f"the package index cannot be reached: {process.stderr.splitlines()[0]}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES)
+def test_the_pins_are_in_the_index_consistent_and_complete(path, package_index):
+    """Resolving the pins gives the pins, so none is unknown, refused by another or missing; resolving what
+    stands in direct.toml gives them too, so none is there without need."""
+    _, hardware, name = Path(path).with_suffix("").parts
+    pins = lock_envs.pins(path)
+    assert lock_envs.resolve(pins, WANTED["python"], present=[]) == pins
+    requirements = lock_envs.requirements(WANTED, name, hardware)
+    assert lock_envs.resolve(requirements, WANTED["python"], present=pins) == pins
+
+
+@pytest.mark.slow
+def test_a_set_that_contradicts_itself_is_refused(package_index):
+    with pytest.raises(InputError, match="tokenizers"):
+        lock_envs.resolve(["transformers==5.19.0", "tokenizers==0.20.0"], WANTED["python"], present=[])

@@ -16,11 +16,12 @@ def copy(finished, tmp_path):
 
 
 def results(directory):
-    paths = [path for path in (directory / "results").rglob("*") if path.is_file()]
+    """The bytes of every result; not the records, which say how long each job took."""
+    paths = [path.relative_to(directory) for path in directory.glob("results/**/*") if path.is_file()]
     return {
-        str(path.relative_to(directory)): path.read_bytes()
+        str(path): (directory / path).read_bytes()
         for path in paths
-        if path.name != ".snakemake_timestamp"
+        if path.name != ".snakemake_timestamp" and path.parts[1] != "records"
     }
 
 

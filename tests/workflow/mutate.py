@@ -1,0 +1,51 @@
+"""Change every value of config.yaml in turn, in a folder where all is made; print what each engine would run.
+
+One JSON line for each value: {"value": dotted key, "predicted": jobs, "snakemake": jobs, "direct": stages,
+"dvc": stages}. Run in that folder: `python tests/workflow/mutate.py`.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, os.getcwd())
+
+import yaml
+from dvc.repo import Repo
+from snakemake.utils import update_config
+
+from scripts import describe_workflow
+from scripts.common import workflow
+
+
+def dirty(overlay, config, repo):
+    """Stages that `dvc repro` would run."""
+    edited = json.loads(json.dumps(config))
+    update_config(edited, overlay)
+    Path("config.yaml").write_text(yaml.safe_dump(edited, sort_keys=False))
+    return set(repo.status())
+
+
+def main():
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    graph = workflow.jobs()
+    with Repo() as repo:
+        for path, overlay in [((), {}), *workflow.edits()]:
+            with workflow.dag(overlay) as dag:
+                after = workflow.jobs_of(dag)
+                planned = {str(job.output[0]) for job in dag.jobs if job.output and dag.needrun(job)}
+            changed = workflow.changed(graph, after)
+            direct = {describe_workflow.stage_of(graph[name]) for name in changed if name in graph}
+            seen = {
+                "predicted": sorted(workflow.downstream(changed, after)),
+                "snakemake": sorted(planned),
+                "direct": sorted(direct),
+                "dvc": sorted(dirty(overlay, config, repo)),
+            }
+            Path("config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            print(json.dumps({"value": ".".join(path), **seen}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
