@@ -186,6 +186,7 @@ def main():
         "--transformers-completions", type=int, default=256, help="fewer: one at a time takes its time"
     )
     parser.add_argument("--rounds", type=int, default=1, help="of each, in turns; the best counts")
+    parser.add_argument("--only", default="", help="such as transformers: the rows whose name has it")
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -198,7 +199,7 @@ def main():
         print(f"{args.prompts} prompts x {args.num_completions}, {args.max_tokens} tokens each")
         print("| ours | tokens/s | beside | tokens/s | ratio |")
         print("|---|---|---|---|---|")
-        for pair in PAIRS:
+        for pair in [pair for pair in PAIRS if args.only in pair[0]]:
             rates = dict.fromkeys(pair, 0.0)
             for _ in range(args.rounds):
                 for which in pair:
