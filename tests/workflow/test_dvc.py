@@ -1,24 +1,104 @@
-"""dvc.yaml says what the workflow says; `dvc repro` runs all of it, then only what an edit touches."""
+"""Snakemake and DVC agree: in the working copy, in a clone, on another branch, with every kind of link."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, snakemake
+from conftest import ROOT, copy_project
 from snakemake.utils import update_config
 
-ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+slow = pytest.mark.slow
+EDITED = 300  # a number of bootstrap samples that is not quick.yaml's
 
 
-def run(directory, *command):
+def run(directory, *command, env=None, check=True):
+    """What a command in `directory` prints, its errors included; it must succeed, unless `check` is False."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     process = subprocess.run(
-        command, cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        command,
+        cwd=directory,
+        env={**os.environ, "PATH": path, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
-    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    assert not check or process.returncode == 0, process.stdout[-5000:]
     return process.stdout
+
+
+def git(directory, *arguments):
+    return run(directory, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments)
+
+
+def commit(directory, message):
+    git(directory, "add", "-A")
+    git(directory, "commit", "-qm", message)
+
+
+def edit(directory, **values):
+    """Lay `values` over config.yaml."""
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    update_config(config, values)
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def jobs_in(said):
+    """Rules of the jobs that Snakemake says it runs."""
+    return re.findall(r"^(?:local)?rule (\w+):", said, re.M)
+
+
+def nothing_to_do(directory):
+    assert "Nothing to be done" in run(directory, "snakemake", "-n")
+    assert "up to date" in run(directory, "dvc", "status")
+
+
+def bootstrap_samples(directory):
+    return json.loads((directory / "results/winrate.json").read_text())["bootstrap_samples"]
+
+
+@pytest.fixture(scope="session")
+def tracked(finished, one_at_a_time):
+    """A repository in which everything is made, committed and pushed to ../store. Copy it with `of`."""
+    with one_at_a_time("tracked") as directory:
+        if not (directory / "ready").exists():
+            shutil.copytree(finished, directory, symlinks=True)
+            edit(directory, **yaml.safe_load((directory / "tests/workflow/quick.yaml").read_text()))
+            git(directory, "init", "-qb", "main")
+            commit(directory, "start")
+            run(directory, "dvc", "commit", "-f")
+            run(directory, "dvc", "remote", "add", "-d", "store", f"{directory}.store")
+            commit(directory, "locked")
+            run(directory, "dvc", "push")
+            (directory / "ready").touch()
+    return directory
+
+
+@pytest.fixture
+def copy(tracked, tmp_path):
+    shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
+    (tmp_path / "copy/ready").unlink()
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def clone(tracked, tmp_path):
+    """A function that clones, pulls with a kind of link, and gives the clone."""
+
+    def make(link="copy"):
+        git(tmp_path, "clone", "-q", str(tracked), "clone")
+        run(tmp_path / "clone", "dvc", "config", "--local", "cache.type", link)
+        run(tmp_path / "clone", "dvc", "pull")
+        return tmp_path / "clone"
+
+    return make
 
 
 def test_dvc_yaml_and_the_table_of_reruns_are_made_from_the_workflow(tmp_path):
@@ -28,32 +108,195 @@ def test_dvc_yaml_and_the_table_of_reruns_are_made_from_the_workflow(tmp_path):
         assert (tmp_path / name).read_text() == (ROOT / kept).read_text(), f"{kept} is old: make dvc.yaml"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_repro_runs_everything_once_then_what_an_edit_touches(project):
-    config = yaml.safe_load((project / "config.yaml").read_text())
-    update_config(config, yaml.safe_load((project / "tests/workflow/quick.yaml").read_text()))
-    (project / "config.yaml").write_text(yaml.safe_dump(config))
-    (project / "dvc.yaml").write_text(run(project, sys.executable, "-m", "scripts.dvc_stages"))
-    for command in (
-        ["git", "init", "-q"],
-        ["git", "add", "-A"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"],
-        ["dvc", "repro"],
-    ):
-        run(project, *command)
-    assert (project / "results/winrate.png").is_file()
-    assert "up to date" in run(project, "dvc", "status")
-    assert "Nothing to be done" in snakemake(project, "-n", "results/winrate.png").stdout
-    before = (project / "results/models/rebel-2.json").read_bytes()
+@slow
+@pytest.mark.timeout(1200)
+def test_every_value_of_the_config_under_both_engines(copy):
+    """What Snakemake plans is what the table says, and DVC would run every stage that it concerns."""
+    lines = run(copy, sys.executable, "tests/workflow/mutate.py").splitlines()
+    seen = [json.loads(line) for line in lines if line.startswith("{")]
+    assert seen[0] == {"value": "", "predicted": [], "snakemake": [], "direct": [], "dvc": []}
+    assert len(seen) > 150
+    assert [one["value"] for one in seen if one["predicted"] != one["snakemake"]] == []
+    assert [one["value"] for one in seen if set(one["direct"]) - set(one["dvc"])] == []
 
-    config["runs"]["dpo"]["beta"] = 0.3
-    (project / "config.yaml").write_text(yaml.safe_dump(config))
-    changed = {line.split(":")[0] for line in run(project, "dvc", "status").splitlines() if line[:1].strip()}
-    assert changed == {"train-dpo-1", "winrate", "vibe_check"}
-    said = run(project, "dvc", "repro")
-    assert "Running stage 'train-dpo-1'" in said
-    for untouched in ("generate-sft", "rank-sft", "logps-sft-sft", "train-rebel-1", "models-sft"):
-        assert f"Running stage '{untouched}'" not in said
-    assert (project / "results/models/rebel-2.json").read_bytes() == before
-    assert "up to date" in run(project, "dvc", "status")
+
+@slow
+@pytest.mark.timeout(1200)
+def test_repro_from_nothing_and_again(finished, tmp_path):
+    """From nothing but the journals, to save time. An edit runs its stages; there and back trains twice."""
+    copy = copy_project(tmp_path / "copy")
+    edit(copy, **yaml.safe_load((copy / "tests/workflow/quick.yaml").read_text()))
+    shutil.copytree(finished / "work", copy / "work")
+    git(copy, "init", "-q")
+    commit(copy, "start")
+    assert len(jobs_in(run(copy, "dvc", "repro"))) > 40
+    nothing_to_do(copy)
+    assert "Running stage" not in run(copy, "dvc", "repro")
+    before = (copy / "results/models/dpo-1.json").read_bytes()
+
+    edit(copy, runs={"dpo": {"beta": 0.3}})
+    said = run(copy, "dvc", "repro")
+    assert sorted(re.findall(r"Running stage '(.*)'", said)) == [
+        "mt_bench-dpo-1", "train-dpo-1", "vibe_check", "vibe_check-dpo-1", "winrate",
+    ]  # fmt: skip
+    assert "nothing to train" not in said
+    assert (copy / "results/models/dpo-1.json").read_bytes() != before
+    nothing_to_do(copy)
+    edit(copy, runs={"dpo": {"beta": 0.1}})
+    assert "nothing to train" in run(copy, "dvc", "repro")
+    assert (copy / "results/models/dpo-1.json").read_bytes() == before
+
+
+@slow
+@pytest.mark.timeout(600)
+def test_repro_repeats_nothing_that_snakemake_did(copy):
+    edit(copy, mt_bench={"bootstrap_samples": EDITED})
+    assert set(jobs_in(run(copy, "snakemake"))) == {"compute_winrate", "plot_winrate", "all"}
+    assert jobs_in(run(copy, "dvc", "repro")) == []
+    assert bootstrap_samples(copy) == EDITED
+    nothing_to_do(copy)
+
+
+@slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
+def test_a_clone_has_nothing_to_do_and_records_nothing_false(clone, link):
+    """Outputs of a stage are kept when it runs: an edit in a clone must still reach them, and come back."""
+    clone = clone(link)
+    nothing_to_do(clone)
+    edit(clone, mt_bench={"bootstrap_samples": EDITED})
+    assert set(jobs_in(run(clone, "dvc", "repro"))) == {"compute_winrate", "plot_winrate"}
+    assert bootstrap_samples(clone) == EDITED
+    nothing_to_do(clone)
+    git(clone, "checkout", "-q", "config.yaml", "dvc.lock")
+    run(clone, "dvc", "checkout")
+    assert bootstrap_samples(clone) != EDITED
+    nothing_to_do(clone)
+
+
+@slow
+def test_data_that_changes_in_git_is_seen_although_it_looks_old(clone):
+    clone = clone()
+    prompts = clone / "data/world/vibe_check.jsonl"
+    prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:-1]))
+    os.utime(prompts, (0, 0))
+    assert set(jobs_in(run(clone, "snakemake", "-n"))) == {"answer_vibe_check", "write_vibe_check", "all"}
+    assert "vibe_check-sft" in run(clone, "dvc", "status")
+
+
+@slow
+def test_branches(copy):
+    git(copy, "checkout", "-qb", "other")
+    edit(copy, mt_bench={"bootstrap_samples": EDITED})
+    run(copy, "dvc", "repro")
+    commit(copy, "other")
+    difference = run(copy, "dvc", "metrics", "diff", "--all", "main")
+    assert re.search(rf"bootstrap_samples\s+200\s+{EDITED}\s+{EDITED - 200}", difference)
+    for branch, samples in (("main", 200), ("other", EDITED)):
+        git(copy, "checkout", "-q", branch)
+        run(copy, "dvc", "checkout")
+        assert bootstrap_samples(copy) == samples
+        nothing_to_do(copy)
+
+
+@slow
+@pytest.mark.timeout(600)
+def test_experiments(copy):
+    override = f"config.yaml:mt_bench.bootstrap_samples={EDITED}"
+    run(copy, "dvc", "exp", "run", "-S", override)
+    assert bootstrap_samples(copy) == EDITED
+    nothing_to_do(copy)
+    run(copy, "dvc", "exp", "run", "--queue", "--name", "hot", "-S", "config.yaml:runs.dpo.beta=0.3")
+    run(copy, "dvc", "exp", "run", "--run-all")
+    run(copy, "dvc", "exp", "apply", "hot")
+    assert "--beta 0.3" in (copy / "results/records/models/dpo-1.json.json").read_text()
+    nothing_to_do(copy)
+    plots = run(copy, "dvc", "plots", "diff", "main", "-o", "plots")
+    assert "index.html" in plots
+    assert "results/training/dpo-1/log.csv" in (copy / "plots/index.html").read_text().replace("\\/", "/")
+
+
+@slow
+def test_a_bucket_as_remote(copy, tmp_path):
+    """Credentials come from the environment alone."""
+    import boto3
+
+    server = subprocess.Popen(
+        [Path(sys.executable).parent / "moto_server", "-p", "0"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        address = next(match[0] for line in server.stderr if (match := re.search(r"http://127\S+", line)))
+        secrets = {"AWS_ACCESS_KEY_ID": "name", "AWS_SECRET_ACCESS_KEY": "secret"}
+        keys = {"aws_access_key_id": "name", "aws_secret_access_key": "secret"}
+        boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(
+            Bucket="prefline"
+        )
+        run(copy, "dvc", "remote", "add", "-d", "bucket", "s3://prefline/store")
+        run(copy, "dvc", "remote", "modify", "bucket", "endpointurl", address)
+        commit(copy, "bucket")
+        run(copy, "dvc", "push", env=secrets)
+        git(tmp_path, "clone", "-q", str(copy), "clone")
+        run(tmp_path / "clone", "dvc", "pull", env=secrets)
+        nothing_to_do(tmp_path / "clone")
+        assert "secret" not in (copy / ".dvc/config").read_text()
+    finally:
+        server.kill()
+
+
+@slow
+def test_a_remote_that_is_missing_is_named(clone, tmp_path):
+    git(tmp_path, "clone", "-q", str(clone()), "other")
+    run(tmp_path / "other", "dvc", "remote", "modify", "store", "url", "/nowhere")
+    assert "failed to pull" in run(tmp_path / "other", "dvc", "pull", check=False)
+
+
+@slow
+def test_a_damaged_cache_object_is_noticed(copy):
+    """A checkout takes what the cache holds; the records say that it is not what was made."""
+    shutil.rmtree(copy / "results/mt_bench")
+    answers = yaml.safe_load((copy / "dvc.lock").read_text())["stages"]["mt_bench-dpo-1"]["outs"]
+    md5 = next(out["md5"] for out in answers if out["path"] == "results/mt_bench/answers/dpo-1.jsonl")
+    cached = copy / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    cached.chmod(0o644)
+    cached.write_text(cached.read_text().replace("a", "e", 1))
+    cached.chmod(0o444)
+    run(copy, "dvc", "checkout", check=False)
+    said = run(copy, "snakemake", "-n", check=False)
+    assert "results/mt_bench/answers/dpo-1.jsonl" in said
+    assert "Nothing to be done" not in said
+
+
+@slow
+def test_two_commands_at_once(copy):
+    edit(copy, mt_bench={"bootstrap_samples": 60_000})
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    first = subprocess.Popen(["dvc", "repro"], cwd=copy, env={**os.environ, "PATH": path})
+    while not (copy / ".snakemake/incomplete").is_dir() or not any(
+        (copy / ".snakemake/incomplete").iterdir()
+    ):
+        assert first.poll() is None
+        time.sleep(0.1)
+    assert "locked" in run(copy, "snakemake", check=False)
+    assert "lock" in run(copy, "dvc", "repro", check=False)
+    assert first.wait() == 0
+    assert bootstrap_samples(copy) == 60_000
+    nothing_to_do(copy)
+
+
+@slow
+def test_an_interrupted_repro_goes_on(copy):
+    edit(copy, mt_bench={"bootstrap_samples": 60_000})
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    first = subprocess.Popen(
+        ["dvc", "repro"], cwd=copy, env={**os.environ, "PATH": path}, start_new_session=True
+    )
+    while not (copy / ".snakemake/incomplete").is_dir() or not any(
+        (copy / ".snakemake/incomplete").iterdir()
+    ):
+        assert first.poll() is None
+        time.sleep(0.1)
+    os.killpg(first.pid, 9)
+    first.wait()
+    run(copy, "dvc", "repro")
+    assert bootstrap_samples(copy) == 60_000
+    nothing_to_do(copy)
