@@ -108,6 +108,17 @@ def pick(section, *keys):
     return {key: config[section][key] for key in keys}
 
 
+def engine_settings():
+    """The config values of what runs the policies, less those of engines that are not in use."""
+    section = config["generate"]
+    starts_vllm = section["engine"] == "vllm" or section["engine"] == "server" and not section["servers"]
+    return {
+        **pick("generate", "engine", "dtype", "seed_per"),
+        "vllm": section["vllm"] if starts_vllm else {},
+        "served_model": section["served_model"] if section["engine"] == "server" else None,
+    }
+
+
 def contents_of(*sources):
     """What local files hold, as a hash; for data on the hub the name says it.
 

@@ -1,4 +1,5 @@
-# results/samples/{policy}/prompts/{shard}.parquet -> results/samples/{policy}/completions/{shard}.parquet
+# results/samples/{policy}/prompts/{shard}.parquet
+#  -> results/samples/{policy}/completions/{shard}.parquet, results/samples/{policy}/generation/{shard}.json
 
 
 rule generate_completions:
@@ -9,6 +10,7 @@ rule generate_completions:
         manifest="results/models/{policy}.json",
     output:
         completions="results/samples/{policy}/completions/{shard}.parquet",
+        metrics="results/samples/{policy}/generation/{shard}.json",
     log:
         "logs/{policy}/generate_completions/{shard}.txt",
     benchmark:
@@ -20,9 +22,18 @@ rule generate_completions:
         mem_mb=3000,
         runtime=240,
         batch_size=256,
+        tensor_parallel_size=1,
+        gpu_memory_percent=90,
+        max_num_batched_tokens=0,
+        servers=config["generate"]["servers"] or "",
+        server_timeout=600,
     params:
         code=code_of("generate_completions"),
-        settings=lambda wildcards: flags(config["generate"], seed=config["seed"]),
+        settings=lambda wildcards: flags(
+            engine_settings(),
+            pick("generate", "num_completions", "temperature", "top_p", "top_k", "max_tokens"),
+            seed=config["seed"],
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -32,8 +43,14 @@ rule generate_completions:
             --model {input.model:q} \
             {params.settings} \
             --batch-size {resources.batch_size:q} \
+            --tensor-parallel-size {resources.tensor_parallel_size:q} \
+            --gpu-memory-percent {resources.gpu_memory_percent:q} \
+            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
+            --servers={resources.servers:q} \
+            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
-            --out {output.completions:q}
+            --out {output.completions:q} \
+            --metrics {output.metrics:q}
         """
 
 

@@ -37,11 +37,16 @@ rule answer_mt_bench:
         mem_mb=3_000,
         runtime=120,
         batch_size=256,
+        tensor_parallel_size=1,
+        gpu_memory_percent=90,
+        max_num_batched_tokens=0,
+        servers=config["generate"]["servers"] or "",
+        server_timeout=600,
     params:
         code=code_of("answer_mt_bench"),
         contents=contents_of(config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(
-            pick("generate", "engine", "dtype"),
+            engine_settings(),
             pick("mt_bench", "max_tokens", "temperature"),
             seed=config["seed"],
         ),
@@ -55,6 +60,11 @@ rule answer_mt_bench:
             --model-id {wildcards.policy:q} \
             {params.settings} \
             --batch-size {resources.batch_size:q} \
+            --tensor-parallel-size {resources.tensor_parallel_size:q} \
+            --gpu-memory-percent {resources.gpu_memory_percent:q} \
+            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
+            --servers={resources.servers:q} \
+            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
             --out {output.answers:q}
         """

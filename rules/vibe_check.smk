@@ -21,12 +21,15 @@ rule answer_vibe_check:
         mem_mb=3_000,
         runtime=60,
         batch_size=256,
+        tensor_parallel_size=1,
+        gpu_memory_percent=90,
+        max_num_batched_tokens=0,
+        servers=config["generate"]["servers"] or "",
+        server_timeout=600,
     params:
         code=code_of("answer_vibe_check"),
         contents=contents_of(config["vibe_check"]["prompts"]),
-        settings=lambda wildcards: flags(
-            config["vibe_check"], pick("generate", "engine", "dtype"), seed=config["seed"]
-        ),
+        settings=lambda wildcards: flags(config["vibe_check"], engine_settings(), seed=config["seed"]),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -35,6 +38,11 @@ rule answer_vibe_check:
             {params.settings} \
             --model {input.model:q} \
             --batch-size {resources.batch_size:q} \
+            --tensor-parallel-size {resources.tensor_parallel_size:q} \
+            --gpu-memory-percent {resources.gpu_memory_percent:q} \
+            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
+            --servers={resources.servers:q} \
+            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
             --out {output.answers:q}
         """

@@ -6,7 +6,7 @@ top-k), and the temperature depends on the question's category; unlike there, a 
 error, not 0.7. Answers that the journal has are not made again, and without a missing one no model is loaded.
 
     python -m scripts.answer_mt_bench --questions data/mt_bench/question.jsonl --model results/models/sft \\
-        --model-id sft --engine transformers --batch-size 256 --dtype float32 --max-tokens 64 \\
+        --model-id sft --engine transformers … --dtype float32 --max-tokens 64 \\
         --temperature '{"writing": 0.7, "math": 0.0}' --seed 1 --journal work/journal \\
         --out results/mt_bench/answers/sft.jsonl
 """
@@ -72,11 +72,8 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
-    parser.add_argument("--model", required=True, help="directory of the policy")
     parser.add_argument("--model-id", required=True, help="the policy's name in the answers")
-    parser.add_argument("--engine", required=True, help="what runs the model")
-    parser.add_argument("--batch-size", type=int, required=True, help="answers decoded together")
-    parser.add_argument("--dtype", required=True, help="number format of the weights")
+    engines.add_arguments(parser)
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer of a turn")
     parser.add_argument("--temperature", type=json.loads, required=True, help="by category (JSON)")
     parser.add_argument("--seed", type=int, required=True)
@@ -86,14 +83,12 @@ def main(argv=None):
 
     questions = fastchat.read_questions(args.questions)
     groups = by_temperature(questions, args.temperature)
-    load_engine = functools.cache(lambda: engines.load(args.engine, args.model, args.batch_size, args.dtype))
+    load_engine = functools.cache(lambda: engines.from_arguments(args, args.seed))
     start = time.perf_counter()
     answered, cut_off = {}, 0
     for temperature, group in groups.items():
         sampling = engines.Sampling(temperature=temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
-        kept = answers.open_journal(
-            args.journal, "answer_mt_bench", args.model, args.engine, args.dtype, sampling
-        )
+        kept = answers.open_journal(args.journal, "answer_mt_bench", args, sampling)
         turns, lost = answer_turns(load_engine, kept, group, sampling, args.seed)
         answered |= turns
         cut_off += lost

@@ -2,7 +2,7 @@
 
     python -m scripts.answer_vibe_check \\
         --prompts data/world/vibe_check.jsonl --columns '{"prompt": "messages"}' \\
-        --model results/models/sft --engine transformers --batch-size 256 --dtype float32 --temperature 0.7 \\
+        --model results/models/sft --engine transformers … --dtype float32 --temperature 0.7 \\
         --max-tokens 64 --seed 1 --journal work/journal --out results/vibe_check/sft.jsonl
 
     writes  messages, answer, finish_reason
@@ -21,10 +21,7 @@ def main(argv=None):
     )
     parser.add_argument("--prompts", required=True, help="jsonl, parquet or csv, or hub:ID@COMMIT#SPLIT")
     parser.add_argument("--columns", type=json.loads, required=True, help='{"prompt": COLUMN} (JSON)')
-    parser.add_argument("--model", required=True, help="directory of the policy")
-    parser.add_argument("--engine", required=True, help="what runs the model")
-    parser.add_argument("--batch-size", type=int, required=True, help="answers decoded together")
-    parser.add_argument("--dtype", required=True, help="number format of the weights")
+    engines.add_arguments(parser)
     parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
     parser.add_argument("--seed", type=int, required=True)
@@ -42,11 +39,9 @@ def main(argv=None):
     # By the text, not the row: a prompt added in front leaves the answers below as they were.
     draws = [seeds.derive(args.seed, "vibe_check", json.dumps(messages)) for messages in dialogues]
     sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
-    kept = answers.open_journal(
-        args.journal, "answer_vibe_check", args.model, args.engine, args.dtype, sampling
-    )
+    kept = answers.open_journal(args.journal, "answer_vibe_check", args, sampling)
     answered = answers.answer(
-        lambda: engines.load(args.engine, args.model, args.batch_size, args.dtype),
+        lambda: engines.from_arguments(args, args.seed),
         kept,
         dialogues,
         draws,

@@ -55,7 +55,10 @@ class Candidate(NamedTuple):
 
 
 def candidates(rows, scores, length_penalty):
-    """The `Candidate` of each row of completions (list of dicts); scores: {sample: reward}."""
+    """The `Candidate` of each row of completions (list of dicts) that is one; scores: {sample: reward}.
+
+    A request that the engine gave up has a row, too, so that the shard is whole, but no answer.
+    """
     return [
         Candidate(
             sample=row["sample"],
@@ -64,6 +67,7 @@ def candidates(rows, scores, length_penalty):
             truncated=row["finish_reason"] == "length",
         )
         for row in rows
+        if row["finish_reason"] != "error"
     ]
 
 

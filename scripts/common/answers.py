@@ -3,16 +3,17 @@
 from dataclasses import asdict
 
 from scripts.common import chat, engines, journal
+from scripts.common.errors import InputError
 
 
-def open_journal(root, script, model, engine, dtype, sampling):
-    """The Journal of the answers that `script` has the policy in the directory `model` give.
+def open_journal(root, script, args, sampling):
+    """The Journal of the answers that `script` has a policy give.
 
-    root: work/journal; engine, dtype: see engines.load; sampling: engines.Sampling.
+    root: work/journal; args: the flags of engines.add_arguments; sampling: engines.Sampling.
     """
-    packages = ("jinja2", *engines.packages(engine))
-    shaped_by = journal.context(script, model, packages, engine=engine, dtype=dtype, **asdict(sampling))
-    return journal.Journal(root, "answers", shaped_by, f"{model} at temperature {sampling.temperature}")
+    packages = ("jinja2", *engines.packages(args.engine))
+    shaped_by = journal.context(script, args.model, packages, **engines.shaped_by(args), **asdict(sampling))
+    return journal.Journal(root, "answers", shaped_by, f"{args.model} at temperature {sampling.temperature}")
 
 
 def answer(load_engine, kept, dialogues, seeds, sampling):
@@ -20,7 +21,8 @@ def answer(load_engine, kept, dialogues, seeds, sampling):
 
     load_engine: gives an engine as engines.load does, called only if an answer is missing in the Journal
     `kept`; dialogues: lists of messages that end with the user's; seeds: one int for each; sampling:
-    engines.Sampling. Answers have no special tokens and no blanks around them.
+    engines.Sampling. Answers have no special tokens and no blanks around them. Raises InputError for a
+    dialogue that the engine gives up.
     """
     keys = [journal.key(messages, seed) for messages, seed in zip(dialogues, seeds, strict=True)]
 
@@ -28,15 +30,18 @@ def answer(load_engine, kept, dialogues, seeds, sampling):
         engine = load_engine()
         names = list(missing)
         requests = [
-            engines.Request(chat.prompt_ids(engine.tokenizer, messages), seed)
+            engines.Request(
+                chat.prompt_ids(engine.tokenizer, messages),
+                seed,
+                f"the dialogue {messages[-1]['content']!r:.60}",
+            )
             for messages, seed in missing.values()
         ]
-        for start, completions in engines.generate(engine, requests, sampling):
-            texts = [engine.tokenizer.decode(done.ids, skip_special_tokens=True) for done in completions]
-            yield {
-                name: [text.strip(), done.finish_reason]
-                for name, text, done in zip(names[start:], texts, completions, strict=False)
-            }
+        for index, done in engine.stream(requests, sampling):
+            if done.finish_reason == "error":
+                raise InputError(f"{requests[index].name}: the engine gives it up; see the lines above")
+            text = engine.tokenizer.decode(done.ids, skip_special_tokens=True).strip()
+            yield {names[index]: [text, done.finish_reason]}
 
     rows = kept.rows(dict(zip(keys, zip(dialogues, seeds, strict=True), strict=True)), make)
     return [tuple(rows[name]) for name in keys]

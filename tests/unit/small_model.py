@@ -31,6 +31,20 @@ TRAINING = {
     "peft": None,
     "seed": 1,
 }
+# The flags of `engines.add_arguments`, less the model's.
+ENGINE = {
+    "engine": "transformers",
+    "dtype": "float32",
+    "seed-per": "completion",
+    "vllm": "{}",
+    "served-model": "null",
+    "servers": "",
+    "server-timeout": 60,
+    "batch-size": 8,
+    "tensor-parallel-size": 1,
+    "gpu-memory-percent": 90,
+    "max-num-batched-tokens": 0,
+}
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
 
 

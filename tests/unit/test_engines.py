@@ -11,7 +11,8 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from scripts.common import engines
 from scripts.common.engines import Request, Sampling
-from scripts.common.engines.transformers import end_tokens, pick, uniform_streams
+from scripts.common.engines.model_files import end_tokens
+from scripts.common.engines.transformers import pick, uniform_streams
 from scripts.common.errors import InputError
 
 
@@ -158,8 +159,8 @@ def test_max_tokens_is_exact(engine, max_tokens):
 def test_a_prompt_may_fill_the_context_but_no_more(engine):
     fits = Request([0, *itertools.repeat(7, 99)], seed=0)
     engine.generate([fits], greedy(28))
-    with pytest.raises(InputError, match="request 1: a prompt of 101 tokens and max_tokens 28 do not fit"):
-        engine.generate([fits, Request([*fits.prompt_ids, 7], seed=0)], greedy(28))
+    with pytest.raises(InputError, match="the long one: a prompt of 101 tokens and max_tokens 28 do not fit"):
+        engine.generate([fits, Request([*fits.prompt_ids, 7], 0, "the long one")], greedy(28))
 
 
 def test_no_requests_no_completions(engine):
@@ -167,8 +168,8 @@ def test_no_requests_no_completions(engine):
 
 
 def test_an_empty_prompt_is_refused(engine):
-    with pytest.raises(InputError, match="request 0: the prompt has no tokens"):
-        engine.generate([Request([], seed=0)], greedy(5))
+    with pytest.raises(InputError, match="the empty one: the prompt has no tokens"):
+        engine.generate([Request([], 0, "the empty one")], greedy(5))
 
 
 def test_the_engine_is_known():

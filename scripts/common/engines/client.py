@@ -1,0 +1,193 @@
+"""Requests to OpenAI-compatible servers that fail now and then: retried, shared out, and never too many.
+
+What may pass is tried again: no connection, a timeout, a server that is busy or broken, an answer that is cut
+off or not what was asked for. The wait doubles from try to try, with jitter, so that many clients do not come
+back together; a `Retry-After` is obeyed by all requests to that server. What cannot pass (a wrong key, a
+wrong name, a request that the server does not understand) is an InputError at once.
+"""
+
+import email.utils
+import json
+import os
+import threading
+import time
+from concurrent import futures
+
+import httpx2
+import tenacity
+
+from scripts.common.errors import InputError
+
+# Where the key is read from; it is in no config, log or message.
+KEY_VARIABLE = "PREFLINE_API_KEY"
+BUSY_OR_BROKEN = {408, 425, 429, 500, 502, 503, 504, 529}
+LONGEST_RETRY_AFTER = 600.0
+
+
+class Transient(Exception):
+    """A failure that may pass; its text names the server and the failure."""
+
+
+class Refused(Exception):
+    """The server does not understand the request (status 400, 404 or 422); its text is what it said."""
+
+
+class Server:
+    """One server: its URL up to /v1, and how it does."""
+
+    def __init__(self, url):
+        self.url = url.rstrip("/")
+        self.in_flight = self.failures = 0  # failures since the last answer
+        self.not_before = 0.0  # time.monotonic() from which it takes requests again
+
+
+class Client:
+    """Sends requests to `urls` (list of str, up to /v1), which share them.
+
+    concurrency: most requests in flight together; timeout: seconds to wait for an answer; attempts: tries of
+    a request; first_wait, longest_wait: seconds before the second try and before the last ones, at most.
+    """
+
+    def __init__(self, urls, concurrency, timeout, attempts=10, first_wait=1.0, longest_wait=60.0):
+        self.servers = [Server(url) for url in urls]
+        self.concurrency = concurrency
+        self.attempts = attempts
+        self.wait = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
+        self.key = os.environ.get(KEY_VARIABLE)
+        self.lock, self.closed = threading.Lock(), threading.Event()
+        self.retries = 0
+        self.http = httpx2.Client(
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
+            limits=httpx2.Limits(max_connections=concurrency),
+        )
+
+    def close(self):
+        self.closed.set()
+        self.http.close()
+
+    def get(self, server, path):
+        """The JSON that one server gives for `path`; raises as `post` does, after few tries."""
+        attempts = min(self.attempts, 3)
+        return self._retry(attempts, lambda: self._send(server, "GET", path, None, lambda body: body))
+
+    def post(self, path, payload, read):
+        """`read(body)` of the JSON answer to `payload` of whichever server is freest.
+
+        read: raises Transient for a body that is not as it should be. Raises Transient if the last try
+        failed, Refused, or InputError for a refused key.
+        """
+        return self._retry(
+            self.attempts, lambda: self._send(self._freest(), "POST", path, payload, read, taken=True)
+        )
+
+    def map(self, function, items):
+        """(item, function(item)) as they end, `concurrency` at a time; the first exception ends all."""
+        waiting, todo = {}, iter(items)
+        self.closed.clear()
+        pool = futures.ThreadPoolExecutor(self.concurrency)
+        try:
+            while True:
+                # No more in the pool than it works on: a million requests need no million futures.
+                while len(waiting) < 2 * self.concurrency and (item := next(todo, None)) is not None:
+                    waiting[pool.submit(function, item)] = item
+                if not waiting:
+                    return
+                done, _ = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+        finally:
+            if waiting:
+                self.closed.set()  # no more tries
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _retry(self, attempts, send):
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Transient),
+            wait=self.wait,
+            stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_when_event_set(self.closed),
+            sleep=self.closed.wait,
+            before_sleep=lambda _: setattr(self, "retries", self.retries + 1),
+            reraise=True,
+        )
+        return retrying(send)
+
+    def _freest(self):
+        with self.lock:
+            now = time.monotonic()
+            server = min(
+                self.servers, key=lambda one: (one.not_before > now, min(one.failures, 3), one.in_flight)
+            )
+            server.in_flight += 1
+            return server
+
+    def _send(self, server, method, path, payload, read, taken=False):
+        try:
+            delay = server.not_before - time.monotonic()
+            if delay > 0:
+                self.closed.wait(delay)
+            value = read(self._json(server, method, path, payload))
+            server.failures = 0
+            return value
+        except Transient:
+            server.failures += 1
+            raise
+        finally:
+            if taken:
+                with self.lock:
+                    server.in_flight -= 1
+
+    def _json(self, server, method, path, payload):
+        try:
+            response = self.http.request(method, server.url + path, json=payload)
+        except httpx2.TransportError as error:
+            raise Transient(f"{server.url}: {type(error).__name__} {error}".rstrip()) from None
+        status = response.status_code
+        if status in (401, 403):
+            state = "is refused" if self.key else "is not set"
+            raise InputError(
+                f"{server.url}: the server wants a key (status {status}) and {KEY_VARIABLE} {state}; "
+                "export the right one"
+            )
+        if status in BUSY_OR_BROKEN:
+            server.not_before = time.monotonic() + retry_after(response.headers.get("Retry-After"))
+            raise Transient(f"{server.url}: status {status}, {self._said(response)}")
+        if status != 200:
+            raise Refused(f"{server.url}{path}: status {status}, {self._said(response)}")
+        try:
+            body = response.json()
+        except ValueError:
+            raise Transient(f"{server.url}: an answer that is no JSON: {self._said(response)}") from None
+        if not isinstance(body, dict):
+            raise Transient(f"{server.url}: an answer that is no object: {self._said(response)}")
+        return body
+
+    def _said(self, response):
+        """What a server says of a failure, in a line and without the key, which some repeat."""
+        try:
+            body = response.json()
+            body = body.get("error", body) if isinstance(body, dict) else body
+            text = body.get("message", body) if isinstance(body, dict) else body
+            text = text if isinstance(text, str) else json.dumps(text)
+        except ValueError:
+            text = response.text
+        text = " ".join(text.split())[:300]
+        return text.replace(self.key, "***") if self.key else text
+
+
+def retry_after(value, now=None):
+    """Seconds (float) that a Retry-After header asks for: a number of them or a date; 0 for anything else.
+
+    now: seconds since the epoch, for a date; None is the present.
+    """
+    if value is None:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = email.utils.parsedate_to_datetime(value).timestamp()
+        except ValueError:
+            return 0.0
+        seconds = date - (time.time() if now is None else now)
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if seconds == seconds else 0.0

@@ -1,0 +1,103 @@
+"""A server with /v1/completions that fails on request: for what a real server cannot be made to do."""
+
+import contextlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class StandIn:
+    """Answers a prompt with ids that depend on its seed; `faults` go off first, one for each completion.
+
+    name: the model's; url: up to /v1; asked: payloads of all completions; headers: of the last request;
+    vllm: whether it takes vLLM's additions; takes_ids: whether a prompt may be ids; ids_of: its tokenizer;
+    key: the key that it wants, or None.
+    """
+
+    def __init__(self, tokenizer, name="policy", vllm=True, takes_ids=True, key=None):
+        self.tokenizer, self.name, self.vllm, self.takes_ids, self.key = tokenizer, name, vllm, takes_ids, key
+        self.faults, self.asked, self.headers = [], [], {}
+        self.extra_prompt_tokens = 0
+        self.released = threading.Event()
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                stand_in.headers = dict(self.headers)
+                if stand_in.authorized(self):
+                    reply(self, 200, {"data": [{"id": stand_in.name}]})
+
+            def do_POST(self):
+                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if stand_in.authorized(self):
+                    stand_in.complete(self, payload)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.released.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def authorized(self, handler):
+        sent = handler.headers.get("Authorization", "")
+        if self.key is None or sent == f"Bearer {self.key}":
+            return True
+        reply(handler, 401, {"error": {"message": f"Incorrect API key provided: {sent}"}})
+        return False
+
+    def ids(self, seed):
+        return [40 + seed % 50, 41 + seed % 50, 4]
+
+    def complete(self, handler, payload):
+        if payload["model"] != self.name:
+            return reply(handler, 404, {"error": {"message": f"The model {payload['model']} does not exist"}})
+        if "return_token_ids" in payload and not self.vllm:
+            return reply(handler, 400, {"error": {"message": "Unrecognized request argument"}})
+        if not isinstance(payload["prompt"], str) and not self.takes_ids:
+            return reply(handler, 422, {"error": "prompt: expected a string"})
+        self.asked.append(payload)
+        prompt = payload["prompt"]
+        if isinstance(prompt, str):
+            prompt = [0, *self.tokenizer(prompt)["input_ids"]]
+        ids = self.ids(payload.get("seed", 0))
+        choice = {"text": self.tokenizer.decode(ids[:-1]), "finish_reason": "stop", "index": 0}
+        if self.vllm:
+            choice["token_ids"] = ids
+        usage = {"prompt_tokens": len(prompt) + self.extra_prompt_tokens, "completion_tokens": len(ids)}
+        body = {"choices": [choice], "usage": usage}
+        fault = self.faults.pop(0) if self.faults and len(self.asked) > 1 else None  # the first is a trial
+        if fault is None:
+            return reply(handler, 200, body)
+        if isinstance(fault, tuple):
+            status, headers = fault
+            return reply(handler, status, {"error": {"message": "not now"}}, headers)
+        if fault == "hang":
+            return self.released.wait(30)
+        if fault == "disconnect":
+            return handler.connection.close()
+        if fault == "truncated JSON":
+            return reply(handler, 200, json.dumps(body)[:40])
+        if fault == "no choices":
+            return reply(handler, 200, {"choices": []})
+        if fault == "two choices":
+            return reply(handler, 200, {"choices": [choice, choice]})
+        if fault == "aborted":
+            return reply(handler, 200, {"choices": [choice | {"finish_reason": "abort"}]})
+        return reply(handler, 200, fault)
+
+
+def reply(handler, status, body, headers=()):
+    text = (body if isinstance(body, str) else json.dumps(body)).encode()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        handler.send_response(status)
+        for name, value in dict(headers).items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text)
