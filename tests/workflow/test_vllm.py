@@ -1,6 +1,7 @@
-"""One change of the config has vLLM run the policies of the whole chain."""
+"""One change of the config has vLLM run a policy: its completions, then its MT-Bench answers."""
 
 import json
+import shutil
 
 import pytest
 from conftest import QUICK, snakemake
@@ -9,11 +10,13 @@ pytest.importorskip("vllm")
 
 
 @pytest.mark.slow
-def test_the_chain_runs_with_vllm(project):
-    snakemake(project, *QUICK, "tests/workflow/vllm.yaml")
-    assert (project / "results/winrate.png").exists()
-    found = [json.loads(path.read_text()) for path in project.glob("results/samples/*/generation/*.json")]
-    assert len(found) == 6
+def test_vllm_answers_for_a_policy(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, symlinks=True)
+    wanted = ["results/samples/sft/preferences.json", "results/mt_bench/answers/sft.jsonl"]
+    snakemake(copy, *wanted, *QUICK, "tests/workflow/vllm.yaml")
+    found = [json.loads(path.read_text()) for path in copy.glob("results/samples/sft/generation/*.json")]
+    assert len(found) == 3
     for metrics in found:
         assert metrics["engine"] == "vllm"
         assert metrics["made"] == metrics["completions"] == 4 * metrics["prompts"]
