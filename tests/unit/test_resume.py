@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from small_model import CHATML, make_model, make_tokenizer
+from small_model import CHATML, ENGINE, make_model, make_tokenizer
 
 from scripts import (
     answer_mt_bench,
@@ -74,17 +74,17 @@ def generation(world, out, **changed):
         {
             "prompts": world / "prompts.parquet",
             "model": world / "sft",
-            "engine": "transformers",
+            **ENGINE,
             "num_completions": 3,
             "temperature": 1.0,
             "top_p": 1.0,
             "top_k": 0,
             "max_tokens": 8,
-            "batch_size": 4,
-            "dtype": "float32",
+            "batch-size": 4,
             "seed": 1,
             "journal": out / "journal",
             "out": out / "completions.parquet",
+            "metrics": out / "speed/completions.json",  # apart: it differs between runs
         }
         | changed
     )
@@ -95,9 +95,7 @@ def answering(world, out, name, **data):
         data
         | {
             "model": world / "sft",
-            "engine": "transformers",
-            "batch_size": 8,
-            "dtype": "float32",
+            **ENGINE,
             "max_tokens": 8,
             "seed": 1,
             "journal": out / "journal",
@@ -177,13 +175,13 @@ def asked(monkeypatch):
     """The requests that engines are given, as they come."""
     from scripts.common.engines.transformers import Engine
 
-    seen, generate = [], Engine.generate
+    seen, stream = [], Engine.stream
 
     def watched(self, requests, sampling):
         seen.extend(requests)
-        return generate(self, requests, sampling)
+        return stream(self, requests, sampling)
 
-    monkeypatch.setattr(Engine, "generate", watched)
+    monkeypatch.setattr(Engine, "stream", watched)
     return seen
 
 
@@ -227,7 +225,7 @@ def test_what_shapes_a_completion_makes_it_anew(world, tmp_path, asked, changed)
 def test_pace_does_not_count(world, tmp_path, asked):
     sample(world, tmp_path)
     asked.clear()
-    sample(world, tmp_path, batch_size=1)
+    sample(world, tmp_path, **{"batch-size": 1})
     assert asked == []
 
 
@@ -256,7 +254,7 @@ def saved_rows(out):
 
 def test_killed_with_kill_9_only_the_rest_is_sampled(world, tmp_path, asked):
     """Batches of one prompt: 16 rows are saved at a time."""
-    pace = {"batch_size": 1, "num_completions": 12, "max_tokens": 24}
+    pace = {"batch-size": 1, "num_completions": 12, "max_tokens": 24}
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     sample(world, undisturbed, **pace)
     asked.clear()
@@ -313,16 +311,21 @@ def test_a_scoring_that_dies_keeps_its_batches(world, tmp_path, monkeypatch):
     assert (tmp_path / "rewards.parquet").read_bytes() == undisturbed
 
 
-class QuickEngine:
+class QuickEngine(engines.Base):
     """Says anything, at once: to fill a large journal."""
 
     batch_size = 500
+    start_seconds = 0.0
 
     def __init__(self):
         self.tokenizer = make_tokenizer()
 
-    def generate(self, requests, sampling):
-        return [Completion([7 + request.seed % 200] * sampling.max_tokens, "length") for request in requests]
+    def stream(self, requests, sampling):
+        for index, request in enumerate(requests):
+            yield index, Completion([7 + request.seed % 200] * sampling.max_tokens, "length")
+
+    def report(self):
+        return {}
 
 
 def test_ten_thousand_completions_are_found_in_three_seconds(world, tmp_path, monkeypatch):
@@ -330,7 +333,7 @@ def test_ten_thousand_completions_are_found_in_three_seconds(world, tmp_path, mo
     flags = generation(
         world, tmp_path, prompts=tmp_path / "prompts.parquet", num_completions=5, max_tokens=100
     )
-    monkeypatch.setattr(engines, "load", lambda *_: QuickEngine())
+    monkeypatch.setattr(engines, "load", lambda *_, **__: QuickEngine())
     generate_completions.main(flags)
     made = artifacts(tmp_path)
     (tmp_path / "completions.parquet").unlink()

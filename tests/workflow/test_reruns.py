@@ -46,7 +46,7 @@ def test_nothing_to_do(finished):
 
 
 def test_beta_of_one_run(copy):
-    edit(copy, "    data: current # pairs", "    beta: 0.3\n    data: current # pairs")
+    edit(copy, "    beta: 0.1\n", "    beta: 0.3\n")
     assert planned(copy) == DOWNSTREAM_OF_ONE_POLICY
 
 
@@ -67,5 +67,5 @@ def test_more_prompts_leave_full_shards_alone(copy):
 
 def test_plot_code(copy):
     with open(copy / "scripts/plot_winrate.py", "a") as file:
-        file.write("\n# an edit\n")
+        file.write("\nAN_EDIT = True\n")
     assert planned(copy) == {"plot_winrate": 1}
