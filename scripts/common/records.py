@@ -15,6 +15,7 @@ Data that the workflow does not make needs no times: rules take it as `ancient` 
 import base64
 import json
 import os
+import shutil
 from pathlib import Path
 
 import yaml
@@ -210,7 +211,13 @@ def _time(path, as_input):
 def _put_time(path, time, hashes):
     sha = hashes.of(path) if Path(path).is_file() else None  # before its looks change
     stamp = Path(path, ".snakemake_timestamp")
-    os.utime(stamp if stamp.is_file() else path, ns=(time, time), follow_symlinks=False)
+    stamp = stamp if stamp.is_file() else Path(path)
+    try:
+        os.utime(stamp, ns=(time, time), follow_symlinks=False)
+    except PermissionError:  # a hard link to somebody else's file in a shared cache
+        with files.atomic(stamp) as copy:
+            shutil.copyfile(stamp, copy)
+            os.utime(copy, ns=(time, time))
     if sha:
         hashes.put(path, sha)
 

@@ -164,8 +164,9 @@ def test_a_clone_has_nothing_to_do_and_records_nothing_false(clone, link):
     """Outputs of a stage are kept when it runs: an edit in a clone must still reach them, and come back."""
     clone = clone(link)
     nothing_to_do(clone)
-    edit(clone, mt_bench={"bootstrap_samples": EDITED})
-    assert set(jobs_in(run(clone, "dvc", "repro"))) == {"compute_winrate", "plot_winrate"}
+    edit(clone, mt_bench={"bootstrap_samples": EDITED}, vibe_check={"max_tokens": 12})
+    again = ["compute_winrate", "plot_winrate", "answer_vibe_check", "write_vibe_check"]
+    assert set(jobs_in(run(clone, "dvc", "repro"))) == set(again)
     assert bootstrap_samples(clone) == EDITED
     nothing_to_do(clone)
     git(clone, "checkout", "-q", "config.yaml", "dvc.lock")
