@@ -21,6 +21,7 @@ include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
 include: "rules/environments.smk"
+include: "rules/records.smk"
 
 
 rule all:
@@ -30,14 +31,3 @@ rule all:
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
-
-
-sync_records()
-
-
-onsuccess:
-    sync_records()
-
-
-onerror:
-    sync_records()

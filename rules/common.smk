@@ -8,7 +8,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from scripts.common import config as configuration
-from scripts.common import driver_lock, records
 from scripts.common.errors import InputError
 from scripts.common.hashes import Hashes
 from scripts.common.imports import code_hash
@@ -108,17 +107,6 @@ def pick(section, *keys):
     return {key: config[section][key] for key in keys}
 
 
-def engine_settings():
-    """The config values of what runs the policies, less those of engines that are not in use."""
-    section = config["generate"]
-    starts_vllm = section["engine"] == "vllm" or section["engine"] == "server" and not section["servers"]
-    return {
-        **pick("generate", "engine", "dtype", "seed_per"),
-        "vllm": section["vllm"] if starts_vllm else {},
-        "served_model": section["served_model"] if section["engine"] == "server" else None,
-    }
-
-
 def contents_of(*sources):
     """What local files hold, as a hash; for data on the hub the name says it.
 
@@ -135,48 +123,3 @@ def shards(split):
 
 
 ALL_SHARDS = shards("test") + shards("train")
-
-
-def source_files(wildcards):
-    """The files of a local model directory, so that a change of any of them is seen."""
-    directories = [Path(path) for path in local_files(config["models"][wildcards.model]["source"])]
-    return [
-        str(path)
-        for directory in directories
-        for path in sorted(directory.rglob("*")) or [directory]
-        if not path.is_dir()
-    ]
-
-
-def start_of(model):
-    """Inputs of a training: the model it starts from, and its local data."""
-    section = config["models"][model]
-    return {
-        "model": ancient(f"results/models/{section['init']}"),
-        "manifest": f"results/models/{section['init']}.json",
-        "data": ancient(local_files(section["train_data"], section["eval_data"])),
-    }
-
-
-def settings_of(model):
-    """The flags of a training."""
-    section = config["models"][model]
-    keys = ("train_data", "eval_data", "columns", "max_length")
-    return flags({key: section[key] for key in keys}, section["training"], seed=config["seed"])
-
-
-ALONE = workflow.is_main_process and driver_lock.remove_stale_locks()
-
-
-def sync_records():
-    """Have Snakemake see what the files under results/ hold, and keep a record of what it has made."""
-    if not ALONE:
-        return
-    try:
-        records.sync(HASHES, workflow.deployment_settings.conda_prefix)
-        records.check_known(
-            (str(path) for path in Path("results").rglob("*") if not path.is_relative_to(records.RECORDS)),
-            lambda path: any(rule.is_producer(path) for rule in workflow.rules),
-        )
-    except InputError as error:
-        raise WorkflowError(str(error))

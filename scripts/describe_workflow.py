@@ -94,7 +94,7 @@ def _stage(name, jobs, made_as, keys):
     # A model's manifest stands for its directory.
     inputs = {path for path in inputs if f"{path}.json" not in inputs}
     rules = sorted({job.rule for job in jobs})
-    inputs |= {f"rules/{job.section}.smk" for job in jobs}
+    inputs |= {"rules/common.smk", *(f"rules/{job.section}.smk" for job in jobs)}
     inputs |= {module for rule in rules for module in imports.modules_of(f"scripts/{rule}.py")}
     pieces = {made_as[path] for path in made if made_as[path] != path}
     targets = sorted(path for path in made - read if made_as[path] == path)
