@@ -1,17 +1,17 @@
 # Validation of the config, wildcard constraints, and the few functions that inputs and params need.
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from scripts.common import config as configuration
+from scripts.common.config import flags
 from scripts.common.errors import InputError
 from scripts.common.hashes import Hashes
 from scripts.common.imports import code_hash
-from scripts.common.sources import local_files
+from scripts.common.sources import local_files, members
 
 try:
     config = configuration.load(config, workflow.configfiles)
@@ -87,24 +87,20 @@ def get_ref_logps(wildcards):
     return [path for policy in get_data_policies(wildcards) for path in ref_logps_of(policy, reference)]
 
 
-def flags(*sections, **more):
-    """Config values as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64.
-
-    One string for all values of a job: Snakemake compares params as a set, in which two numbers that change
-    places are no change. Sorted: an overlay moves keys.
-    """
-    words = []
-    for key, value in sorted(
-        {**dict(item for section in sections for item in section.items()), **more}.items()
-    ):
-        text = value if isinstance(value, str) else json.dumps(value)
-        words += [f"--{key.replace('_', '-')}", text]
-    return shlex.join(words)
-
-
 def pick(section, *keys):
     """Some keys of a config section."""
     return {key: config[section][key] for key in keys}
+
+
+def engine_settings():
+    """The config values of what runs the policies, less those of engines that are not in use."""
+    section = config["generate"]
+    starts_vllm = section["engine"] == "vllm" or section["engine"] == "server" and not section["servers"]
+    return {
+        **pick("generate", "engine", "dtype", "seed_per"),
+        "vllm": section["vllm"] if starts_vllm else {},
+        "served_model": section["served_model"] if section["engine"] == "server" else None,
+    }
 
 
 def contents_of(*sources):
@@ -123,3 +119,25 @@ def shards(split):
 
 
 ALL_SHARDS = shards("test") + shards("train")
+
+
+def source_files(wildcards):
+    """The files of a local model directory, so that a change of any of them is seen."""
+    return members(config["models"][wildcards.model]["source"])
+
+
+def start_of(model):
+    """Inputs of a training: the model it starts from, and its local data."""
+    section = config["models"][model]
+    return {
+        "model": ancient(f"results/models/{section['init']}"),
+        "manifest": f"results/models/{section['init']}.json",
+        "data": ancient(local_files(section["train_data"], section["eval_data"])),
+    }
+
+
+def settings_of(model):
+    """The flags of a training."""
+    section = config["models"][model]
+    keys = ("train_data", "eval_data", "columns", "max_length")
+    return flags({key: section[key] for key in keys}, section["training"], seed=config["seed"])

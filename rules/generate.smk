@@ -2,17 +2,6 @@
 #  -> results/samples/{policy}/completions/{shard}.parquet, results/samples/{policy}/generation/{shard}.json
 
 
-def engine_settings():
-    """The config values of what runs the policies, less those of engines that are not in use."""
-    section = config["generate"]
-    starts_vllm = section["engine"] == "vllm" or section["engine"] == "server" and not section["servers"]
-    return {
-        **pick("generate", "engine", "dtype", "seed_per"),
-        "vllm": section["vllm"] if starts_vllm else {},
-        "served_model": section["served_model"] if section["engine"] == "server" else None,
-    }
-
-
 rule generate_completions:
     """Sample completions for a shard of prompts from a policy."""
     input:

@@ -6,34 +6,6 @@
 FETCHED = [name for name, model in config["models"].items() if model["source"] is not None]
 
 
-def source_files(wildcards):
-    """The files of a local model directory, so that a change of any of them is seen."""
-    directories = [Path(path) for path in local_files(config["models"][wildcards.model]["source"])]
-    return [
-        str(path)
-        for directory in directories
-        for path in sorted(directory.rglob("*")) or [directory]
-        if not path.is_dir()
-    ]
-
-
-def start_of(model):
-    """Inputs of a training: the model it starts from, and its local data."""
-    section = config["models"][model]
-    return {
-        "model": ancient(f"results/models/{section['init']}"),
-        "manifest": f"results/models/{section['init']}.json",
-        "data": ancient(local_files(section["train_data"], section["eval_data"])),
-    }
-
-
-def settings_of(model):
-    """The flags of a training."""
-    section = config["models"][model]
-    keys = ("train_data", "eval_data", "columns", "max_length")
-    return flags({key: section[key] for key in keys}, section["training"], seed=config["seed"])
-
-
 ruleorder: fetch_model > pretrain > train_sft > train_reward_model
 
 

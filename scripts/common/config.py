@@ -7,7 +7,9 @@ import contextlib
 import copy
 import decimal
 import difflib
+import json
 import math
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -69,6 +71,21 @@ def training(config, run):
     keys = {key: own.get(key, value) for key, value in config["train"].items()}
     foreign = LOSS_KEYS - set(HYPERPARAMETERS[keys["loss_type"]])
     return {key: value for key, value in keys.items() if key not in foreign}
+
+
+def flags(*sections, **more):
+    """Config values as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64.
+
+    One string for all values of a job: Snakemake compares params as a set, in which two numbers that change
+    places are no change. Sorted: an overlay moves keys.
+    """
+    words = []
+    for key, value in sorted(
+        {**dict(item for section in sections for item in section.items()), **more}.items()
+    ):
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += [f"--{key.replace('_', '-')}", text]
+    return shlex.join(words)
 
 
 def _coerce(config, error):

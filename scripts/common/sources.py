@@ -23,6 +23,16 @@ def local_files(*sources):
     return [source for source in sources if source is not None and parse_hub(source) is None]
 
 
+def members(source):
+    """Paths (list of str) of all files of a local model directory; its own if it is not there."""
+    return [
+        str(path)
+        for directory in map(Path, local_files(source))
+        for path in sorted(directory.rglob("*")) or [directory]
+        if not path.is_dir()
+    ]
+
+
 def read_rows(source, columns):
     """Yield (where, row) for every row: `where` names the place for messages, `row` maps field to value.
 
