@@ -68,7 +68,7 @@ def covering(wanted, known, config):
     """
     found = set()
     for path in wanted:
-        while not _has(config, path):
+        while not has(config, path):
             path = path[:-1]
         for length in range(1, len(path)):
             if all(other in wanted for other in known if other[:length] == path[:length]):
@@ -78,7 +78,8 @@ def covering(wanted, known, config):
     return sorted(".".join(path) for path in found if not any(path[:n] in found for n in range(1, len(path))))
 
 
-def _has(config, path):
+def has(config, path):
+    """Whether there is a value at `path` (tuple of keys) of the config."""
     for key in path:
         if not isinstance(config, dict) or key not in config:
             return False
@@ -140,12 +141,12 @@ def reruns(graph, edited):
     config = yaml.safe_load(workflow.CONFIG.read_text(encoding="utf-8"))
     alike = defaultdict(list)
     for path, jobs in edited.items():
-        if _has(config, path):
+        if has(config, path):
             alike[frozenset(jobs)].append(path)
     rows = [
         (
             ", ".join(
-                f"`{key}`" for key in covering(paths, [*filter(lambda p: _has(config, p), edited)], config)
+                f"`{key}`" for key in covering(paths, [*filter(lambda p: has(config, p), edited)], config)
             ),
             names,
         )

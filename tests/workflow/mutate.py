@@ -31,7 +31,9 @@ def main():
     config = yaml.safe_load(Path("config.yaml").read_text())
     graph = workflow.jobs()
     with Repo() as repo:
-        for path, overlay in [((), {}), *workflow.edits()]:
+        # One other value of each: what there is in the file, without all that a run could override.
+        edits = {path: overlay for path, overlay in workflow.edits() if describe_workflow.has(config, path)}
+        for path, overlay in {(): {}, **edits}.items():
             with workflow.dag(overlay) as dag:
                 after = workflow.jobs_of(dag)
                 planned = {str(job.output[0]) for job in dag.jobs if job.output and dag.needrun(job)}
