@@ -18,13 +18,19 @@ slow = pytest.mark.slow
 EDITED = 300  # a number of bootstrap samples that is not quick.yaml's
 
 
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    **{f"GIT_{who}_{what}": f"t@{what}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
 def run(directory, *command, env=None, check=True):
     """What a command in `directory` prints, its errors included; it must succeed, unless `check` is False."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     process = subprocess.run(
         command,
         cwd=directory,
-        env={**os.environ, "PATH": path, **(env or {})},
+        env={**ENVIRONMENT, **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -35,7 +41,7 @@ def run(directory, *command, env=None, check=True):
 
 
 def git(directory, *arguments):
-    return run(directory, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments)
+    return run(directory, "git", *arguments)
 
 
 def commit(directory, message):
@@ -72,6 +78,8 @@ def tracked(finished, one_at_a_time):
             shutil.copytree(finished, directory, symlinks=True)
             edit(directory, **yaml.safe_load((directory / "tests/workflow/quick.yaml").read_text()))
             git(directory, "init", "-qb", "main")
+            for key, value in (("user.name", "t"), ("user.email", "t@example.org")):  # DVC reads no variables
+                git(directory, "config", key, value)
             commit(directory, "start")
             run(directory, "dvc", "commit", "-f")
             run(directory, "dvc", "remote", "add", "-d", "store", f"{directory}.store")
@@ -273,8 +281,7 @@ def test_a_damaged_cache_object_is_noticed(copy):
 @slow
 def test_two_commands_at_once(copy):
     edit(copy, mt_bench={"bootstrap_samples": 60_000})
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    first = subprocess.Popen(["dvc", "repro"], cwd=copy, env={**os.environ, "PATH": path})
+    first = subprocess.Popen(["dvc", "repro"], cwd=copy, env=ENVIRONMENT)
     while not (copy / ".snakemake/incomplete").is_dir() or not any(
         (copy / ".snakemake/incomplete").iterdir()
     ):
@@ -290,10 +297,7 @@ def test_two_commands_at_once(copy):
 @slow
 def test_an_interrupted_repro_goes_on(copy):
     edit(copy, mt_bench={"bootstrap_samples": 60_000})
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    first = subprocess.Popen(
-        ["dvc", "repro"], cwd=copy, env={**os.environ, "PATH": path}, start_new_session=True
-    )
+    first = subprocess.Popen(["dvc", "repro"], cwd=copy, env=ENVIRONMENT, start_new_session=True)
     while not (copy / ".snakemake/incomplete").is_dir() or not any(
         (copy / ".snakemake/incomplete").iterdir()
     ):
