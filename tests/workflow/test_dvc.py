@@ -109,6 +109,7 @@ def clone(tracked, tmp_path):
     return make
 
 
+@slow
 def test_dvc_yaml_and_the_table_of_reruns_are_made_from_the_workflow(tmp_path):
     made = ["--dvc", str(tmp_path / "dvc.yaml"), "--reruns", str(tmp_path / "reruns.md")]
     run(ROOT, sys.executable, "-m", "scripts.describe_workflow", *made)
