@@ -9,6 +9,7 @@ printed once and counted; all of them are verified. Exit status 1 if something n
 """
 
 import argparse
+import ast
 import functools
 import sys
 from pathlib import Path
@@ -47,12 +48,13 @@ def tree(path, printed, depth=0):
 def details(record):
     """What shaped a result beside its inputs, a line each (list of str)."""
     made = record["snakemake"]
-    params = [text.strip("'\"") for text in made["params"]]
-    settings = [text for text in params if text.startswith("--")]
-    code = imports.code_hash(f"scripts/{made['rule']}.py")
-    known = "as it is now" if code in params else "changed since"
-    lines = [f"config {text}" for text in settings]
-    lines.append(f"code {known}: scripts/{made['rule']}.py and what it imports, now {code[:12]}")
+    params = [ast.literal_eval(text) for text in made["params"]]
+    lines = [f"config {text}" for text in params if str(text).startswith("--")]
+    code = next(text.removeprefix("code ") for text in params if str(text).startswith("code "))
+    same = code == imports.code_hash(f"scripts/{made['rule']}.py")
+    lines.append(
+        f"code {code[:12]}, {'as it is now' if same else 'changed since'}: scripts/{made['rule']}.py"
+    )
     if record["packages"]:
         lines.append(
             "packages " + ", ".join(f"{name} {version}" for name, version in record["packages"].items())

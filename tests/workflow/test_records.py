@@ -129,7 +129,7 @@ def test_lineage_goes_back_to_the_data_and_verifies_it(copy):
         "--beta 0.1",
         "data data/world/pretrain_train.jsonl  sha256",
         "packages accelerate",
-        "code as it is now",
+        ", as it is now: scripts/train_policy.py",
     ):
         assert part in said
     assert said.splitlines()[-1].startswith("verified: ")
