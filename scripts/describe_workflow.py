@@ -52,7 +52,7 @@ def stages_of(graph, edited):
     for path, jobs in edited.items():
         for job in jobs.values():
             # A choice decides which other values count: with one, the whole section does.
-            keys[stage_of(job)].add(path[:-1] if workflow.is_choice(path) and len(path) > 2 else path)
+            keys[stage_of(job)].add(path[:-1] if workflow.is_choice(path) else path)
     config = yaml.safe_load(workflow.CONFIG.read_text(encoding="utf-8"))
     return {
         name: _stage(name, grouped[name], made_as, covering(keys[name], edited, config))
