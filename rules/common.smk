@@ -41,7 +41,8 @@ wildcard_constraints:
 
 def code_of(script):
     """What a script and the modules that it imports do, as a hash: a comment runs no rule again."""
-    return "code " + code_hash(f"scripts/{script}.py")
+    digest = code_hash(f"scripts/{script}.py")
+    return f"code {digest}"
 
 
 def iteration(policy):
@@ -109,7 +110,7 @@ def contents_of(*sources):
     Data is an `ancient` input whose content is a param: a checkout that changes it may well leave it older
     than what was made from the data before.
     """
-    return "data " + HASHES.together(local_files(*sources))
+    return f"data {HASHES.together(local_files(*sources))}"
 
 
 def shards(split):
