@@ -79,17 +79,17 @@ def sync(hashes, conda_prefix):
             records[output] = record
         else:
             wrong.append(output)
+    times = {}
+    for output in records:
+        _set_time(output, records, hashes, times)
+    files.write_json(SEEN, seen)
+    hashes.save()
     if wrong:
         raise InputError(
             f"{', '.join(wrong[:5])}{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}: changed since "
             "the workflow made it; delete it to have it made again, or keep your version under another name "
             "outside results/"
         )
-    times = {}
-    for output in records:
-        _set_time(output, records, hashes, times)
-    files.write_json(SEEN, seen)
-    hashes.save()
 
 
 def check_known(paths, is_output):
@@ -114,13 +114,17 @@ def _settle(output, metadata_file, seen, hashes, stacks):
         return files.read_json(record_file)
     before = seen.get(output) or [None, None]
     record = files.read_json(record_file) if looks[1] else None
-    ran_here = looks[0] is not None and looks[0] != before[0]
-    came_here = record is not None and looks[1] != before[1] and record["sha256"] == hashes.of(output)
-    if ran_here and not came_here:
-        record = _record(output, json.loads(Path(metadata_file).read_text()), hashes)
+    made = json.loads(Path(metadata_file).read_text()) if looks[0] else {}
+    # Snakemake notes the environment, `_write_metadata` does not.
+    ran_here = looks[0] != before[0] and "conda_env" in made
+    true = record is not None and record["sha256"] == hashes.of(output)
+    if ran_here and not (looks[1] != before[1] and true):
+        record = _record(output, made, hashes)
         files.write_json(record_file, record)
-    elif record is not None:
+    elif true:
         _write_metadata(output, record, stacks)
+    else:  # Snakemake is told nothing: its metadata would later look as if the job had run here
+        return record
     seen[output] = [_look(_metadata_path(output)), _look(record_file)]
     return record
 

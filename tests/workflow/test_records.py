@@ -59,10 +59,22 @@ def test_a_result_changed_by_hand_is_named_and_stays(copy):
     path = copy / "results/samples/sft/preferences.json"
     path.write_text(path.read_text().replace("1", "2"))
     kept = path.read_bytes()
-    assert "results/samples/sft/preferences.json: changed since the workflow made it" in refusal(copy)
+    for _ in range(2):  # it is no more believed the second time
+        assert "results/samples/sft/preferences.json: changed since the workflow made it" in refusal(copy)
     assert path.read_bytes() == kept
     path.unlink()
     assert "rule build_preferences" in planned_for(copy, "results/samples/sft/preferences.json")
+
+
+def test_a_result_that_came_damaged_is_named_every_time(copy):
+    """As after pulling a damaged cache object into a clone: there is a record, and no metadata yet."""
+    shutil.rmtree(copy / ".snakemake")
+    with open(copy / "results/mt_bench/answers/dpo-1.jsonl", "a") as file:
+        file.write("\n")
+    for _ in range(2):
+        assert "results/mt_bench/answers/dpo-1.jsonl: changed since" in refusal(copy)
+    (copy / ".snakemake/prefline_seen.json").unlink()  # as if killed before it was written
+    assert "results/mt_bench/answers/dpo-1.jsonl: changed since" in refusal(copy)
 
 
 def planned_for(directory, target):
