@@ -25,6 +25,7 @@ HASHES = Hashes(".snakemake/prefline_hashes.json")
 
 START = "sft"
 RUNS = config["runs"]
+REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
 
@@ -35,6 +36,7 @@ wildcard_constraints:
     run="|".join(RUNS),
     iteration=r"[1-9]\d*",
     model="|".join(config["models"]),
+    reward="|".join(REWARDS),
     shard=r"(train|test)-\d{5}",
     part=r"\d{4}",
 
@@ -102,6 +104,35 @@ def engine_settings():
         "vllm": section["vllm"] if starts_vllm else {},
         "served_model": section["served_model"] if section["engine"] == "server" else None,
     }
+
+
+def rewards_of_kind(kind):
+    """The names of the rewards of a kind, as a pattern; one that matches nothing if there are none."""
+    return "|".join(name for name in REWARDS if REWARDS[name]["kind"] == kind) or "(?!)"
+
+
+def get_reward_model(wildcards):
+    """The model that a reward names, as inputs; none if it names none."""
+    model = REWARDS[wildcards.reward]["model"]
+    if model is None:
+        return {}
+    return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
+
+
+def reward_settings(wildcards, *keys):
+    """Some keys of a reward's section."""
+    return {key: REWARDS[wildcards.reward][key] for key in keys}
+
+
+def reward_weighting():
+    """How the rewards are added up."""
+    keys = ("kind", "weight", "normalize")
+    return {"weighting": {name: {key: REWARDS[name][key] for key in keys} for name in sorted(REWARDS)}}
+
+
+def function_file(reward):
+    """The file that a reward's function stands in."""
+    return REWARDS[reward]["function"].rsplit(":", 1)[0]
 
 
 def contents_of(*sources):

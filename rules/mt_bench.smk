@@ -4,18 +4,21 @@
 
 # What each judge reads beside the questions and answers, and its flags.
 REFERENCES = config["mt_bench"]["references"]
-JUDGE_INPUTS = {
-    "reference": {"references": ancient(REFERENCES)},
-    "reward": {
-        "model": ancient("results/models/reward_model"),
-        "manifest": "results/models/reward_model.json",
-    },
-}
-JUDGE_SETTINGS = {
-    "reference": {"judge": "reference", "references": REFERENCES},
-    "reward": {"judge": "reward", "model": "results/models/reward_model", **pick("rank", "dtype")},
-}
+JUDGE_INPUTS = {"reference": {"references": ancient(REFERENCES)}}
+JUDGE_SETTINGS = {"reference": {"judge": "reference", "references": REFERENCES}}
 JUDGE_DATA = {"reference": [REFERENCES], "reward": []}
+
+# The judge `reward` goes by the reward that is a classifier, the first by name where there are several.
+for name in sorted(REWARDS, reverse=True):
+    if REWARDS[name]["kind"] == "classifier":
+        judging = "results/models/{model}".format(**REWARDS[name])
+        JUDGE_INPUTS["reward"] = {"model": ancient(judging), "manifest": f"{judging}.json"}
+        JUDGE_SETTINGS["reward"] = {
+            "judge": "reward",
+            "model": judging,
+            "dtype": REWARDS[name]["dtype"],
+            "head_weights": REWARDS[name]["head_weights"],
+        }
 
 
 rule answer_mt_bench:

@@ -1,8 +1,9 @@
 """Turn scored completions into preference pairs.
 
-For each prompt, completions with the same text count once, and the rest is ranked by reward, less
---length-penalty for every token. `chosen` is the best one that may be chosen; `rejected` comes from those
-below it, by --strategy:
+For each prompt, completions with the same text count once, and the rest is ranked by reward: the weighted sum
+of all rewards (scripts/common/rewards/combine.py), less --length-penalty for every token. A completion that a
+reward is missing of (the engine gave it up, a judge did not score it) is left out. `chosen` is the best one
+that may be chosen; `rejected` comes from those below it, by --strategy:
 
     max_min     the worst
     max_second  the next best
@@ -18,18 +19,22 @@ yields no pair, and is counted under one reason, when it has
     truncated_best  no completion that may be chosen above another one
     margin          a pair whose rewards differ by --min-margin or less
 
-    reads   all shards of prompts, completions and rewards; the split is in the shard's name
-    writes  the columns of tables.PREFERENCES; rewards as ranked, with the penalty taken off
+    reads   all shards of prompts, completions and rewards; the split is in the shard's name, the name of the
+            reward in the folder's
+    writes  the columns of tables.PREFERENCES and, for every completion, of tables.RANKED: there the reward is
+            without the penalty. Win probabilities are a pairwise model's if it is the only reward, else those
+            that the rewards have as a Bradley-Terry model's
 
     python -m scripts.build_preferences --prompts results/samples/sft/prompts/*.parquet \\
         --completions results/samples/sft/completions/*.parquet \\
-        --rewards results/samples/sft/rewards/*.parquet --num-completions 5 --strategy max_min \\
-        --length-penalty 0.0 --min-margin 0.0 --truncated drop --seed 1 \\
-        --out preferences.parquet --metrics preferences.json
+        --rewards results/samples/sft/rewards/*/*.parquet \\
+        --weighting '{"reward_model": {"kind": "classifier", "weight": 1.0, "normalize": "none"}}' \\
+        --num-completions 5 --strategy max_min --length-penalty 0.0 --min-margin 0.0 --truncated drop \\
+        --seed 1 --out preferences.parquet --ranked ranked.parquet --metrics preferences.json
 """
 
 import argparse
-import math
+import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +42,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from scripts.common import errors, files, seeds, tables
+from scripts.common import errors, files, rank_metrics, seeds, tables
 from scripts.common.errors import InputError
+from scripts.common.rewards import combine
 
 STRATEGIES = ("max_min", "max_second", "max_random", "random")
 TRUNCATED = ("drop", "keep_as_rejected", "keep")
@@ -55,9 +61,9 @@ class Candidate(NamedTuple):
 
 
 def candidates(rows, scores, length_penalty):
-    """The `Candidate` of each row of completions (list of dicts) that is one; scores: {sample: reward}.
+    """The `Candidate` of each row of completions (list of dicts) that has a reward.
 
-    A request that the engine gave up has a row, too, so that the shard is whole, but no answer.
+    scores: {sample: reward, or None where one is missing}.
     """
     return [
         Candidate(
@@ -67,7 +73,7 @@ def candidates(rows, scores, length_penalty):
             truncated=row["finish_reason"] == "length",
         )
         for row in rows
-        if row["finish_reason"] != "error"
+        if scores[row["sample"]] is not None
     ]
 
 
@@ -119,149 +125,86 @@ def pair(found, strategy, min_margin, truncated, seed, prompt_id):
     return chosen, rejected
 
 
-def check_whole(prompts, completions, rewards, num_completions, paths):
-    """Raise InputError for a prompt without `num_completions` rows in both tables, or a reward not finite.
+def check_whole(prompts, completions, scored, num_completions, paths):
+    """Raise InputError for a prompt without `num_completions` completions, or a reward for each.
 
-    prompts, completions, rewards: lists of dicts of one shard; paths: {"completions", "rewards": path}.
+    prompts, completions: lists of dicts of one shard; scored: its `Scored`; paths: {"completions": path}.
     """
     wanted = sorted((row["prompt_id"], sample) for row in prompts for sample in range(num_completions))
-    for name, rows in (("completions", completions), ("rewards", rewards)):
-        keys = sorted((row["prompt_id"], row["sample"]) for row in rows)
-        if keys != wanted:
+    rewarded = [(prompt_id, sample) for prompt_id, found in scored.rewards.items() for sample in found]
+    for what, keys in (
+        (paths["completions"], [(row["prompt_id"], row["sample"]) for row in completions]),
+        (f"rewards of {paths['completions']}", rewarded),
+    ):
+        if sorted(keys) != wanted:
             missing = Counter(wanted) - Counter(keys)
             first = "prompt_id {}, sample {}".format(*min(missing)) if missing else "none"
             raise InputError(
-                f"{paths[name]}: the shard has {len(keys)} rows where {len(prompts)} prompts with "
+                f"{what}: the shard has {len(keys)} rows where {len(prompts)} prompts with "
                 f"{num_completions} completions each need {len(wanted)} (first missing: {first}); "
                 "delete the file and let its rule make it again"
             )
-    for row in rewards:
-        if row["reward"] is None or not math.isfinite(row["reward"]):
-            raise InputError(
-                f"{paths['rewards']}: prompt_id {row['prompt_id']}, sample {row['sample']} has the reward "
-                f"{row['reward']}; score again in float32 (rank.dtype), or with another reward model"
-            )
 
 
-def split_of(path):
-    """The split (str) of a shard's path: train of …/train-00000.parquet."""
-    split = Path(path).stem.rsplit("-", 1)[0]
-    if split not in ("train", "test"):
-        raise InputError(f"{path}: a shard is called train-NNNNN.parquet or test-NNNNN.parquet")
-    return split
+def shard_pairs(paths, scored, args, report):
+    """(pairs, ranked): rows of tables.PREFERENCES, prompts in order, and of tables.RANKED, of one shard.
 
-
-class Report:
-    """What is counted over all shards, for the metrics file."""
-
-    def __init__(self):
-        self.counts = {split: Counter() for split in ("train", "test")}
-        self.truncated = self.duplicates = self.ties = 0
-        self.rewards, self.lengths, self.gaps, self.margins = [], [], [], []
-
-    def add_prompt(self, split, outcome, found, rows, scores):
-        """outcome: what `pair` returned; found: its candidates; rows, scores: as `candidates` takes them."""
-        self.counts[split]["prompts"] += 1
-        self.counts[split]["kept" if isinstance(outcome, tuple) else outcome] += 1
-        self.truncated += sum(candidate.truncated for candidate in found)
-        reward_of = {candidate.text: candidate.reward for candidate in found}
-        self.duplicates += len(found) - len(reward_of)
-        self.ties += len(set(reward_of.values())) < len(reward_of)
-        lengths = {row["sample"]: len(row["completion_ids"]) for row in rows}
-        self.lengths += lengths.values()
-        self.rewards += [scores[sample] for sample in lengths]
-        if isinstance(outcome, tuple):
-            chosen, rejected = outcome
-            self.gaps.append((lengths[chosen.sample], lengths[rejected.sample]))
-            self.margins.append(chosen.reward - rejected.reward)
-
-    def metrics(self):
-        """The metrics (dict): `splits` counts prompts, lengths are in tokens, null is undefined."""
-        rewards, lengths = np.array(self.rewards, np.float64), np.array(self.lengths, np.float64)
-        gaps = np.array(self.gaps, np.float64).reshape(-1, 2)
-        prompts = sum(counts["prompts"] for counts in self.counts.values())
-        varied = len(rewards) > 1 and rewards.std() > 0 and lengths.std() > 0
-        return {
-            "splits": {
-                split: {
-                    "prompts": counts["prompts"],
-                    "kept": counts["kept"],
-                    "dropped": {reason: counts[reason] for reason in REASONS},
-                }
-                for split, counts in self.counts.items()
-            },
-            "completions": {
-                "total": len(rewards),
-                "truncated": self.truncated,
-                "duplicate_text": self.duplicates,
-            },
-            "reward": _distribution(rewards),
-            "margin": _distribution(np.array(self.margins, np.float64)),
-            "tie_rate": self.ties / prompts if prompts else None,
-            "length_reward_correlation": float(np.corrcoef(lengths, rewards)[0, 1]) if varied else None,
-            "chosen_length": _mean(gaps[:, 0]),
-            "rejected_length": _mean(gaps[:, 1]),
-            "length_gap": _mean(gaps[:, 0] - gaps[:, 1]),
-        }
-
-
-def _mean(values):
-    return float(values.mean()) if len(values) else None
-
-
-def _distribution(values):
-    if not len(values):
-        return None
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return {
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "min": float(values.min()),
-        "q25": float(low),
-        "median": float(middle),
-        "q75": float(high),
-        "max": float(values.max()),
-    }
-
-
-def shard_pairs(paths, args, report):
-    """The pairs (pyarrow Table of tables.PREFERENCES) of one shard, prompts in order; counted in `report`."""
+    paths: {"prompts", "completions": path}; scored: its `Scored`. What becomes of each prompt is counted in
+    `report`.
+    """
     prompts = tables.read_rows(paths["prompts"], tables.PROMPTS)
     completions = tables.read_rows(paths["completions"], tables.COMPLETIONS)
-    rewards = tables.read_rows(paths["rewards"], tables.REWARDS)
-    check_whole(prompts, completions, rewards, args.num_completions, paths)
-    split = split_of(paths["prompts"])
-    rows_of, scores_of = {}, {}
+    check_whole(prompts, completions, scored, args.num_completions, paths)
+    split = combine.split_of(paths["prompts"])
+    rows_of = {}
     for row in completions:
         rows_of.setdefault(row["prompt_id"], []).append(row)
-    for row in rewards:
-        scores_of.setdefault(row["prompt_id"], {})[row["sample"]] = row["reward"]
-    pairs = []
+    pairs, ranked = [], []
     for prompt in prompts:
         prompt_id = prompt["prompt_id"]
-        rows, scores = rows_of[prompt_id], scores_of[prompt_id]
+        rows, scores, wins = rows_of[prompt_id], scored.rewards[prompt_id], scored.wins[prompt_id]
         found = candidates(rows, scores, args.length_penalty)
         outcome = pair(found, args.strategy, args.min_margin, args.truncated, args.seed, prompt_id)
         report.add_prompt(split, outcome, found, rows, scores)
-        if isinstance(outcome, str):
-            continue
-        chosen, rejected = outcome
-        ids = {row["sample"]: row["completion_ids"] for row in rows}
-        pairs.append(
-            {
-                **prompt,
-                "split": split,
-                "chosen": chosen.text,
-                "rejected": rejected.text,
-                "chosen_reward": chosen.reward,
-                "rejected_reward": rejected.reward,
-                "chosen_sample": chosen.sample,
-                "rejected_sample": rejected.sample,
-                "chosen_ids": ids[chosen.sample],
-                "rejected_ids": ids[rejected.sample],
-            }
-        )
-    return pa.Table.from_pylist(pairs, schema=tables.PREFERENCES)
+        roles = {}
+        if isinstance(outcome, tuple):
+            chosen, rejected = outcome
+            roles = {chosen.sample: "chosen", rejected.sample: "rejected"}
+            ids = {row["sample"]: row["completion_ids"] for row in rows}
+            pairs.append(
+                {
+                    **{name: prompt[name] for name in ("prompt_id", "messages", "prompt_ids")},
+                    "split": split,
+                    "chosen": chosen.text,
+                    "rejected": rejected.text,
+                    "chosen_reward": chosen.reward,
+                    "rejected_reward": rejected.reward,
+                    "chosen_win_probability": wins[chosen.sample],
+                    "rejected_win_probability": wins[rejected.sample],
+                    "chosen_sample": chosen.sample,
+                    "rejected_sample": rejected.sample,
+                    "chosen_ids": ids[chosen.sample],
+                    "rejected_ids": ids[rejected.sample],
+                }
+            )
+        for row in rows:
+            sample = row["sample"]
+            ranked.append(
+                {
+                    "prompt_id": prompt_id,
+                    "split": split,
+                    "sample": sample,
+                    "length": len(row["completion_ids"]),
+                    "finish_reason": row["finish_reason"],
+                    "reward": scores[sample],
+                    "win_probability": wins[sample],
+                    "role": roles.get(sample),
+                }
+            )
+    return (
+        pa.Table.from_pylist(pairs, schema=tables.PREFERENCES),
+        pa.Table.from_pylist(ranked, schema=tables.RANKED),
+    )
 
 
 def main(argv=None):
@@ -272,7 +215,12 @@ def main(argv=None):
     parser.add_argument(
         "--completions", nargs="+", required=True, help="their completions, in the same order"
     )
-    parser.add_argument("--rewards", nargs="+", required=True, help="their rewards, in the same order")
+    parser.add_argument(
+        "--rewards", nargs="+", required=True, help="all their rewards, REWARD/SPLIT-NNNNN.parquet"
+    )
+    parser.add_argument(
+        "--weighting", type=json.loads, required=True, help="JSON: kind, weight and normalize by reward"
+    )
     parser.add_argument("--num-completions", type=int, required=True, help="completions that each prompt has")
     parser.add_argument(
         "--strategy", choices=STRATEGIES, required=True, help="which two completions make a pair"
@@ -286,21 +234,29 @@ def main(argv=None):
     )
     parser.add_argument("--seed", type=int, required=True, help="of ties and random choices")
     parser.add_argument("--out", required=True, help="preference pairs (parquet)")
+    parser.add_argument("--ranked", required=True, help="every completion as it was ranked (parquet)")
     parser.add_argument(
         "--metrics", required=True, help="kept and dropped by reason, rewards, lengths (json)"
     )
     args = parser.parse_args(argv)
 
-    names = {
-        tuple(Path(path).name for path in paths) for paths in (args.prompts, args.completions, args.rewards)
-    }
-    if len(names) > 1:
-        raise InputError("--prompts, --completions and --rewards must name the same shards in the same order")
-    report = Report()
-    pairs = []
-    for shard in zip(args.prompts, args.completions, args.rewards, strict=True):
-        paths = dict(zip(("prompts", "completions", "rewards"), shard, strict=True))
-        pairs.append(shard_pairs(paths, args, report))
+    shards = [Path(path).stem for path in args.prompts]
+    expected = {f"{name}/{shard}" for name in args.weighting for shard in shards}
+    if shards != [Path(path).stem for path in args.completions] or expected != {
+        f"{Path(path).parent.name}/{Path(path).stem}" for path in args.rewards
+    }:
+        raise InputError(
+            "--prompts, --completions and --rewards must name the same shards, and --rewards each of them "
+            "once for every entry of --weighting"
+        )
+    scored = combine.score_shards(args.rewards, args.weighting)
+    report = rank_metrics.Report(REASONS)
+    pairs, ranked = [], []
+    for prompts, completions in zip(args.prompts, args.completions, strict=True):
+        paths = {"prompts": prompts, "completions": completions}
+        made = shard_pairs(paths, scored.pop(Path(prompts).stem), args, report)
+        pairs.append(made[0])
+        ranked.append(made[1])
     metrics = report.metrics()
     for split, counts in metrics["splits"].items():
         dropped = ", ".join(f"{reason} {number}" for reason, number in counts["dropped"].items())
@@ -313,6 +269,7 @@ def main(argv=None):
             "rank.min_margin and generate.max_tokens"
         )
     tables.write(args.out, pa.concat_tables(pairs), tables.PREFERENCES)
+    tables.write(args.ranked, pa.concat_tables(ranked), tables.RANKED)
     files.write_json(args.metrics, metrics)
 
 

@@ -13,12 +13,13 @@ journal has are not judged again, and without a new one no judge is loaded.
 """
 
 import argparse
+import json
 from collections import Counter
 
 from scripts.common import errors, fastchat, files, journal, judges, rewards
 
 # What each judge needs beyond the questions and answers.
-OPTIONS = {"reference": ("references",), "reward": ("model", "dtype")}
+OPTIONS = {"reference": ("references",), "reward": ("model", "dtype", "head_weights")}
 # The Python packages that shape its verdicts.
 PACKAGES = {"reference": (), "reward": rewards.PACKAGES}
 # A judge is given this many matches in one call; no more than these are lost when the process is killed.
@@ -82,6 +83,7 @@ def main(argv=None):
     parser.add_argument("--references", help="judge reference: reference answers in FastChat's form (jsonl)")
     parser.add_argument("--model", help="judge reward: directory of the reward model")
     parser.add_argument("--dtype", help="judge reward: number format of the reward model's body")
+    parser.add_argument("--head-weights", help="judge reward: what each head counts (JSON)")
     parser.add_argument("--batch-tokens", type=int, required=True, help="tokens that a model judges together")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
@@ -91,6 +93,8 @@ def main(argv=None):
     if missing:
         parser.error(f"the judge {args.judge} needs {', '.join(missing)}")
 
+    if args.judge == "reward":
+        options["head_weights"] = json.loads(args.head_weights)
     questions = fastchat.read_questions(args.questions)
     answers_1 = fastchat.read_answers(args.answers_1, questions)
     answers_2 = fastchat.read_answers(args.answers_2, questions)
@@ -102,7 +106,12 @@ def main(argv=None):
         for match in games(question, answers_1[name], answers_2[name], references.get(name))
     ]
     shaped_by = journal.context(
-        "judge_mt_bench", args.model, PACKAGES[args.judge], judge=args.judge, dtype=args.dtype
+        "judge_mt_bench",
+        args.model,
+        PACKAGES[args.judge],
+        judge=args.judge,
+        dtype=args.dtype,
+        head_weights=args.head_weights,
     )
 
     def make(missing):

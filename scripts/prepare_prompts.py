@@ -10,8 +10,8 @@ the first reason that holds:
     duplicate           an equal prompt (after normalization, system message included) came before
     too_long            more tokens than --max-prompt-length, counted with the chat template
 
-    reads   prompt: str or list of {"role", "content"}
-    writes  prompt_id, messages, prompt_ids, split ("train" or "test", by a hash of the prompt)
+    reads   prompt: str or list of {"role", "content"}; reference: a right answer, where the data has them
+    writes  prompt_id, messages, prompt_ids, reference, split ("train" or "test", by a hash of the prompt)
 
     python -m scripts.prepare_prompts --source data/world/prompts.jsonl --columns '{"prompt": "messages"}' \\
         --system null --tokenizer results/models/sft --questions data/mt_bench/question.jsonl \\
@@ -30,9 +30,10 @@ from scripts.common.errors import InputError
 
 
 def clean(rows, system, special_tokens, questions, n):
-    """Normalized prompts {prompt_id: messages}, in order, and the Counter of the dropped rows' reasons.
+    """{prompt_id: (normalized messages, reference)}, in order, and the Counter of the dropped rows' reasons.
 
-    rows: (where, {"prompt": …}) as `sources.read_rows` yields them; the rest as in `prompts.fault`.
+    rows: (where, {"prompt": …, "reference": … or none}) as `sources.read_rows` yields them; the rest as in
+    `prompts.fault`. Raises InputError for a reference that is no string.
     """
     pool, dropped = {}, Counter()
     for where, row in rows:
@@ -45,16 +46,25 @@ def clean(rows, system, special_tokens, questions, n):
         if reason is None and prompt_id in pool:
             reason = "duplicate"
         if reason is None:
-            pool[prompt_id] = messages
+            pool[prompt_id] = messages, reference(row.get("reference"), where)
         else:
             dropped[reason] += 1
     return pool, dropped
 
 
+def reference(value, where):
+    """A right answer as str: numbers become one; None where there is none."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if value is None or isinstance(value, str):
+        return value
+    raise InputError(f"{where}: the reference is a string or a number, not {value!r:.60}")
+
+
 def tokenize(pool, tokenizer, source):
     """{prompt_id: ids} of the prompts; InputError names the one that the chat template cannot render."""
     ids = {}
-    for prompt_id, messages in pool.items():
+    for prompt_id, (messages, _) in pool.items():
         try:
             ids[prompt_id] = chat.prompt_ids(tokenizer, messages)
         except InputError as error:
@@ -73,7 +83,7 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, help="jsonl, parquet or csv file, or hub:ID@COMMIT#SPLIT")
-    parser.add_argument("--columns", type=json.loads, required=True, help='JSON: {"prompt": COLUMN}')
+    parser.add_argument("--columns", type=json.loads, required=True, help='JSON: {"prompt": COLUMN, …}')
     parser.add_argument("--system", type=json.loads, required=True, help="JSON: a system message, or null")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
     parser.add_argument("--questions", required=True, help="evaluation questions, in FastChat's form (jsonl)")
@@ -102,8 +112,9 @@ def main(argv=None):
     table = [
         {
             "prompt_id": prompt_id,
-            "messages": pool[prompt_id],
+            "messages": pool[prompt_id][0],
             "prompt_ids": ids[prompt_id],
+            "reference": pool[prompt_id][1],
             "split": prompts.split_of(prompt_id, args.test_fraction, args.seed),
         }
         for prompt_id in kept

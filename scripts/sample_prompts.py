@@ -4,8 +4,8 @@ The prompts of a split stand in an order of their own, by a seeded hash; a shard
 So a shard depends on no other one, iterations have different training prompts, and asking for more prompts
 leaves the full shards as they are.
 
-    reads   prompt_id, messages, prompt_ids, split
-    writes  prompt_id, messages, prompt_ids
+    reads   prompt_id, messages, prompt_ids, reference, split
+    writes  prompt_id, messages, prompt_ids, reference
 
     python -m scripts.sample_prompts --pool results/prompts/pool.parquet --split train --first 0 \\
         --number 400 --seed 1 --out results/samples/sft/prompts/train-00000.parquet

@@ -53,9 +53,12 @@ def as_messages(value, where, system=None):
     return messages
 
 
-def prompt_ids(tokenizer, messages):
-    """Ids (list of int) of `messages` up to where the assistant's answer begins, with exactly one BOS."""
-    return _with_one_bos(tokenizer, _render(tokenizer, messages, add_generation_prompt=True))
+def prompt_ids(tokenizer, messages, add_generation_prompt=True):
+    """Ids (list of int) of `messages` up to where the assistant's answer begins, with exactly one BOS.
+
+    add_generation_prompt: whether they hold the beginning of the assistant's turn.
+    """
+    return _with_one_bos(tokenizer, _render(tokenizer, messages, add_generation_prompt))
 
 
 def prompt_and_completion_ids(tokenizer, messages, completion):

@@ -19,6 +19,13 @@ from scripts.common.errors import InputError
 from scripts.common.losses import HYPERPARAMETERS
 
 LOSS_KEYS = {key for keys in HYPERPARAMETERS.values() for key in keys}
+# The kinds of rewards, and the keys that each takes beside kind, weight and normalize.
+REWARD_KEYS = {
+    "classifier": ("model", "dtype", "head_weights"),
+    "pairwise": ("model", "dtype", "opponents"),
+    "judge": ("model", "dtype", "servers", "served_model", "rubric", "lowest", "highest", "max_tokens"),
+    "function": ("function", "arguments"),
+}
 SCHEMA = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
 
@@ -39,7 +46,7 @@ VALIDATOR = jsonschema.validators.extend(
 
 
 def load(config, files=()):
-    """The config as the rules use it: coerced, validated, without removed runs.
+    """The config as the rules use it: coerced, validated, without removed runs and rewards.
 
     config: dict, as Snakemake merged it; files: the YAML files it came from, overlays first: searched for
     doubled keys, and the source of the runs' order, which merging turns around.
@@ -53,6 +60,10 @@ def load(config, files=()):
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
         config["runs"] = {name: run for name, run in runs.items() if run is not None}
+    if isinstance(config.get("rewards"), dict):
+        config["rewards"] = {
+            name: _of_its_kind(one) for name, one in config["rewards"].items() if one is not None
+        }
     for error in VALIDATOR.iter_errors(config):
         _coerce(config, error)
     mistakes = list(VALIDATOR.iter_errors(config))
@@ -156,12 +167,43 @@ def _check_names(config):
                 f"config: models.{name}.init names the model {model['init']!r}, which `models` lacks; "
                 f"known: {', '.join(config['models'])}"
             )
+    for name, reward in config["rewards"].items():
+        _check_reward(f"rewards.{name}", reward, config["models"])
+    if config["mt_bench"]["judge"] == "reward" and not any(
+        reward["kind"] == "classifier" for reward in config["rewards"].values()
+    ):
+        raise InputError("config: mt_bench.judge is reward, but no entry of `rewards` is a classifier")
     taken = set(config["models"])
     for run in config["runs"]:
         if not isinstance(run, str):
             raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
         if run in taken:
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
+
+
+def _of_its_kind(reward):
+    """A section of `rewards` without the nulls of other kinds: so an overlay changes the kind of a reward."""
+    if not isinstance(reward, dict) or reward.get("kind") not in REWARD_KEYS:
+        return reward
+    others = {key for keys in REWARD_KEYS.values() for key in keys} - set(REWARD_KEYS[reward["kind"]])
+    return {key: value for key, value in reward.items() if value is not None or key not in others}
+
+
+def _check_reward(key, reward, models):
+    """Raise InputError unless the section `reward` has the keys of its kind, and its model is there."""
+    wanted, given = REWARD_KEYS[reward["kind"]], set(reward) - {"kind", "weight", "normalize"}
+    missing = [name for name in wanted if name not in given]
+    foreign = sorted(given - set(wanted))
+    if missing or foreign:
+        wrong = f"lacks {missing[0]!r}" if missing else f"does not take {foreign[0]!r}"
+        raise InputError(f"config: {key}: the kind {reward['kind']} {wrong}; it takes {', '.join(wanted)}")
+    model = reward.get("model")
+    if model is None and "dtype" in wanted and not reward.get("servers"):
+        raise InputError(f"config: {key}.model: name an entry of `models`")
+    if model is not None and model not in models:
+        raise InputError(
+            f"config: {key}.model names the model {model!r}, which `models` lacks; known: {', '.join(models)}"
+        )
 
 
 def _runs_of(file):

@@ -16,6 +16,7 @@ PROMPTS = pa.schema(
         ("prompt_id", pa.string()),
         ("messages", MESSAGES),
         ("prompt_ids", IDS),
+        ("reference", pa.string()),
     ]
 )
 POOL = PROMPTS.append(pa.field("split", pa.string()))
@@ -29,11 +30,27 @@ COMPLETIONS = pa.schema(
         ("seed", pa.int64()),
     ]
 )
+# The reward is null for a completion that could not be scored. `parts` are the numbers that it is made of,
+# where there are several: a score from each head, or the probability of winning against each sample.
 REWARDS = pa.schema(
     [
         ("prompt_id", pa.string()),
         ("sample", pa.int32()),
         ("reward", pa.float32()),
+        ("parts", pa.list_(pa.float32())),
+    ]
+)
+# Every completion as it was ranked; `role` is chosen, rejected or null.
+RANKED = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("split", pa.string()),
+        ("sample", pa.int32()),
+        ("length", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("reward", pa.float32()),
+        ("win_probability", pa.float32()),
+        ("role", pa.string()),
     ]
 )
 # Ids are null where a pair comes from an existing preference dataset: tokenizing makes them.
@@ -46,6 +63,8 @@ PREFERENCES = pa.schema(
         ("rejected", pa.string()),
         ("chosen_reward", pa.float32()),
         ("rejected_reward", pa.float32()),
+        ("chosen_win_probability", pa.float32()),
+        ("rejected_win_probability", pa.float32()),
         ("chosen_sample", pa.int32()),
         ("rejected_sample", pa.int32()),
         ("prompt_ids", IDS),

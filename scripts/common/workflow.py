@@ -131,6 +131,10 @@ def _nested(path, value, config):
         overlay = {key: overlay}
     if path[-1] == "init" and path[0] == "models":
         overlay["models"]["another"] = {"source": config["models"]["start"]["source"]}
+    if path[-1] == "kind":
+        dropped = dict.fromkeys(configuration.REWARD_KEYS[config["rewards"][path[1]]["kind"]])
+        function = {"function": "scripts/common/rewards/functions.py:length", "arguments": {}}
+        overlay["rewards"][path[1]] |= dropped | function
     return overlay
 
 
@@ -158,6 +162,12 @@ def _child(schema, key):
 
 def _others(path, value, schema):
     """Other values than `value` that the schema allows: one, or for integers the next and the one before."""
+    if path[-1] == "kind":
+        return ["function"]
+    if path[-1] == "head_weights":
+        return [[1.0]]
+    if path[0] == "rewards" and path[-1] == "model":
+        return ["base"]
     if "enum" in schema:
         return [choice for choice in schema["enum"] if choice != value][:1]
     if isinstance(value, bool):

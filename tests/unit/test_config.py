@@ -66,7 +66,7 @@ def test_the_default_is_valid_and_stays_as_it_is():
 
 def test_every_misspelt_key_is_named_with_the_right_one():
     for path in CLOSED:
-        if path[0] in ("models", "runs") and len(path) < 3:
+        if path[0] in ("models", "rewards", "runs") and len(path) < 3:
             continue  # the user names these
         *section, key = path
         named = f"{'.'.join(section) or 'the top level'} has no key '{key}z'; did you mean '{key}'?"
@@ -99,16 +99,20 @@ def test_what_is_no_good_number_is_refused(path):
 
 @pytest.mark.parametrize(
     ("paths", "value"),
-    [(LEAVES, [[1]]), *((NUMBERS, value) for value in (math.nan, math.inf, -1, "many", True))],
-    ids=["type", "nan", "inf", "negative", "text", "bool"],
+    [
+        (LEAVES, [["x"]]),
+        (NUMBERS.keys() - {("rewards", "reward_model", "weight")}, -1),
+        *((NUMBERS, value) for value in (math.nan, math.inf, "many", True)),
+    ],
+    ids=["type", "negative", "nan", "inf", "text", "bool"],
 )
 def test_every_key_refuses_what_it_cannot_take(paths, value):
     """All keys at once, each of which must be among the mistakes."""
     config = copy.deepcopy(DEFAULT)
     for path in paths:
         put(config, path, value)
-    mistaken = {tuple(error.absolute_path) for error in configuration.VALIDATOR.iter_errors(config)}
-    assert set(paths) <= mistaken
+    mistaken = [tuple(error.absolute_path) for error in configuration.VALIDATOR.iter_errors(config)]
+    assert set(paths) <= {found[: len(path)] for found in mistaken for path in paths}
 
 
 @pytest.mark.parametrize(
@@ -275,18 +279,54 @@ def test_every_key_has_a_meaning_a_type_and_a_range():
         assert len(schema.get("description", "")) > 10, path
         assert schema["description"].endswith((".", ")")), path
         assert {"type", "enum", "allOf"} & set(schema), path
-        if schema.get("type") in ("number", "integer"):
+        if schema.get("type") in ("number", "integer") and path[:2] != ("rewards", "*"):  # of any sign
             assert "minimum" in schema or "exclusiveMinimum" in schema, path
 
 
 def test_every_section_is_closed():
     for path, schema in PROPERTIES:
         types = schema.get("type", [])
-        if "object" in ([types] if isinstance(types, str) else types):
+        if "object" in ([types] if isinstance(types, str) else types) and path[-1] != "arguments":
             assert "additionalProperties" in schema or schema.get("unevaluatedProperties") is False, path
 
 
 def test_every_section_requires_all_its_keys():
     for name, section in DEFAULT.items():
-        if name not in ("seed", "models", "runs"):
+        if name not in ("seed", "models", "rewards", "runs"):
             assert sorted(SCHEMA["properties"][name]["required"]) == sorted(section), name
+
+
+REWARD = {"kind": "classifier", "model": "base", "dtype": "float32", "head_weights": None}
+
+
+@pytest.mark.parametrize(
+    ("reward", "sentence"),
+    [
+        (
+            {"kind": "function"},
+            "rewards.other: the kind function lacks 'function'; it takes function, arguments",
+        ),
+        (REWARD | {"opponents": 3}, "rewards.other: the kind classifier does not take 'opponents'"),
+        (REWARD | {"model": "bse"}, "rewards.other.model names the model 'bse', which `models` lacks"),
+        (REWARD | {"model": None}, "rewards.other.model: name an entry of `models`"),
+        (
+            {"kind": "function", "function": "f", "arguments": {}},
+            "rewards.other.function: 'f' does not match",
+        ),
+    ],
+    ids=["lacks", "foreign", "unknown model", "no model", "no function"],
+)
+def test_a_reward_has_the_keys_of_its_kind(reward, sentence):
+    config = copy.deepcopy(DEFAULT)
+    config["rewards"]["other"] = {"weight": 1.0, "normalize": "none", **reward}
+    assert sentence in refused(config)
+
+
+def test_an_overlay_changes_the_kind_of_a_reward_and_removes_one():
+    config = copy.deepcopy(DEFAULT)
+    function = {"kind": "function", "function": "mine.py:f", "arguments": {"x": 1}}
+    config["rewards"]["reward_model"] |= dict.fromkeys(("model", "dtype", "head_weights")) | function
+    config["rewards"]["other"] = None
+    assert list(configuration.load(config)["rewards"]) == ["reward_model"]
+    config["mt_bench"]["judge"] = "reward"
+    assert "no entry of `rewards` is a classifier" in refused(config)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.common import judges
+from scripts.common import judges, rewards
 from scripts.common.errors import InputError
 from scripts.common.judges import reference, reward
 
@@ -119,7 +119,8 @@ class LengthScorer:
 
     def batches(self, dialogues):
         self.asked += dialogues
-        yield range(len(dialogues)), np.array([len(dialogue.completion) for dialogue in dialogues])
+        lengths = np.array([len(dialogue.completion) for dialogue in dialogues])
+        yield range(len(dialogues)), rewards.Scores(lengths)
 
 
 def test_reward_scores_each_whole_dialogue_once():

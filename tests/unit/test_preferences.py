@@ -1,5 +1,6 @@
 """Pairs from scored completions: the right ones, whatever the order, with every drop counted."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from scripts import build_preferences as build
 from scripts.build_preferences import Candidate, pair
-from scripts.common import files, tables
+from scripts.common import files, rank_metrics, tables
 from scripts.common.errors import InputError
+from scripts.common.rewards import combine
 
 STRATEGIES = st.sampled_from(build.STRATEGIES)
 TRUNCATED = st.sampled_from(build.TRUNCATED)
@@ -32,6 +34,10 @@ def simple(*rewards, truncated=()):
         Candidate(sample, f"text {sample}", reward, sample in truncated)
         for sample, reward in enumerate(rewards)
     ]
+
+
+def sigmoid(value):
+    return 1 / (1 + math.exp(-value))
 
 
 def samples(outcome):
@@ -177,17 +183,22 @@ def write_shard(folder, name, rewards, finish_reason="stop", texts=None):
     ]
     tables.write(folder / "prompts" / f"{name}.parquet", prompts, tables.PROMPTS)
     tables.write(folder / "completions" / f"{name}.parquet", completions, tables.COMPLETIONS)
-    tables.write(folder / "rewards" / f"{name}.parquet", scores, tables.REWARDS)
+    tables.write(folder / "rewards" / "rm" / f"{name}.parquet", scores, tables.REWARDS)
+
+
+WEIGHTING = {"rm": {"kind": "classifier", "weight": 1.0, "normalize": "none"}}
 
 
 def build_pairs(folder, *shards, **changes):
     given_flags = {
+        "weighting": json.dumps(WEIGHTING),
         "num_completions": 3,
         "strategy": "max_min",
         "length_penalty": 0.0,
         "min_margin": 0.0,
         "truncated": "drop",
         "seed": 1,
+        "ranked": folder / "ranked.parquet",
         "out": folder / "preferences.parquet",
         "metrics": folder / "preferences.json",
         **changes,
@@ -195,8 +206,8 @@ def build_pairs(folder, *shards, **changes):
     flags = [
         word for key, value in given_flags.items() for word in (f"--{key.replace('_', '-')}", str(value))
     ]
-    for kind in ("prompts", "completions", "rewards"):
-        flags += [f"--{kind}", *(str(folder / kind / f"{shard}.parquet") for shard in shards)]
+    for kind in ("prompts", "completions", "rewards/rm"):
+        flags += [f"--{kind.split('/')[0]}", *(str(folder / kind / f"{shard}.parquet") for shard in shards)]
     build.main(flags)
     rows = tables.read_rows(folder / "preferences.parquet", tables.PREFERENCES)
     return rows, files.read_json(folder / "preferences.json")
@@ -220,6 +231,8 @@ def test_all_shards_become_one_file_with_its_metrics(tmp_path):
         "rejected": "answer 1",
         "chosen_reward": 3.0,
         "rejected_reward": 1.0,
+        "chosen_win_probability": pytest.approx((0.5 + sigmoid(1) + sigmoid(2)) / 3),
+        "rejected_win_probability": pytest.approx((0.5 + sigmoid(-1) + sigmoid(-2)) / 3),
         "chosen_sample": 0,
         "rejected_sample": 1,
         "prompt_ids": [1, 2],
@@ -231,7 +244,12 @@ def test_all_shards_become_one_file_with_its_metrics(tmp_path):
         "test": {"prompts": 1, "kept": 1, "dropped": none},
         "train": {"prompts": 3, "kept": 2, "dropped": {**none, "margin": 1}},
     }
-    assert metrics["completions"] == {"total": 12, "truncated": 0, "duplicate_text": 0}
+    assert metrics["completions"] == {
+        "total": 12,
+        "unscored": 0,
+        "truncated": 0,
+        "duplicate_text": 0,
+    }
     scores = [0.0, 1.0, 2.0, 3.0, 1.0, 2.0, 1.0, 1.0, 1.0, 0.0, 5.0, -5.0]
     assert metrics["reward"] == pytest.approx(
         {
@@ -280,7 +298,7 @@ def test_every_prompt_is_kept_or_counted_once(
 ):
     folder = tmp_path_factory.mktemp("shards")
     write_shard(folder, "train-00000", {f"p{n}": [float(r) for r in row] for n, row in enumerate(rewards)})
-    report = build.Report()
+    report = rank_metrics.Report(build.REASONS)
     args = SimpleNamespace(
         num_completions=3,
         strategy=strategy,
@@ -289,25 +307,28 @@ def test_every_prompt_is_kept_or_counted_once(
         truncated="keep",
         seed=1,
     )
-    paths = {
-        kind: str(folder / kind / "train-00000.parquet") for kind in ("prompts", "completions", "rewards")
-    }
-    pairs = build.shard_pairs(paths, args, report).to_pylist()
+    paths = {kind: str(folder / kind / "train-00000.parquet") for kind in ("prompts", "completions")}
+    scored = combine.score_shards([folder / "rewards" / "rm" / "train-00000.parquet"], WEIGHTING)
+    made, ranked = build.shard_pairs(paths, scored["train-00000"], args, report)
+    pairs = made.to_pylist()
+    roles = [row["role"] for row in ranked.to_pylist()]
+    assert roles.count("chosen") == roles.count("rejected") == len(pairs)
+    assert len(roles) == 3 * len(rewards)
     counts = report.metrics()["splits"]["train"]
     assert counts["prompts"] == len(rewards) == counts["kept"] + sum(counts["dropped"].values())
     assert counts["kept"] == len(pairs)
     assert all(row["chosen_reward"] - row["rejected_reward"] > min_margin for row in pairs)
 
 
-@pytest.mark.parametrize("kind", ["completions", "rewards"])
+@pytest.mark.parametrize("kind", ["completions", "rewards/rm"])
 def test_a_short_shard_is_named(tmp_path, kind):
     write_shard(tmp_path, "train-00000", {"a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0]})
     path = tmp_path / kind / "train-00000.parquet"
-    schema = {"completions": tables.COMPLETIONS, "rewards": tables.REWARDS}[kind]
+    schema = {"completions": tables.COMPLETIONS, "rewards/rm": tables.REWARDS}[kind]
     tables.write(path, tables.read(path, schema).slice(0, 5), schema)
     with pytest.raises(
         InputError,
-        match=rf"{kind}/train-00000\.parquet: the shard has 5 rows where 2 prompts.*"
+        match=r"completions/train-00000\.parquet: the shard has 5 rows where 2 prompts.*"
         r"first missing: prompt_id b, sample 2\); delete the file",
     ):
         build_pairs(tmp_path, "train-00000")
@@ -316,18 +337,18 @@ def test_a_short_shard_is_named(tmp_path, kind):
 
 def test_a_doubled_row_is_as_wrong_as_a_missing_one(tmp_path):
     write_shard(tmp_path, "train-00000", {"a": [1.0, 2.0, 3.0]})
-    path = tmp_path / "rewards" / "train-00000.parquet"
+    path = tmp_path / "rewards" / "rm" / "train-00000.parquet"
     rows = tables.read_rows(path, tables.REWARDS)
     tables.write(path, [rows[0], rows[1], rows[1]], tables.REWARDS)
     with pytest.raises(InputError, match="first missing: prompt_id a, sample 2"):
         build_pairs(tmp_path, "train-00000")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_reward_that_is_no_number_is_named(tmp_path, value):
     write_shard(tmp_path, "train-00000", {"a": [1.0, value, 3.0]})
     with pytest.raises(
-        InputError, match=r"rewards/train-00000\.parquet: prompt_id a, sample 1 has the reward"
+        InputError, match=r"rewards/rm/train-00000\.parquet: prompt_id a, sample 1 has the reward"
     ):
         build_pairs(tmp_path, "train-00000")
 
@@ -353,18 +374,22 @@ def test_shards_must_be_the_same_ones_and_named_by_split(tmp_path):
     write_shard(tmp_path, "all-00000", {"a": [1.0, 2.0, 3.0]})
     with pytest.raises(InputError, match=r"all-00000\.parquet: a shard is called"):
         build_pairs(tmp_path, "all-00000")
-    (tmp_path / "rewards" / "train-00000.parquet").rename(tmp_path / "rewards" / "train-00001.parquet")
+    (tmp_path / "rewards" / "rm" / "train-00000.parquet").rename(
+        tmp_path / "rewards" / "rm" / "train-00001.parquet"
+    )
     other = [f"--{kind}={tmp_path}/{kind}/train-00000.parquet" for kind in ("prompts", "completions")]
     fixed = (
         "--num-completions 3 --strategy max_min --length-penalty 0 --min-margin 0 --truncated drop --seed 1"
     )
-    with pytest.raises(InputError, match="the same shards in the same order"):
+    with pytest.raises(InputError, match="must name the same shards"):
         build.main(
             [
                 *other,
-                f"--rewards={tmp_path}/rewards/train-00001.parquet",
+                f"--rewards={tmp_path}/rewards/rm/train-00001.parquet",
                 *fixed.split(),
+                f"--weighting={json.dumps(WEIGHTING)}",
                 "--out=o",
+                "--ranked=r",
                 "--metrics=m",
             ]
         )

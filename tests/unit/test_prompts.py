@@ -114,7 +114,7 @@ def test_each_row_is_kept_or_counted():
     values = ["Hi", " ", " Hi ", [user("Hi")], QUESTION, "Bye", None, [assistant("Hi")]]
     rows = [(f"row {number}", {"prompt": value}) for number, value in enumerate(values)]
     pool, dropped = prepare_prompts.clean(rows, None, SPECIAL, QUESTIONS, 5)
-    assert list(pool.values()) == [[user("Hi")], [user("Bye")]]
+    assert list(pool.values()) == [([user("Hi")], None), ([user("Bye")], None)]
     assert dropped == {"blank": 2, "duplicate": 2, "contaminated": 1, "last_turn_not_user": 1}
 
 
@@ -127,6 +127,14 @@ def test_a_system_message_makes_another_prompt():
     assert (len(with_system), dropped) == (1, {"duplicate": 1})
     without, dropped = prepare_prompts.clean(rows, None, SPECIAL, QUESTIONS, 5)
     assert (len(without), dropped) == (2, {})
+
+
+def test_a_right_answer_goes_with_its_prompt():
+    rows = [(f"row {number}", {"prompt": f"{number}?", "reference": number or None}) for number in range(3)]
+    pool, _ = prepare_prompts.clean(rows, None, SPECIAL, QUESTIONS, 5)
+    assert [reference for _, reference in pool.values()] == [None, "1", "2"]
+    with pytest.raises(InputError, match="row 9: the reference is a string or a number"):
+        prepare_prompts.clean([("row 9", {"prompt": "?", "reference": ["a"]})], None, SPECIAL, QUESTIONS, 5)
 
 
 def test_a_message_without_a_role_is_named():
@@ -354,7 +362,7 @@ def test_a_prompt_that_the_template_refuses_is_named(tmp_path):
     with pytest.raises(
         InputError, match=r"rows\.jsonl, prompt 'Hi': the chat template refuses the messages: no"
     ):
-        prepare_prompts.tokenize({"a": [user("Hi")]}, tokenizer, "rows.jsonl")
+        prepare_prompts.tokenize({"a": ([user("Hi")], None)}, tokenizer, "rows.jsonl")
 
 
 def test_questions_are_in_fastchats_form(tmp_path):

@@ -150,7 +150,10 @@ def test_a_dialogue_beyond_the_context_is_named(llama):
 
 
 def write_shard(folder):
-    prompts = [{"prompt_id": name, "messages": QUESTION, "prompt_ids": [1]} for name in ("p0", "p1")]
+    prompts = [
+        {"prompt_id": name, "messages": QUESTION, "prompt_ids": [1], "reference": None}
+        for name in ("p0", "p1")
+    ]
     completions = [
         {
             "prompt_id": name,
@@ -171,7 +174,7 @@ def write_shard(folder):
 def flags(folder, model):
     return [
         *("--prompts", str(folder / "prompts.parquet"), "--completions", str(folder / "completions.parquet")),
-        *("--model", str(model), "--batch-tokens", "300", "--dtype", "float32"),
+        *("--model", str(model), "--head-weights", "null", "--batch-tokens", "300", "--dtype", "float32"),
         *("--journal", str(folder / secrets.token_hex(4)), "--out", str(folder / "rewards.parquet")),
     ]
 
@@ -199,7 +202,8 @@ def test_a_score_that_is_no_number_names_its_row_and_leaves_no_file(tmp_path, ll
     from scripts.common.rewards.sequence_classifier import SequenceClassifier
 
     def forward(self, rows):
-        return np.array([value if len(row) == max(map(len, rows)) else 0.0 for row in rows])
+        longest = max(map(len, rows))
+        return rewards.Scores(np.array([value if len(row) == longest else 0.0 for row in rows]))
 
     monkeypatch.setattr(SequenceClassifier, "_forward", forward)
     with pytest.raises(

@@ -1,12 +1,15 @@
-"""Scorers of answers: what turns a dialogue into a number.
+"""What turns an answer into a number.
 
-A scorer is an object with `batches(dialogues)`, which yields (numbers, scores) batch by batch until every
-dialogue is scored: numbers, list of int, are those of the dialogues in the list, scores a float32 array
-[len(numbers)] of finite values. No score depends on what is scored beside it. A new kind of scorer is a
-module here and a line in `load`.
+A scorer is an object with `batches(dialogues)`, which yields (numbers, Scores) batch by batch until every
+dialogue is scored; numbers, list of int, are those of the dialogues in the list. No score depends on what is
+scored beside it, up to the rounding of floats. A new kind of scoring model is a module here and a line in
+`load`.
 """
 
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 # The Python packages that shape the scores.
 PACKAGES = ("jinja2", "tokenizers", "torch", "transformers")
@@ -18,24 +21,43 @@ class Dialogue(NamedTuple):
     messages: list  # of {"role", "content"}, up to where the answer begins
     completion: str
     where: str  # names the answer in messages to the user
+    reference: str | None = None  # the right answer, where the data has one
 
 
-def load(model, batch_tokens, dtype):
+class Scores(NamedTuple):
+    """The scores of a batch of n dialogues, all of them finite.
+
+    reward: float32 array [n]; parts: float32 array [n, heads] of what each reward is made of, or None.
+    """
+
+    reward: np.ndarray
+    parts: np.ndarray | None = None
+
+
+def load(model, batch_tokens, dtype, head_weights=None):
     """The scorer of the model directory `model`, on the accelerator if there is one.
 
     batch_tokens: int, most tokens in one forward pass, padding included. dtype: "float32" or "bfloat16", of
-    the model's body; scores are float32 in both.
+    the model's body; scores are float32 in both. head_weights: list of float, for a model with several heads
+    and no opinion of its own on how they add up. Raises InputError for a model that gives no scores.
     """
-    from scripts.common.rewards.sequence_classifier import SequenceClassifier
+    from transformers import AutoConfig
 
-    return SequenceClassifier(model, batch_tokens, dtype)
+    # `fetch_model` takes code only where the config allows it.
+    own_code = any(Path(model).glob("*.py"))
+    config = AutoConfig.from_pretrained(model, trust_remote_code=own_code)
+    if own_code:
+        from scripts.common.rewards.own_code import OwnCode as Scorer
+    elif any(name.endswith("ForRewardModelWithGating") for name in config.architectures or ()):
+        from scripts.common.rewards.gated import Gated as Scorer
+    else:
+        from scripts.common.rewards.sequence_classifier import SequenceClassifier as Scorer
+    return Scorer(model, config, batch_tokens, dtype, head_weights)
 
 
 def score(scorer, dialogues):
-    """All scores, a float32 array [len(dialogues)] in their order."""
-    import numpy as np
-
-    scores = np.empty(len(dialogues), dtype=np.float32)
-    for numbers, batch in scorer.batches(dialogues):
-        scores[numbers] = batch
-    return scores
+    """The rewards, a float32 array [len(dialogues)] in their order."""
+    rewards = np.empty(len(dialogues), dtype=np.float32)
+    for numbers, scores in scorer.batches(dialogues):
+        rewards[numbers] = scores.reward
+    return rewards
