@@ -111,6 +111,12 @@ def rewards_of_kind(kind):
     return "|".join(name for name in REWARDS if REWARDS[name]["kind"] == kind) or "(?!)"
 
 
+def rewards_of_model(model):
+    """What a model is to score as: (kind, head weights) of every reward that names it."""
+    sections = [section for section in REWARDS.values() if section.get("model") == model]
+    return [(section["kind"], section.get("head_weights")) for section in sections]
+
+
 def get_reward_model(wildcards):
     """The model that a reward names, as inputs; none if it names none."""
     model = REWARDS[wildcards.reward]["model"]

@@ -22,6 +22,7 @@ rule fetch_model:
         "benchmarks/fetch_model/{model}.tsv"
     wildcard_constraints:
         model="|".join(FETCHED) or "(?!)",
+    priority: 50  # a model that cannot serve is found before others work
     conda:
         "../envs/cpu/data.yaml"
     resources:
@@ -30,7 +31,11 @@ rule fetch_model:
     params:
         code=code_of("fetch_model"),
         contents=lambda wildcards: contents_of(*source_files(wildcards)),
-        settings=lambda wildcards: flags({"source": config["models"][wildcards.model]["source"]}),
+        settings=lambda wildcards: flags(
+            source=config["models"][wildcards.model]["source"],
+            remote_code=config["models"][wildcards.model].get("remote_code", False),
+            rewards=rewards_of_model(wildcards.model),
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})

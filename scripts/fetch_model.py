@@ -1,44 +1,47 @@
 """Take a finished model: from a local directory, or from the hub at a pinned revision.
 
 Only what the workflow reads is taken: config.json, safetensors, the tokenizer's files, the chat template and
-the generation config. Pickled weights can run code and are refused, and so is code. A directory without any
-weights is taken as it is: pretraining begins there with fresh ones. Local weights are hard-linked where the
-file system can, everything else is copied.
+the generation config. Pickled weights can run code and are refused; a model's own code is taken only if the
+config allows it for this model. A directory without any weights is taken as it is: pretraining begins there
+with fresh ones. Local weights are hard-linked where the file system can, everything else is copied. Whether a
+model can score is looked at here, before anything is generated for it to score.
 
     python -m scripts.fetch_model --source hub:org/name@0123abc --out results/models/sft \
-        --manifest results/models/sft.json
+        --remote-code false --rewards '[]' --manifest results/models/sft.json
 """
 
 import argparse
+import json
 import os
 import shutil
 from pathlib import Path
 
-from scripts.common import files, manifest, sources
+from scripts.common import chat, files, manifest, rewards, sources
 from scripts.common.errors import InputError, run
 
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
+CODE = ("*.py",)
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def take_local(source, directory):
-    """Link or copy the model of the directory `source` into `directory`; InputError if it is none."""
+def take_local(source, directory, taken):
+    """Link or copy what fits the patterns `taken` of the directory `source`; InputError if there is none."""
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: no such directory; a model's source is a directory or hub:ID@COMMIT")
-    for path in sorted({path for pattern in TAKEN for path in source.glob(pattern) if path.is_file()}):
+    for path in sorted({path for pattern in taken for path in source.glob(pattern) if path.is_file()}):
         target = Path(directory) / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != ".safetensors" or not _linked(path.resolve(), target):
             shutil.copyfile(path, target)
 
 
-def take_hub(name, revision, directory):
-    """Download revision `revision` of the hub's model `name` into `directory`."""
+def take_hub(name, revision, directory, taken):
+    """Download what fits the patterns `taken` of revision `revision` of the hub's model `name`."""
     from huggingface_hub import errors, snapshot_download
 
     try:
-        snapshot_download(name, revision=revision, allow_patterns=list(TAKEN), local_dir=directory)
+        snapshot_download(name, revision=revision, allow_patterns=list(taken), local_dir=directory)
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as error:
         raise InputError(
             f"hub:{name}@{revision} cannot be downloaded ({type(error).__name__}); check the name, the "
@@ -71,6 +74,28 @@ def check(source, directory, available):
                 raise InputError(f"{source}: lacks {shard}, which {index.name} names")
 
 
+def check_code(source, directory, allowed):
+    """Raise InputError for a model whose code, if `allowed`, is another repository's."""
+    auto_map = files.read_json(Path(directory) / "config.json").get("auto_map", {})
+    elsewhere = sorted(str(name) for name in auto_map.values() if "--" in str(name))
+    if allowed and elsewhere:
+        raise InputError(
+            f"{source}: its config.json takes code from another repository ({elsewhere[0]}), whose revision "
+            "nothing pins; copy that code into the model's directory and name it there"
+        )
+
+
+def check_rewards(source, directory, wanted):
+    """Raise InputError for a model that cannot serve as the rewards `wanted`: lists [kind, head weights]."""
+    for kind, head_weights in wanted:
+        try:
+            chat.load_tokenizer(directory)
+            if kind == "classifier":
+                rewards.form(directory, head_weights)
+        except InputError as error:
+            raise InputError(str(error).replace(str(directory), source)) from None
+
+
 def _linked(path, target):
     try:
         os.link(path, target)
@@ -92,17 +117,26 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, help="model directory, or hub:ID@COMMIT")
+    parser.add_argument(
+        "--remote-code", type=json.loads, required=True, help="true takes the model's own code, too (JSON)"
+    )
+    parser.add_argument(
+        "--rewards", type=json.loads, required=True, help="JSON: [[kind, head weights], …] it is to serve as"
+    )
     parser.add_argument("--out", required=True, help="model directory to write")
     parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
     args = parser.parse_args(argv)
 
     hub = sources.parse_hub(args.source)
+    taken = TAKEN + CODE if args.remote_code else TAKEN
     with files.atomic_directory(args.out) as directory:
         if hub:
-            take_hub(hub[0], hub[1], directory)
+            take_hub(hub[0], hub[1], directory, taken)
         else:
-            take_local(args.source, directory)
+            take_local(args.source, directory, taken)
         check(args.source, directory, [] if _has_weights(directory) else _available(args.source, hub))
+        check_code(args.source, directory, args.remote_code)
+        check_rewards(args.source, directory, args.rewards)
         weights = "with weights" if _has_weights(directory) else "without weights"
     manifest.write(args.manifest, args.out, "fetch_model", {"source": args.source}, [])
     print(f"{args.source} -> {args.out}, {weights}")

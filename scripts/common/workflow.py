@@ -129,8 +129,8 @@ def _nested(path, value, config):
     overlay = value
     for key in reversed(path):
         overlay = {key: overlay}
-    if path[-1] == "init" and path[0] == "models":
-        overlay["models"]["another"] = {"source": config["models"]["start"]["source"]}
+    if (path[0], path[-1]) in (("models", "init"), ("rewards", "model")):
+        overlay.setdefault("models", {})["another"] = {"source": config["models"]["start"]["source"]}
     if path[-1] == "kind":
         dropped = dict.fromkeys(configuration.REWARD_KEYS[config["rewards"][path[1]]["kind"]])
         function = {"function": "scripts/common/rewards/functions.py:length", "arguments": {}}
@@ -166,8 +166,6 @@ def _others(path, value, schema):
         return ["function"]
     if path[-1] == "head_weights":
         return [[1.0]]
-    if path[0] == "rewards" and path[-1] == "model":
-        return ["base"]
     if "enum" in schema:
         return [choice for choice in schema["enum"] if choice != value][:1]
     if isinstance(value, bool):

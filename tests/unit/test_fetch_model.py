@@ -1,6 +1,9 @@
 """Fetching models: what is taken, linked and refused."""
 
+import json
+
 import pytest
+from small_model import CHATML, make_model, make_tokenizer
 
 from scripts import fetch_model
 from scripts.common import files
@@ -16,8 +19,9 @@ def model(tmp_path):
     return source
 
 
-def fetch(source, out):
-    fetch_model.main(["--source", str(source), "--out", str(out), "--manifest", f"{out}.json"])
+def fetch(source, out, remote_code=False, rewards=()):
+    words = ["--source", str(source), "--out", str(out), "--manifest", f"{out}.json"]
+    fetch_model.main([*words, "--remote-code", json.dumps(remote_code), "--rewards", json.dumps(rewards)])
 
 
 def test_what_the_workflow_reads_is_taken_and_code_is_not(model, tmp_path):
@@ -65,7 +69,7 @@ def test_the_hub_is_asked_for_the_revision_and_safe_files_only(model, tmp_path, 
 
     def download(name, revision, allow_patterns, local_dir):
         asked.update(name=name, revision=revision, patterns=allow_patterns)
-        fetch_model.take_local(model, local_dir)
+        fetch_model.take_local(model, local_dir, fetch_model.TAKEN)
         files.write_text(f"{local_dir}/.cache/huggingface/x.metadata", "x")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
@@ -84,3 +88,33 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(InputError, match=r"hub:org/name@abc cannot be downloaded .* HF_TOKEN"):
         fetch("hub:org/name@abc", tmp_path / "out")
+
+
+def test_code_is_taken_where_the_config_allows_it_and_never_from_elsewhere(model, tmp_path):
+    fetch(model, tmp_path / "out", remote_code=True)
+    assert (tmp_path / "out/modeling.py").is_file()
+    assert "modeling.py" in files.read_json(tmp_path / "out.json")["files"]
+    files.write_json(model / "config.json", {"auto_map": {"AutoModel": "someone/else--modeling.Model"}})
+    with pytest.raises(InputError, match=r"takes code from another repository \(someone/else--modeling"):
+        fetch(model, tmp_path / "other", remote_code=True)
+    fetch(model, tmp_path / "without code")
+
+
+@pytest.mark.parametrize(
+    ("options", "head_weights", "message"),
+    [
+        ({"num_labels": 2}, None, "a reward model with 2 labels where one is needed"),
+        ({"num_labels": 2}, [1.0], "has 2 outputs, but head_weights has 1 numbers"),
+        ({"architecture": "LlamaForCausalLM"}, None, "is a LlamaForCausalLM, which gives no score"),
+        ({"tokenizer": make_tokenizer(None)}, None, "has no chat template"),
+    ],
+    ids=["labels", "weights", "language model", "no template"],
+)
+def test_a_model_that_cannot_score_is_refused_before_anything_is_generated(
+    tmp_path, options, head_weights, message
+):
+    usual = {"architecture": "LlamaForSequenceClassification", "tokenizer": make_tokenizer(CHATML)}
+    source = make_model(tmp_path / "source", **(usual | options))
+    with pytest.raises(InputError, match=f"^{source}: .*{message}"):
+        fetch(source, tmp_path / "out", rewards=[["classifier", head_weights]])
+    assert not (tmp_path / "out").exists()

@@ -148,7 +148,7 @@ def test_lineage_goes_back_to_the_data_and_verifies_it(copy):
 
 
 @pytest.mark.parametrize(
-    "path", ["data/world/prompts.jsonl", "results/samples/sft/rewards/test-00000.parquet"]
+    "path", ["data/world/prompts.jsonl", "results/samples/sft/rewards/reward_model/test-00000.parquet"]
 )
 def test_lineage_names_what_no_longer_matches(copy, path):
     with open(copy / path, "ab") as file:

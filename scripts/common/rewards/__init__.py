@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scripts.common.errors import InputError
+
 # The Python packages that shape the scores.
 PACKAGES = ("jinja2", "tokenizers", "torch", "transformers")
 
@@ -34,6 +36,40 @@ class Scores(NamedTuple):
     parts: np.ndarray | None = None
 
 
+def form(model, head_weights=None):
+    """How the model directory `model` scores dialogues: "own code", "gated" or "sequence classifier".
+
+    Reads its config only. Raises InputError for one that gives no single score.
+    """
+    from transformers import AutoConfig
+
+    # `fetch_model` takes code only where the config allows it.
+    own_code = any(Path(model).glob("*.py"))
+    config = AutoConfig.from_pretrained(model, trust_remote_code=own_code)
+    architecture = (config.architectures or ["model without an architecture"])[0]
+    if own_code:
+        return "own code"
+    if architecture.endswith("ForRewardModelWithGating"):
+        if head_weights is not None:
+            raise InputError(f"{model}: weighs its heads by itself; set head_weights: null")
+        return "gated"
+    if not architecture.endswith("ForSequenceClassification"):
+        raise InputError(
+            f"{model}: is a {architecture}, which gives no score; take a sequence classifier, or a model "
+            "whose own code the config allows (models.NAME.remote_code)"
+        )
+    if head_weights is None and config.num_labels != 1:
+        raise InputError(
+            f"{model}: a reward model with {config.num_labels} labels where one is needed; if they are "
+            "rewards to add up, give a weight for each in head_weights"
+        )
+    if head_weights is not None and len(head_weights) != config.num_labels:
+        raise InputError(
+            f"{model}: has {config.num_labels} outputs, but head_weights has {len(head_weights)} numbers"
+        )
+    return "sequence classifier"
+
+
 def load(model, batch_tokens, dtype, head_weights=None):
     """The scorer of the model directory `model`, on the accelerator if there is one.
 
@@ -41,18 +77,14 @@ def load(model, batch_tokens, dtype, head_weights=None):
     the model's body; scores are float32 in both. head_weights: list of float, for a model with several heads
     and no opinion of its own on how they add up. Raises InputError for a model that gives no scores.
     """
-    from transformers import AutoConfig
-
-    # `fetch_model` takes code only where the config allows it.
-    own_code = any(Path(model).glob("*.py"))
-    config = AutoConfig.from_pretrained(model, trust_remote_code=own_code)
-    if own_code:
+    found = form(model, head_weights)
+    if found == "own code":
         from scripts.common.rewards.own_code import OwnCode as Scorer
-    elif any(name.endswith("ForRewardModelWithGating") for name in config.architectures or ()):
+    elif found == "gated":
         from scripts.common.rewards.gated import Gated as Scorer
     else:
         from scripts.common.rewards.sequence_classifier import SequenceClassifier as Scorer
-    return Scorer(model, config, batch_tokens, dtype, head_weights)
+    return Scorer(model, batch_tokens, dtype, head_weights)
 
 
 def score(scorer, dialogues):

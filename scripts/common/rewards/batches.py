@@ -60,6 +60,7 @@ class Scorer:
     """What scoring models have in common; a subclass has `_forward(rows)`, which gives rewards.Scores."""
 
     def __init__(self, model, config, batch_tokens):
+        """model: directory; config: its transformers config."""
         self.device = device()
         self.tokenizer = chat.load_tokenizer(model)
         self.max_length = getattr(config, "max_position_embeddings", None)

@@ -25,12 +25,10 @@ HEADS, MATRIX, GATE = "regression_layer.weight", "reward_transform_matrix", "gat
 class Gated(Scorer):
     """See `scripts.common.rewards.load`."""
 
-    def __init__(self, model, config, batch_tokens, dtype, head_weights):
-        super().__init__(model, config, batch_tokens)
-        if head_weights is not None:
-            raise InputError(f"{model}: weighs its heads by itself; set head_weights: null")
+    def __init__(self, model, batch_tokens, dtype, _):
         disable_progress_bar()
         self.body = AutoModel.from_pretrained(model, dtype="auto", use_safetensors=True)
+        super().__init__(model, self.body.config, batch_tokens)
         self.body.eval().requires_grad_(False).to(self.device)
         lower_body(self.body, dtype)
         weights = read_weights(model, (HEADS, MATRIX, GATE))
@@ -38,7 +36,7 @@ class Gated(Scorer):
         self.heads, self.matrix = weights[HEADS], weights[MATRIX]
         self.layers = gate_layers(weights)
         self.scale = weights[f"{GATE}logit_scale"]
-        self.temperature = getattr(config, "gating_temperature", 10.0)
+        self.temperature = getattr(self.body.config, "gating_temperature", 10.0)
         self.special = set(chat.special_tokens(self.tokenizer))
 
     def ids(self, dialogue):

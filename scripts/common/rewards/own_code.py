@@ -9,21 +9,21 @@ import torch
 from transformers import AutoModelForSequenceClassification
 from transformers.utils.logging import disable_progress_bar
 
+from scripts.common.errors import InputError
 from scripts.common.rewards import Scores
 from scripts.common.rewards.batches import Scorer, lower_body, pad
-from scripts.common.rewards.sequence_classifier import check_heads
 
 
 class OwnCode(Scorer):
     """See `scripts.common.rewards.load`."""
 
-    def __init__(self, model, config, batch_tokens, dtype, head_weights):
-        super().__init__(model, config, batch_tokens)
+    def __init__(self, model, batch_tokens, dtype, head_weights):
         disable_progress_bar()
-        self.name, self.head_weights = model, head_weights
         self.model = AutoModelForSequenceClassification.from_pretrained(
             model, dtype="auto", use_safetensors=True, trust_remote_code=True
         )
+        super().__init__(model, self.model.config, batch_tokens)
+        self.name, self.head_weights = model, head_weights
         self.model.eval().requires_grad_(False).to(self.device)
         lower_body(self.model, dtype)
         if self.model.config.pad_token_id is None:
@@ -39,7 +39,9 @@ class OwnCode(Scorer):
             parts = None if parts is None else parts.float().cpu().numpy()
             return Scores(output.score.float().reshape(len(rows)).cpu().numpy(), parts)
         heads = output.logits.float().reshape(len(rows), -1).cpu()
-        check_heads(self.name, heads.shape[1], self.head_weights)
-        if self.head_weights is None:
-            return Scores(heads.squeeze(1).numpy())
-        return Scores((heads @ torch.tensor(self.head_weights)).numpy(), heads.numpy())
+        weights = [1.0] if self.head_weights is None else self.head_weights
+        if heads.shape[1] != len(weights):
+            raise InputError(
+                f"{self.name}: gives {heads.shape[1]} numbers, not {len(weights)}; set head_weights"
+            )
+        return Scores((heads @ torch.tensor(weights)).numpy(), heads.numpy() if len(weights) > 1 else None)

@@ -19,13 +19,12 @@ from scripts.common.rewards.batches import Scorer, lower_body, pad
 class SequenceClassifier(Scorer):
     """See `scripts.common.rewards.load`."""
 
-    def __init__(self, model, config, batch_tokens, dtype, head_weights):
-        super().__init__(model, config, batch_tokens)
-        check_heads(model, config.num_labels, head_weights)
+    def __init__(self, model, batch_tokens, dtype, head_weights):
         disable_progress_bar()
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(
             model, dtype="auto", use_safetensors=True, output_loading_info=True
         )
+        super().__init__(model, classifier.config, batch_tokens)
         if not isinstance(getattr(classifier, "score", None), torch.nn.Linear):
             raise InputError(f"{model}: {type(classifier).__name__} has no linear head `score` on a decoder")
         if loading["missing_keys"]:
@@ -48,14 +47,3 @@ class SequenceClassifier(Scorer):
         if self.weights is None:
             return Scores(heads.squeeze(-1).cpu().numpy())
         return Scores((heads @ self.weights).cpu().numpy(), heads.cpu().numpy())
-
-
-def check_heads(model, labels, head_weights):
-    """Raise InputError unless a model with that many outputs has one, or a weight for each."""
-    if head_weights is None and labels != 1:
-        raise InputError(
-            f"{model}: a reward model with {labels} labels where one is needed; if they are rewards to add "
-            "up, give a weight for each in head_weights"
-        )
-    if head_weights is not None and len(head_weights) != labels:
-        raise InputError(f"{model}: has {labels} outputs, but head_weights has {len(head_weights)} numbers")
