@@ -18,6 +18,7 @@ from pathlib import Path
 
 from scripts.common import chat, files, manifest, rewards, sources
 from scripts.common.errors import InputError, run
+from scripts.common.rewards import pairwise
 
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
 CODE = ("*.py",)
@@ -89,6 +90,9 @@ def check_rewards(source, directory, wanted):
     """Raise InputError for a model that cannot serve as the rewards `wanted`: lists [kind, head weights]."""
     for kind, head_weights in wanted:
         try:
+            if kind == "pairwise":
+                pairwise.form(directory)
+                continue
             chat.load_tokenizer(directory)
             if kind == "classifier":
                 rewards.form(directory, head_weights)

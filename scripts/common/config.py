@@ -202,6 +202,8 @@ def _check_reward(key, reward, models):
         raise InputError(f"config: {key}.model: name an entry of `models`")
     if reward["kind"] == "classifier" and model in ("base", "sft") and models[model]["source"] is None:
         raise InputError(f"config: {key}.model: {model} is trained as a language model, and gives no scores")
+    if reward["kind"] == "pairwise" and model == "reward_model" and models[model]["source"] is None:
+        raise InputError(f"config: {key}.model: {model} is trained as a classifier, and compares no answers")
     if model is not None and model not in models:
         raise InputError(
             f"config: {key}.model names the model {model!r}, which `models` lacks; known: {', '.join(models)}"

@@ -310,11 +310,15 @@ REWARD = {"kind": "classifier", "model": "base", "dtype": "float32", "head_weigh
         (REWARD | {"model": "bse"}, "rewards.other.model names the model 'bse', which `models` lacks"),
         (REWARD | {"model": None}, "rewards.other.model: name an entry of `models`"),
         (
+            {"kind": "pairwise", "model": "reward_model", "dtype": "float32", "opponents": 0},
+            "rewards.other.model: reward_model is trained as a classifier, and compares no answers",
+        ),
+        (
             {"kind": "function", "function": "f", "arguments": {}},
             "rewards.other.function: 'f' does not match",
         ),
     ],
-    ids=["lacks", "foreign", "unknown model", "no model", "no function"],
+    ids=["lacks", "foreign", "unknown model", "no model", "classifier", "no function"],
 )
 def test_a_reward_has_the_keys_of_its_kind(reward, sentence):
     config = copy.deepcopy(DEFAULT)
