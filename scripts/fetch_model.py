@@ -90,12 +90,11 @@ def check_rewards(source, directory, wanted):
     """Raise InputError for a model that cannot serve as the rewards `wanted`: lists [kind, head weights]."""
     for kind, head_weights in wanted:
         try:
-            if kind == "pairwise":
-                pairwise.form(directory)
-                continue
-            chat.load_tokenizer(directory)
             if kind == "classifier":
+                chat.load_tokenizer(directory)
                 rewards.form(directory, head_weights)
+            elif kind == "pairwise":
+                pairwise.form(directory)
         except InputError as error:
             raise InputError(str(error).replace(str(directory), source)) from None
 
