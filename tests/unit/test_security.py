@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_model import CHATML, make_tokenizer
 from test_config import DEFAULT, changed, refused
@@ -193,6 +193,7 @@ def test_a_path_that_snakemake_would_fill_in_is_refused(path, name):
     assert ".".join(path) in refused(changed(path, name))
 
 
+@example({"source": "--evil=1", "model": "-x", "system": "-1e-05"})
 @given(
     st.dictionaries(
         st.sampled_from(["system", "source", "model"]), st.text(st.characters(exclude_characters="\0"))
