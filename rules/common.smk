@@ -28,6 +28,9 @@ RUNS = config["runs"]
 REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
+# Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
+RANKED = [] if config["prompts"]["preferences"] else [START]
+RANKED += [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"])]
 
 
 wildcard_constraints:

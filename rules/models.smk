@@ -78,7 +78,7 @@ rule pretrain:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.{params.script} \
+        exec python -m scripts.launch scripts.{params.script} \
             --model {input.model:q} \
             {params.settings} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \

@@ -43,6 +43,21 @@ rule score_completions:
         """
 
 
+use rule score_completions as compare_completions with:
+    log:
+        "logs/{policy}/compare_completions/{reward}/{shard}.txt",
+    benchmark:
+        "benchmarks/{policy}/compare_completions/{reward}/{shard}.tsv"
+    wildcard_constraints:
+        reward=rewards_of_kind("pairwise"),
+    params:
+        code=code_of("compare_completions"),
+        settings=lambda wildcards: flags(
+            reward_settings(wildcards, "dtype", "opponents"), seed=config["seed"]
+        ),
+        script="compare_completions",
+
+
 rule check_completions:
     """Reward each completion by a function of the config's."""
     input:

@@ -40,7 +40,7 @@ rule train_policy:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.train_policy \
+        exec python -m scripts.launch scripts.train_policy \
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
             --model {input.model:q} \

@@ -13,9 +13,12 @@ class InputError(ValueError):
 def run(main):
     """Run a script's `main` as the process: InputError becomes one sentence on stderr and exit status 1.
 
-    Any other exception keeps its traceback: it is a fault of ours, and we want to see where.
+    Any other exception keeps its traceback: it is a fault of ours, and we want to see where. Of processes
+    that train together only the first speaks of its progress.
     """
     die_with_parent()
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         main()
     except InputError as error:

@@ -321,6 +321,10 @@ JUDGE = {
         (REWARD | {"model": "bse"}, "rewards.other.model names the model 'bse', which `models` lacks"),
         (REWARD | {"model": None}, "rewards.other.model: name an entry of `models`"),
         (
+            {"kind": "pairwise", "model": "reward_model", "dtype": "float32", "opponents": 0},
+            "rewards.other.model: reward_model is trained as a classifier, and compares no answers",
+        ),
+        (
             {"kind": "function", "function": "f", "arguments": {}},
             "rewards.other.function: 'f' does not match",
         ),
@@ -328,7 +332,10 @@ JUDGE = {
         (JUDGE | {"served_model": None}, "rewards.other.served_model: say what the servers call the judge"),
         (JUDGE | {"lowest": 10}, "rewards.other.lowest is 10: it must be below rewards.other.highest"),
     ],
-    ids=["lacks", "foreign", "unknown model", "no model", "no function", "no server", "no name", "no range"],
+    ids=[
+        *("lacks", "foreign", "unknown model", "no model", "classifier", "no function"),
+        *("no server", "no name", "no range"),
+    ],
 )
 def test_a_reward_has_the_keys_of_its_kind(reward, sentence):
     config = copy.deepcopy(DEFAULT)

@@ -140,14 +140,25 @@ def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_de
         assert metrics[name] == pytest.approx(wanted_metrics[name], abs=1e-5)
 
 
+def launched(flags, devices="0,1"):
+    """What a training with those devices says."""
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.launch", "scripts.train_policy", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": devices},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("per_device", [2, 1])
 def test_two_processes_train_as_one_does(world, tmp_path, per_device):
     sizes = {"global_batch_size": 4, "per_device_train_batch_size": per_device}
     wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
     flags = training_flags(world, tmp_path / "two", **sizes)
-    subprocess.run([*launch, "scripts.train_policy", *flags], check=True, capture_output=True)
+    said = launched(flags)
+    assert said.count("step 1/") == 1, "one of them speaks"
     weights, metrics, log = small_model.results(tmp_path / "two")
     assert distance(weights, wanted) < 1e-5
     assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=1e-5)
