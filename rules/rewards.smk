@@ -148,3 +148,17 @@ rule rate_completions:
             --journal work/journal \
             --out {output.rewards:q}
         """
+
+
+for policy in POLICIES:
+
+    # A name for all rewards of a policy: `snakemake rewards_sft`.
+    rule:
+        name:
+            f"rewards_{policy}".replace("-", "_")
+        input:
+            expand(
+                f"results/samples/{policy}/rewards/{{reward}}/{{shard}}.parquet",
+                reward=REWARDS,
+                shard=ALL_SHARDS,
+            ),
