@@ -188,7 +188,7 @@ def test_a_judge_that_babbles_leaves_its_verdicts_and_one_sentence(tmp_path, ser
         "highest": 10,
         "model": "",
         "servers": server.local.url,
-        "served-model": '"policy"',
+        "served-model": "policy",
         "max-tokens": 8,
         "seed": 1,
         "journal": tmp_path / "journal",
