@@ -6,6 +6,9 @@ import torch
 from scripts.common import chat
 from scripts.common.errors import InputError
 
+# What keeps a CPU busy: larger batches leave its caches, and are slower in more memory.
+CPU_TOKENS = 1024
+
 
 def device():
     """The accelerator if there is one, else the CPU."""
@@ -64,7 +67,8 @@ class Scorer:
         self.device = device()
         self.tokenizer = chat.load_tokenizer(model)
         self.max_length = getattr(config, "max_position_embeddings", None)
-        self.in_batches = Batches(batch_tokens)
+        on_cpu = self.device.type == "cpu"
+        self.in_batches = Batches(min(batch_tokens, CPU_TOKENS) if on_cpu else batch_tokens)
 
     def batches(self, dialogues):
         """Yield (numbers, Scores) of the list of `rewards.Dialogue`, longest first; see `rewards`.
