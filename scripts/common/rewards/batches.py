@@ -35,11 +35,11 @@ def pad(rows, target):
 class Batches:
     """Runs rows of token ids through `forward`, at most `tokens` at once, padding included.
 
-    Out of memory halves `tokens` and goes on.
+    On a CPU at most CPU_TOKENS. Out of memory halves that and goes on.
     """
 
     def __init__(self, tokens):
-        self.tokens = tokens
+        self.tokens = min(tokens, CPU_TOKENS) if device().type == "cpu" else tokens
 
     def run(self, rows, forward):
         """Yield (numbers, forward(batch)) until every one of `rows` (lists of ids) went through."""
@@ -67,8 +67,7 @@ class Scorer:
         self.device = device()
         self.tokenizer = chat.load_tokenizer(model)
         self.max_length = getattr(config, "max_position_embeddings", None)
-        on_cpu = self.device.type == "cpu"
-        self.in_batches = Batches(min(batch_tokens, CPU_TOKENS) if on_cpu else batch_tokens)
+        self.in_batches = Batches(batch_tokens)
 
     def batches(self, dialogues):
         """Yield (numbers, Scores) of the list of `rewards.Dialogue`, longest first; see `rewards`.
