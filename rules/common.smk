@@ -47,6 +47,11 @@ def code_of(script):
     return f"code {digest}"
 
 
+def per_attempt(amount):
+    """A resource of which each attempt at a job gets `amount` more: what fails for want of it may yet fit."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def iteration(policy):
     """How many times a policy was trained in its run: 0 for the start policy."""
     return 0 if policy == START else int(policy.rsplit("-", 1)[1])
