@@ -22,6 +22,7 @@ include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
 include: "rules/gpus.smk"
+include: "rules/retries.smk"
 include: "rules/environments.smk"
 include: "rules/records.smk"
 
