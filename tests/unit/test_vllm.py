@@ -262,3 +262,10 @@ def test_an_engine_that_is_killed_starts_again_and_loses_nothing(model, engine, 
     assert [made[index] for index in range(len(asked))] == whole
     assert engine.report() == {"engine_restarts": 1}
     assert "the engine died (" in capsys.readouterr().out
+
+
+def test_more_gpus_than_the_job_was_given_is_one_sentence(monkeypatch, model):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    options = VLLM | {"tensor_parallel_size": 2}
+    with pytest.raises(InputError, match="tensor_parallel_size is 2, but the job was given the GPUs 3; raise"):
+        engine_arguments(ModelFiles(model), 8, "float32", 1, **options)
