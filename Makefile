@@ -11,7 +11,7 @@ ifeq ($(shell uname -s),Linux)
 TORCH := $(TORCH)+cpu
 endif
 
-.PHONY: .venv all test test-slow lint format pictures dvc.yaml envs FORCE
+.PHONY: .venv all test test-slow lint format pictures dvc.yaml envs containers FORCE
 
 all: .venv
 	snakemake
@@ -55,3 +55,6 @@ dvc.yaml: .venv
 
 envs: .venv
 	python -m scripts.lock_envs
+
+containers: .venv
+	python -m scripts.write_dockerfiles --out containers

@@ -266,6 +266,5 @@ def test_an_engine_that_is_killed_starts_again_and_loses_nothing(model, engine, 
 
 def test_more_gpus_than_the_job_was_given_is_one_sentence(monkeypatch, model):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    options = VLLM | {"tensor_parallel_size": 2}
-    with pytest.raises(InputError, match="tensor_parallel_size is 2, but the job was given the GPUs 3; raise"):
-        engine_arguments(ModelFiles(model), 8, "float32", 1, **options)
+    with pytest.raises(InputError, match="tensor_parallel_size is 2, but the job was given the GPUs 3;"):
+        engines.load("vllm", model, 8, "float32", **SEEDS, **(VLLM | {"tensor_parallel_size": 2}))

@@ -165,8 +165,8 @@ def engine_arguments(
     given = os.environ.get(gpus.VISIBLE)
     if given and len(gpus.names(given)) < tensor_parallel_size:
         raise InputError(
-            f"tensor_parallel_size is {tensor_parallel_size}, but the job was given the GPUs {given}; raise its "
-            "resource gpu as well, or lower tensor_parallel_size"
+            f"tensor_parallel_size is {tensor_parallel_size}, but the job was given the GPUs {given}; raise "
+            "its resource gpu as well, or lower tensor_parallel_size"
         )
     context = min(filter(None, [max_model_len, files.context]), default=None)
     if context is None:
