@@ -45,9 +45,10 @@ format: .venv
 	ruff format .
 	snakefmt Snakefile rules
 
-pictures: results/winrate.png
+pictures: all
 	python -m docs.draw
 	cp results/winrate.png docs/winrate.png
+	cp results/samples/sft/rewards.png docs/rewards.png
 
 dvc.yaml: .venv
 	python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md

@@ -21,6 +21,8 @@ include: "rules/train.smk"
 include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
+include: "rules/gpus.smk"
+include: "rules/retries.smk"
 include: "rules/environments.smk"
 include: "rules/records.smk"
 

@@ -50,6 +50,11 @@ def code_of(script):
     return f"code {digest}"
 
 
+def per_attempt(amount):
+    """A resource of which each attempt at a job gets `amount` more: what fails for want of it may yet fit."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def iteration(policy):
     """How many times a policy was trained in its run: 0 for the start policy."""
     return 0 if policy == START else int(policy.rsplit("-", 1)[1])
@@ -142,6 +147,12 @@ def reward_weighting():
 def function_file(reward):
     """The file that a reward's function stands in."""
     return REWARDS[reward]["function"].rsplit(":", 1)[0]
+
+
+def engine_gpus():
+    """How many GPUs a job that asks a policy takes: none where servers elsewhere run it."""
+    section = config["generate"]
+    return 0 if section["engine"] == "server" and section["servers"] else 1
 
 
 def contents_of(*sources):

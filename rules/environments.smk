@@ -1,4 +1,4 @@
-# Which builds `snakemake --sdm conda` installs: a rule that is given a GPU, here or by a profile, gets CUDA's.
+# Which builds `snakemake --sdm conda` installs: a rule that gets a GPU has CUDA's.
 # With `--sdm conda apptainer`, each rule runs in the image that has its environment (docs/containers.md).
 # Included last but for records.smk. Without --sdm this changes nothing.
 
@@ -8,10 +8,11 @@ from scripts.common import environments
 
 DEPLOYED = [each for each in workflow.rules if each.conda_env]
 
-for each in DEPLOYED:
-    given = {name: resource.raw for name, resource in each.resources.items()}
-    if given.get("gpu") or given.get("gres"):
-        each.conda_env = each.conda_env.replace("envs/cpu/", "envs/cuda/")
+if workflow.global_resources.get("gpu").value != 0:
+    for each in DEPLOYED:
+        given = {name: resource.raw for name, resource in each.resources.items()}
+        if given.get("gpu") or given.get("gres"):
+            each.conda_env = each.conda_env.replace("envs/cpu/", "envs/cuda/")
 
 try:
     IMAGES = environments.images(

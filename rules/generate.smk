@@ -19,7 +19,9 @@ rule generate_completions:
         "../envs/cpu/generate.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        gpu=engine_gpus(),
+        nodes=1,
+        mem_mb=per_attempt(3000),
         runtime=240,
         batch_size=256,
         tensor_parallel_size=1,
@@ -38,7 +40,7 @@ rule generate_completions:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.generate_completions \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.generate_completions \
             --prompts {input.prompts:q} \
             --model {input.model:q} \
             {params.settings} \

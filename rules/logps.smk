@@ -31,7 +31,9 @@ rule compute_ref_logps:
         "../envs/cpu/score.yaml"
     threads: 1
     resources:
-        mem_mb=3_000,
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=240,
         batch_tokens=16384,
     params:
@@ -41,7 +43,7 @@ rule compute_ref_logps:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.compute_ref_logps \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.compute_ref_logps \
             --tokenized {input.tokenized:q} \
             --model {input.model:q} \
             --part {wildcards.part:q} \

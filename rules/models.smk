@@ -26,7 +26,7 @@ rule fetch_model:
     conda:
         "../envs/cpu/data.yaml"
     resources:
-        mem_mb=1_000,
+        mem_mb=per_attempt(1_000),
         runtime=120,
     params:
         code=code_of("fetch_model"),
@@ -64,7 +64,9 @@ rule pretrain:
         "../envs/cpu/train.yaml"
     threads: 2
     resources:
-        mem_mb=3_000,
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=1440,
         per_device_train_batch_size=8,
         gradient_checkpointing="false",
@@ -78,7 +80,7 @@ rule pretrain:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.launch scripts.{params.script} \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch scripts.{params.script} \
             --model {input.model:q} \
             {params.settings} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
@@ -105,7 +107,9 @@ use rule pretrain as train_sft with:
     benchmark:
         "benchmarks/train_sft.tsv"
     resources:
-        mem_mb=3_000,
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=1440,
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
@@ -131,7 +135,9 @@ use rule pretrain as train_reward_model with:
         "benchmarks/train_reward_model.tsv"
     threads: 1  # trains beside sft
     resources:
-        mem_mb=3_000,
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=1440,
         per_device_train_batch_size=32,
         gradient_checkpointing="false",

@@ -37,7 +37,9 @@ rule answer_mt_bench:
         "../envs/cpu/generate.yaml"
     threads: 1
     resources:
-        mem_mb=3_000,
+        gpu=engine_gpus(),
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=120,
         batch_size=256,
         tensor_parallel_size=1,
@@ -57,7 +59,7 @@ rule answer_mt_bench:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.answer_mt_bench \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.answer_mt_bench \
             --questions {input.questions:q} \
             --model {input.model:q} \
             --model-id {wildcards.policy:q} \
@@ -92,7 +94,9 @@ rule judge_mt_bench:
         "../envs/cpu/score.yaml"
     threads: 1
     resources:
-        mem_mb=3_000,
+        gpu=int(config["mt_bench"]["judge"] == "reward"),
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=120,
         batch_tokens=16384,
     params:
@@ -104,7 +108,7 @@ rule judge_mt_bench:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.judge_mt_bench \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.judge_mt_bench \
             --questions {input.questions:q} \
             --answers-1 {input.answers:q} \
             --model-1 {wildcards.policy:q} \

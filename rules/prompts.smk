@@ -22,7 +22,7 @@ rule prepare_prompts:
         "../envs/cpu/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=per_attempt(4000),
         runtime=60,
     params:
         code=code_of("prepare_prompts"),
@@ -61,7 +61,7 @@ rule sample_prompts:
         "../envs/cpu/data.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=per_attempt(2000),
         runtime=20,
     params:
         code=code_of("sample_prompts"),
@@ -112,7 +112,7 @@ if config["prompts"]["preferences"]:
             "../envs/cpu/data.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
+            mem_mb=per_attempt(4000),
             runtime=60,
         params:
             code=code_of("import_preferences"),

@@ -21,7 +21,9 @@ rule score_completions:
         "../envs/cpu/score.yaml"
     threads: 1
     resources:
-        mem_mb=3_000,
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=240,
         batch_tokens=16384,
     params:
@@ -32,7 +34,7 @@ rule score_completions:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.{params.script} \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.{params.script} \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --model {input.model:q} \
@@ -76,7 +78,7 @@ rule check_completions:
         "../envs/cpu/data.yaml"
     threads: 1
     resources:
-        mem_mb=2_000,
+        mem_mb=per_attempt(2_000),
         runtime=60,
     params:
         code=code_of("check_completions"),
@@ -113,7 +115,9 @@ rule rate_completions:
         "../envs/cpu/generate.yaml"
     threads: 1
     resources:
-        mem_mb=3_000,
+        gpu=lambda wildcards: 0 if REWARDS[wildcards.reward]["servers"] else 1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=240,
         batch_size=64,
         tensor_parallel_size=1,
@@ -134,7 +138,7 @@ rule rate_completions:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.rate_completions \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.rate_completions \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --rubric {input.rubric:q} \
@@ -149,3 +153,17 @@ rule rate_completions:
             --journal work/journal \
             --out {output.rewards:q}
         """
+
+
+for policy in POLICIES:
+
+    # A name for all rewards of a policy: `snakemake rewards_sft`.
+    rule:
+        name:
+            f"rewards_{policy}".replace("-", "_")
+        input:
+            expand(
+                f"results/samples/{policy}/rewards/{{reward}}/{{shard}}.parquet",
+                reward=REWARDS,
+                shard=ALL_SHARDS,
+            ),

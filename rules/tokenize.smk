@@ -18,7 +18,7 @@ rule tokenize_preferences:
         "../envs/cpu/data.yaml"
     threads: 1
     resources:
-        mem_mb=8_000,
+        mem_mb=per_attempt(8_000),
         runtime=60,
     params:
         code=code_of("tokenize_preferences"),

@@ -24,7 +24,9 @@ rule train_policy:
         "../envs/cpu/train.yaml"
     threads: 1
     resources:
-        mem_mb=3_000,
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=720,
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
@@ -40,7 +42,7 @@ rule train_policy:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.launch scripts.train_policy \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch scripts.train_policy \
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
             --model {input.model:q} \

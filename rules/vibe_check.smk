@@ -18,7 +18,9 @@ rule answer_vibe_check:
         "../envs/cpu/generate.yaml"
     threads: 1
     resources:
-        mem_mb=3_000,
+        gpu=engine_gpus(),
+        nodes=1,
+        mem_mb=per_attempt(3_000),
         runtime=60,
         batch_size=256,
         tensor_parallel_size=1,
@@ -34,7 +36,7 @@ rule answer_vibe_check:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.answer_vibe_check \
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.answer_vibe_check \
             {params.settings} \
             --model {input.model:q} \
             --batch-size {resources.batch_size:q} \
@@ -62,7 +64,7 @@ rule write_vibe_check:
         "../envs/cpu/report.yaml"
     threads: 1
     resources:
-        mem_mb=1_000,
+        mem_mb=per_attempt(1_000),
         runtime=30,
     params:
         code=code_of("write_vibe_check"),

@@ -22,7 +22,7 @@ rule compute_winrate:
         "../envs/cpu/report.yaml"
     threads: 1
     resources:
-        mem_mb=1_000,
+        mem_mb=per_attempt(1_000),
         runtime=30,
     params:
         code=code_of("compute_winrate"),
@@ -61,7 +61,7 @@ rule plot_winrate:
         "../envs/cpu/report.yaml"
     threads: 1
     resources:
-        mem_mb=1_000,
+        mem_mb=per_attempt(1_000),
         runtime=30,
     params:
         code=code_of("plot_winrate"),

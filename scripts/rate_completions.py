@@ -20,7 +20,6 @@ servers give up is tried again by the next job that wants it.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -165,7 +164,9 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="the judge's directory; none: see --servers")
     parser.add_argument("--dtype", required=True, help="of the weights, where this job serves the judge")
     parser.add_argument("--servers", required=True, help="URLs, blanks between; none: serve --model")
-    parser.add_argument("--served-model", type=json.loads, required=True, help="its name on servers (JSON)")
+    parser.add_argument(
+        "--served-model", type=engines.optional, required=True, help="its name on servers, or null"
+    )
     parser.add_argument("--max-tokens", type=int, required=True, help="longest verdict")
     parser.add_argument("--batch-size", type=int, required=True, help="requests in flight")
     parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a verdict")

@@ -150,7 +150,7 @@ def test_every_number_read_as_text_becomes_a_number():
 
 
 @given(st.floats(min_value=1e-300, max_value=1e300))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_every_spelling_of_a_float_is_the_same_float(value):
     for text in (repr(value), f"{value:.17e}", f"{value:.17e}".replace("e-", "E-")):
         assert (

@@ -278,7 +278,7 @@ def test_a_beats_b_as_often_as_b_is_beaten(kind, request):
     lengths=st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90)), min_size=1, max_size=5),
     batch_tokens=st.integers(1, 1500),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_probability_does_not_depend_on_the_batch(kind, lengths, batch_tokens, request):
     model = compare_completions.load(request.getfixturevalue(kind), batch_tokens, "float32")
     wanted = comparisons(lengths)

@@ -298,7 +298,7 @@ def rate(tmp_path, monkeypatch):
             "model": "",
             "dtype": "float32",
             "servers": server if isinstance(server, str) else server.url,
-            "served-model": '"judge"',
+            "served-model": "judge",
             "max-tokens": 32,
             "batch-size": 8,
             "server-timeout": 0.5,
@@ -351,7 +351,7 @@ def test_another_rubric_reference_judge_or_length_asks_again(start, rate, tmp_pa
     (tmp_path / "rubric.txt").write_text(RUBRIC + " Please.")
     rate(server, ["four"])
     assert server.asked[-1]["messages"][0]["content"].endswith("Please.")
-    rate(start(lambda _: "[[9]]", name="other"), ["four"], served_model='"other"')
+    rate(start(lambda _: "[[9]]", name="other"), ["four"], served_model="other")
 
 
 def test_a_completion_with_a_number_in_it_gives_itself_nothing(start, rate, capsys):
@@ -430,7 +430,7 @@ def test_a_judge_without_verdicts_is_asked_once_for_each_of_many(start, rate):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"served_model": '"other"'}, "has no model 'other', only 'judge'; .* rewards.helpful.served_model"),
+        ({"served_model": "other"}, "has no model 'other', only 'judge'; .* rewards.helpful.served_model"),
         ({"servers": "http://127.0.0.1:9/v1"}, "not reachable; start it, or correct rewards.helpful.servers"),
         ({"servers": ""}, "a judge needs a model or servers"),
     ],

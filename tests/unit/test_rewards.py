@@ -68,7 +68,7 @@ def test_a_dialogue_has_one_end_and_is_read_there_even_if_it_is_the_padding_toke
 
 
 @given(lengths=st.lists(st.integers(0, 120), min_size=1, max_size=8), batch_tokens=st.integers(1, 600))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_score_does_not_depend_on_the_batch(llama, lengths, batch_tokens):
     scorer = scorers.load(llama, batch_tokens, "float32")
     sizes, forward = [], scorer._forward

@@ -128,6 +128,9 @@ def test_an_edit_of_the_generation_environment_trains_no_start_policy(project):
 
 
 def test_a_rule_that_is_given_a_gpu_gets_the_cuda_environment(project):
-    gpu = ["--set-resources", "judge_mt_bench:gpu=1", "score_completions:gpu=0"]
+    others = ["pretrain", "train_sft", "train_reward_model", "train_policy", "generate_completions"]
+    others += ["score_completions", "compute_ref_logps", "answer_mt_bench", "answer_vibe_check"]
+    none = [f"{rule}:gpu=0" for rule in others]
+    gpu = ["--resources", "gpu=1", "--set-resources", "judge_mt_bench:gpu=1", *none]
     assert set(planned(project, *gpu)) == {"judge_mt_bench", "compute_winrate", "plot_winrate"}
     assert "envs/cuda/score.yaml" in conda_run(project, "-n", *gpu)

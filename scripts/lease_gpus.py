@@ -1,0 +1,26 @@
+"""Run a command with GPUs of this machine that no other job has: they are its own until it ends.
+
+For jobs of a Snakemake that runs them on its own machine; under Slurm and other schedulers, which set the
+devices, it runs the command as it is. scripts/common/gpus.py says how.
+
+    python -m scripts.lease_gpus 1 python -m scripts.generate_completions … (a number of GPUs, a command)
+"""
+
+import os
+import sys
+
+from scripts.common import errors, gpus
+
+
+def main():
+    count, *command = sys.argv[1:]
+    if gpus.POOL in os.environ:
+        devices = gpus.lease(int(count), gpus.names(os.environ[gpus.POOL]))
+        os.environ[gpus.VISIBLE] = ",".join(devices)
+        if devices:
+            print(f"on GPU {', '.join(devices)}", flush=True)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    errors.run(main)

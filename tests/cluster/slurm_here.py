@@ -1,0 +1,225 @@
+"""A real Slurm on this machine alone, with GPUs that are not there: to see what it is asked and does.
+
+Its daemons, its munge and all their files belong to one folder and to ports of its own, so that it touches
+no Slurm of the machine's. Needs root, because slurmd starts jobs as their user and GPUs are device nodes.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
+DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order in which they are stopped
+
+# How Slurm itself saw each task: its record of the devices that a job was given.
+PROLOG = """#!/bin/sh
+printenv >{folder}/tasks/$SLURM_JOB_ID.$SLURM_STEP_ID.$SLURM_PROCID
+"""
+
+SLURM_CONF = """
+ClusterName=here
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ctld_port}
+SlurmdPort={slurmd_port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+StateSaveLocation={folder}/ctld
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+TaskProlog={folder}/prolog
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+MinJobAge=7200
+KillWait={kill_wait}
+OverTimeLimit=0
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+DefMemPerCPU=256
+AccountingStorageType=accounting_storage/none
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} \
+ThreadsPerCore=1 RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+PartitionName=cpu Nodes={host} Default=YES MaxTime=24:00:00 PriorityTier=1
+PartitionName=gpu Nodes={host} MaxTime=24:00:00 PriorityTier=1
+PartitionName=urgent Nodes={host} MaxTime=24:00:00 PriorityTier=10
+"""
+
+
+def why_not(folder):
+    """Why no Slurm can be started here (str), None if it can: then its packages are installed."""
+    if os.geteuid() != 0:
+        return "a real Slurm needs root"
+    missing = [package for command, package in PACKAGES.items() if shutil.which(command) is None]
+    if missing:
+        if not Path("/etc/debian_version").exists() or shutil.which("apt-get") is None:
+            return "no Slurm here, and only Debian's packages are known"
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            if subprocess.run(["apt-get", "-qq", *words], env=environment, capture_output=True).returncode:
+                return f"apt-get cannot install {', '.join(missing)}"
+    try:
+        _make_device(Path(folder) / "device")
+    except OSError:
+        return "no device nodes can be made here (mknod)"
+    return None
+
+
+def _make_device(path):
+    # gres.conf takes device nodes only; a clone of /dev/null serves.
+    os.mknod(path, 0o600 | 0o020000, os.makedev(1, 3))
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds} s for {what}")
+        time.sleep(0.1)
+
+
+class Slurm:
+    """A running Slurm; `environment` (dict) is what its commands need."""
+
+    def __init__(self, folder, gpus, cpus, kill_wait):
+        """folder: empty directory; gpus, cpus: what its node claims; kill_wait: seconds from TERM to KILL."""
+        self.folder = Path(folder)
+        self.environment = {
+            **os.environ,
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        self._processes = {}
+        self._configure(gpus, cpus, kill_wait)
+
+    def _configure(self, gpus, cpus, kill_wait):
+        host = socket.gethostname().split(".")[0]
+        for name in ("bin", "ctld", "spool", "tasks"):
+            (self.folder / name).mkdir()
+        # The executor plugin starts srun without SLURM_CONF, which other sites have in /etc.
+        for command in ("srun", "scontrol"):
+            wrapper = self.folder / "bin" / command
+            conf = self.folder / "slurm.conf"
+            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {shutil.which(command)} "$@"\n')
+            wrapper.chmod(0o755)
+        (self.folder / "tasks").chmod(0o777)
+        prolog = self.folder / "prolog"
+        prolog.write_text(PROLOG.format(folder=self.folder))
+        prolog.chmod(0o755)
+        for number in range(gpus):
+            _make_device(self.folder / f"gpu{number}")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+        (self.folder / "slurm.conf").write_text(
+            SLURM_CONF.format(
+                host=host,
+                folder=self.folder,
+                ctld_port=_free_port(),
+                slurmd_port=_free_port(),
+                cpus=cpus,
+                gpus=gpus,
+                memory=memory,
+                kill_wait=kill_wait,
+            )
+        )
+        devices = "\n".join(
+            f"NodeName={host} Name=gpu File={self.folder}/gpu{number}" for number in range(gpus)
+        )
+        (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{devices}\n")
+        (self.folder / "munge.key").write_bytes(os.urandom(1024))
+        (self.folder / "munge.key").chmod(0o400)
+
+    def _launch(self, daemon, *arguments):
+        with open(self.folder / f"{daemon}.out", "ab") as out:
+            self._processes[daemon] = subprocess.Popen(
+                [shutil.which(daemon), *arguments],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def start(self):
+        """Start the daemons; returns when the node is idle."""
+        files = {name: str(self.folder / f"munge.{name}") for name in ("socket", "key", "pid", "log", "seed")}
+        flags = [
+            f"--{flag}={files[name]}"
+            for flag, name in [
+                ("socket", "socket"),
+                ("key-file", "key"),
+                ("pid-file", "pid"),
+                ("log-file", "log"),
+                ("seed-file", "seed"),
+            ]
+        ]
+        self._launch("munged", "--foreground", "--force", *flags)
+        _wait_for(Path(files["socket"]).exists, 20, f"munged, see {self.folder}/munged.out")
+        self._launch("slurmctld", "-D")
+        self._launch("slurmd", "-D")
+        _wait_for(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"), 60, f"slurmd, see {self.folder}")
+
+    def stop(self):
+        """Cancel every job and end the daemons that `start` began."""
+        self.ask("scancel", "--full", "-u", "root")
+        with contextlib.suppress(TimeoutError):
+            _wait_for(lambda: not self.ask("squeue", "-h", "-t", "R,CG"), 20, "the jobs' end")
+        for daemon in DAEMONS:
+            process = self._processes.pop(daemon, None)
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def ask(self, *words):
+        """What a command of Slurm's says (str), nothing if it fails."""
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip()
+
+    def jobs(self):
+        """Every job so far (list of dict), as scontrol shows it; `Rule` is the rule that it ran."""
+        found = []
+        for line in self.ask("scontrol", "show", "job", "-d", "-o").splitlines():
+            job = dict(re.findall(r"(?:^|\s)([A-Za-z:/_]+)=(\S*)", line))
+            if "JobId" in job:
+                job["Rule"] = re.sub(r"^(rule|group)_|_wildcards_.*", "", job.get("Comment", ""))
+                found.append(job)
+        return found
+
+    def devices(self, job):
+        """CUDA_VISIBLE_DEVICES (str) of a job's first step, as Slurm set it; "" where it set none."""
+        found = ""
+        for path in sorted((self.folder / "tasks").glob(f"{job['JobId']}.*")):
+            given = dict(line.partition("=")[::2] for line in path.read_text().splitlines())
+            found = given.get("CUDA_VISIBLE_DEVICES", "") or found
+        return "" if found == "NoDevFiles" else found
