@@ -110,7 +110,7 @@ def engine_settings():
     return {
         **pick("generate", "engine", "dtype", "seed_per"),
         "vllm": section["vllm"] if starts_vllm else {},
-        "served_model": json.dumps(section["served_model"] if section["engine"] == "server" else None),
+        "served_model": section["served_model"] if section["engine"] == "server" else None,
     }
 
 

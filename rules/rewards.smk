@@ -130,8 +130,7 @@ rule rate_completions:
         contents=lambda wildcards: contents_of(REWARDS[wildcards.reward]["rubric"]),
         model=lambda wildcards, input: input.get("model", ""),
         settings=lambda wildcards: flags(
-            reward_settings(wildcards, "dtype", "lowest", "highest", "max_tokens"),
-            served_model=json.dumps(REWARDS[wildcards.reward]["served_model"]),
+            reward_settings(wildcards, "dtype", "served_model", "lowest", "highest", "max_tokens"),
             seed=config["seed"],
         ),
     shell:

@@ -10,9 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import ROOT, copy_project, snakemake
-
-sys.path.insert(0, str(ROOT / "tests/unit"))
-
 from small_model import make_model, make_tokenizer
 from stand_in import StandIn
 
