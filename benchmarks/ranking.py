@@ -81,7 +81,7 @@ def make_model(directory, args):
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-    tokenizer = AutoTokenizer.from_pretrained("data/policy")
+    tokenizer = AutoTokenizer.from_pretrained("data/policy", trust_remote_code=False)
     tokenizer = tokenizer.train_new_from_iterator(corpus(args.texts), args.vocabulary)
     tokenizer.model_max_length = args.max_length
     # The project reads a score at the end token, Hugging Face at the last one: a template that ends with the
@@ -138,8 +138,10 @@ def one_at_a_time(directory, dialogues, padding):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    ).eval()
     scores, began = [], clocks()
     with torch.no_grad():
         for one in dialogues:
