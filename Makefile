@@ -11,7 +11,7 @@ ifeq ($(shell uname -s),Linux)
 TORCH := $(TORCH)+cpu
 endif
 
-.PHONY: .venv all test test-slow lint format pictures dvc.yaml envs FORCE
+.PHONY: .venv all test test-slow lint format pictures dvc.yaml envs containers FORCE
 
 all: .venv
 	snakemake
@@ -45,12 +45,16 @@ format: .venv
 	ruff format .
 	snakefmt Snakefile rules
 
-pictures: results/winrate.png
+pictures: all
 	python -m docs.draw
 	cp results/winrate.png docs/winrate.png
+	cp results/samples/sft/rewards.png docs/rewards.png
 
 dvc.yaml: .venv
 	python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
 
 envs: .venv
 	python -m scripts.lock_envs
+
+containers: .venv
+	python -m scripts.write_dockerfiles --out containers

@@ -33,3 +33,4 @@ rule all:
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
+        expand("results/samples/{policy}/rewards.png", policy=RANKED),

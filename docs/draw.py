@@ -19,6 +19,7 @@ COLOURS = {
     "models": "#56B4E9",
     "prompts": "#F0E442",
     "generate": "#E69F00",
+    "rewards": "#E69F00",
     "rank": "#E69F00",
     "tokenize": "#009E73",
     "logps": "#009E73",

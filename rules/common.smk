@@ -28,6 +28,9 @@ RUNS = config["runs"]
 REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
+# Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
+RANKED = [] if config["prompts"]["preferences"] else [START]
+RANKED += [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"])]
 
 
 wildcard_constraints:
@@ -144,6 +147,12 @@ def reward_weighting():
 def function_file(reward):
     """The file that a reward's function stands in."""
     return REWARDS[reward]["function"].rsplit(":", 1)[0]
+
+
+def engine_gpus():
+    """How many GPUs a job that asks a policy takes: none where servers elsewhere run it."""
+    section = config["generate"]
+    return 0 if section["engine"] == "server" and section["servers"] else 1
 
 
 def contents_of(*sources):

@@ -19,7 +19,7 @@ rule generate_completions:
         "../envs/cpu/generate.yaml"
     threads: 1
     resources:
-        gpu=1,
+        gpu=engine_gpus(),
         nodes=1,
         mem_mb=per_attempt(3000),
         runtime=240,

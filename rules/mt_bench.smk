@@ -37,7 +37,7 @@ rule answer_mt_bench:
         "../envs/cpu/generate.yaml"
     threads: 1
     resources:
-        gpu=1,
+        gpu=engine_gpus(),
         nodes=1,
         mem_mb=per_attempt(3_000),
         runtime=120,

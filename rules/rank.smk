@@ -1,4 +1,5 @@
-# results/samples/{policy}/rewards/ -> results/samples/{policy}/preferences.parquet, ranked.parquet, rewards.png
+# results/samples/{policy}/rewards/       -> results/samples/{policy}/preferences.{parquet,json}, ranked.parquet
+# results/samples/{policy}/ranked.parquet -> results/samples/{policy}/rewards.png
 
 
 rule build_preferences:
@@ -43,4 +44,35 @@ rule build_preferences:
             --out {output.preferences:q} \
             --ranked {output.ranked:q} \
             --metrics {output.metrics:q}
+        """
+
+
+rule plot_rewards:
+    """Draw the rewards of a policy's completions, and how they go with length."""
+    input:
+        ranked="results/samples/{policy}/ranked.parquet",
+        metrics="results/samples/{policy}/preferences.json",
+    output:
+        picture="results/samples/{policy}/rewards.png",
+    log:
+        "logs/{policy}/plot_rewards.txt",
+    benchmark:
+        "benchmarks/{policy}/plot_rewards.tsv"
+    conda:
+        "../envs/cpu/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2_000,
+        runtime=30,
+    params:
+        code=code_of("plot_rewards"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.plot_rewards \
+            --policy {wildcards.policy:q} \
+            --ranked {input.ranked:q} \
+            --metrics {input.metrics:q} \
+            --out {output.picture:q}
         """

@@ -10,7 +10,7 @@ def sync_records():
     if not ALONE:
         return
     try:
-        records.sync(HASHES, workflow.deployment_settings.conda_prefix)
+        records.sync(HASHES, workflow.deployment_settings.conda_prefix, IMAGES)
         records.check_known(
             (str(path) for path in Path("results").rglob("*") if not path.is_relative_to(records.RECORDS)),
             lambda path: any(rule.is_producer(path) for rule in workflow.rules),

@@ -45,6 +45,21 @@ rule score_completions:
         """
 
 
+use rule score_completions as compare_completions with:
+    log:
+        "logs/{policy}/compare_completions/{reward}/{shard}.txt",
+    benchmark:
+        "benchmarks/{policy}/compare_completions/{reward}/{shard}.tsv"
+    wildcard_constraints:
+        reward=rewards_of_kind("pairwise"),
+    params:
+        code=code_of("compare_completions"),
+        settings=lambda wildcards: flags(
+            reward_settings(wildcards, "dtype", "opponents"), seed=config["seed"]
+        ),
+        script="compare_completions",
+
+
 rule check_completions:
     """Reward each completion by a function of the config's."""
     input:
@@ -79,3 +94,75 @@ rule check_completions:
             {params.settings} \
             --out {output.rewards:q}
         """
+
+
+rule rate_completions:
+    """Have a language model rate each completion by a rubric."""
+    input:
+        unpack(get_reward_model),
+        prompts="results/samples/{policy}/prompts/{shard}.parquet",
+        completions="results/samples/{policy}/completions/{shard}.parquet",
+        rubric=lambda wildcards: ancient(REWARDS[wildcards.reward]["rubric"]),
+    output:
+        rewards="results/samples/{policy}/rewards/{reward}/{shard}.parquet",
+    log:
+        "logs/{policy}/rate_completions/{reward}/{shard}.txt",
+    benchmark:
+        "benchmarks/{policy}/rate_completions/{reward}/{shard}.tsv"
+    wildcard_constraints:
+        reward=rewards_of_kind("judge"),
+    conda:
+        "../envs/cpu/generate.yaml"
+    threads: 1
+    resources:
+        gpu=lambda wildcards: 0 if REWARDS[wildcards.reward]["servers"] else 1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
+        runtime=240,
+        batch_size=64,
+        tensor_parallel_size=1,
+        gpu_memory_percent=90,
+        max_num_batched_tokens=0,
+        servers=lambda wildcards: REWARDS[wildcards.reward]["servers"] or "",
+        server_timeout=600,
+    params:
+        code=code_of("rate_completions"),
+        contents=lambda wildcards: contents_of(REWARDS[wildcards.reward]["rubric"]),
+        model=lambda wildcards, input: input.get("model", ""),
+        settings=lambda wildcards: flags(
+            reward_settings(wildcards, "dtype", "served_model", "lowest", "highest", "max_tokens"),
+            seed=config["seed"],
+        ),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.rate_completions \
+            --prompts {input.prompts:q} \
+            --completions {input.completions:q} \
+            --rubric {input.rubric:q} \
+            --model={params.model:q} \
+            {params.settings} \
+            --batch-size {resources.batch_size:q} \
+            --tensor-parallel-size {resources.tensor_parallel_size:q} \
+            --gpu-memory-percent {resources.gpu_memory_percent:q} \
+            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
+            --servers={resources.servers:q} \
+            --server-timeout {resources.server_timeout:q} \
+            --journal work/journal \
+            --out {output.rewards:q}
+        """
+
+
+for policy in POLICIES:
+
+    # A name for all rewards of a policy: `snakemake rewards_sft`.
+    rule:
+        name:
+            f"rewards_{policy}".replace("-", "_")
+        input:
+            expand(
+                f"results/samples/{policy}/rewards/{{reward}}/{{shard}}.parquet",
+                reward=REWARDS,
+                shard=ALL_SHARDS,
+            ),

@@ -18,7 +18,7 @@ rule answer_vibe_check:
         "../envs/cpu/generate.yaml"
     threads: 1
     resources:
-        gpu=1,
+        gpu=engine_gpus(),
         nodes=1,
         mem_mb=per_attempt(3_000),
         runtime=60,

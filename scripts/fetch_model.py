@@ -18,6 +18,7 @@ from pathlib import Path
 
 from scripts.common import chat, files, manifest, rewards, sources
 from scripts.common.errors import InputError, run
+from scripts.common.rewards import pairwise
 
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
 CODE = ("*.py",)
@@ -89,9 +90,11 @@ def check_rewards(source, directory, wanted):
     """Raise InputError for a model that cannot serve as the rewards `wanted`: lists [kind, head weights]."""
     for kind, head_weights in wanted:
         try:
-            chat.load_tokenizer(directory)
             if kind == "classifier":
+                chat.load_tokenizer(directory)
                 rewards.form(directory, head_weights)
+            elif kind == "pairwise":
+                pairwise.form(directory)
         except InputError as error:
             raise InputError(str(error).replace(str(directory), source)) from None
 

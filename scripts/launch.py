@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 
-from scripts.common import errors
+from scripts.common import errors, gpus
 
 # Ports for a meeting of nodes; the job's number picks one, so that jobs that share a node keep apart.
 FIRST_PORT, PORTS = 20000, 20000
@@ -20,7 +20,7 @@ FIRST_PORT, PORTS = 20000, 20000
 
 def devices(environment):
     """Number of devices (int) that the job was given on this node."""
-    return len([name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()])
+    return len(gpus.names(environment.get(gpus.VISIBLE, "")))
 
 
 def nodes(environment):

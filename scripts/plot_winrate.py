@@ -9,30 +9,10 @@ colour, of Okabe and Ito's palette for colour-blind readers; every row also bear
 
 import argparse
 
-from scripts.common import errors, files
+from scripts.common import errors, files, pictures
+from scripts.common.pictures import COLOURS, GRID, INK, MUTED, PALE, STYLE, shortened
 
-# Okabe and Ito (2008), without black and yellow: yellow is too pale for points on white.
-RUN_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
 DARK = {"#0072B2", "#D55E00", "#009E73"}  # under white letters
-LOSS = "#E3E3E3"
-INK, MUTED, GRID = "#222222", "#666666", "#E6E6E6"
-
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "xtick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "ytick.major.size": 0,
-    "axes.axisbelow": True,
-}
 
 # Inches.
 WIDTH = 9.0
@@ -43,7 +23,6 @@ CHARACTER = 0.085  # of a policy's name
 
 CATEGORIES_ABREAST = 4
 MIN_SHARE = 0.09  # a narrower share has no room for its label
-MAX_NAME = 24  # characters of a policy's name
 NOTE = "Lines: 95 % intervals, a bootstrap over questions. Dashed: as good as the start policy."
 
 
@@ -113,7 +92,7 @@ def draw_shares(axes, result):
     overall = [result["win_rates"][policy]["overall"] for policy in result["policies"]]
     for row, (summary, colour) in enumerate(zip(overall, colours(result["policies"]), strict=True)):
         start = 0.0
-        for name, shade in {"win": colour, "tie": pale(colour), "loss": LOSS}.items():
+        for name, shade in {"win": colour, "tie": pale(colour), "loss": PALE}.items():
             share = summary[name] / summary["matches"] if summary["matches"] else 0.0
             label = name if row == 0 else None
             axes.barh(row, share, left=start, height=0.66, color=shade, edgecolor="white", label=label)
@@ -186,17 +165,13 @@ def figures(summary):
 def colours(policies):
     """One colour for each policy: that of its run, the part of its name before the last hyphen."""
     runs = list(dict.fromkeys(policy.rsplit("-", 1)[0] for policy in policies))
-    return [RUN_COLOURS[runs.index(policy.rsplit("-", 1)[0]) % len(RUN_COLOURS)] for policy in policies]
+    return [COLOURS[runs.index(policy.rsplit("-", 1)[0]) % len(COLOURS)] for policy in policies]
 
 
 def pale(colour):
     """A hexadecimal colour (#RRGGBB), mixed with twice as much white."""
     parts = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     return "#" + "".join(f"{(part + 2 * 255) // 3:02X}" for part in parts)
-
-
-def shortened(name):
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
 
 
 def main(argv=None):
@@ -207,10 +182,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="the picture (png)")
     args = parser.parse_args(argv)
 
-    figure = draw(files.read_json(args.winrate))
-    with files.atomic(args.out) as temporary:
-        # Without the version of matplotlib in it, a picture is a function of its numbers.
-        figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})
+    pictures.save(draw(files.read_json(args.winrate)), args.out)
 
 
 if __name__ == "__main__":

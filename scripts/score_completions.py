@@ -15,7 +15,7 @@ import argparse
 import json
 
 from scripts.common import errors, journal, rewards
-from scripts.common.rewards import shard
+from scripts.common.rewards import scorers, shard
 
 
 def main(argv=None):
@@ -47,7 +47,7 @@ def main(argv=None):
     )
 
     def batches(missing):
-        model = rewards.load(args.model, args.batch_tokens, args.dtype, args.head_weights)
+        model = scorers.load(args.model, args.batch_tokens, args.dtype, args.head_weights)
         yield from model.batches(missing)
 
     scored = shard.score(args.journal, shaped_by, args.model, dialogues, batches)

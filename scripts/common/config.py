@@ -202,6 +202,13 @@ def _check_reward(key, reward, models):
         raise InputError(f"config: {key}.model: name an entry of `models`")
     if reward["kind"] == "classifier" and model in ("base", "sft") and models[model]["source"] is None:
         raise InputError(f"config: {key}.model: {model} is trained as a language model, and gives no scores")
+    if reward["kind"] == "pairwise" and model == "reward_model" and models[model]["source"] is None:
+        raise InputError(f"config: {key}.model: {model} is trained as a classifier, and compares no answers")
+    if reward["kind"] == "judge":
+        if model is None and reward["served_model"] is None:
+            raise InputError(f"config: {key}.served_model: say what the servers call the judge")
+        if reward["lowest"] >= reward["highest"]:
+            raise InputError(f"config: {key}.lowest is {reward['lowest']}: it must be below {key}.highest")
     if model is not None and model not in models:
         raise InputError(
             f"config: {key}.model names the model {model!r}, which `models` lacks; known: {', '.join(models)}"

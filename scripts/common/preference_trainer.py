@@ -2,7 +2,8 @@
 
 Chosen and rejected go through the policy in one forward pass, by way of logps.py; there is no second model.
 A step's loss is the mean over the pairs of its global batch, however they are spread over accumulation
-steps and devices, so 8 × 1 and 1 × 8 are one trajectory.
+steps and devices, so 8 × 1 and 1 × 8 are one trajectory. Where the last pairs of an epoch do not fill the
+batches of all devices, accelerate fills up with pairs that were there before: those weigh nothing.
 """
 
 import numpy as np
@@ -49,12 +50,14 @@ class Pairs:
 
 
 def collate(pairs):
-    """A batch of N pairs: SCALARS, float32 (N,), and logps.collate's tensors of 2 N rows, chosen first.
+    """A batch of N pairs: SCALARS and weights, float32 (N,), and logps.collate's tensors of 2 N rows.
 
-    The attention_mask is there for Trainer, which counts tokens by it; the model needs none.
+    Rows of chosen come first. Weights are 1; see PreferenceTrainer.get_batch_samples. The attention_mask is
+    there for Trainer, which counts tokens by it; the model needs none.
     """
     batch = {name: torch.tensor(np.array([pair[name] for pair in pairs])) for name in SCALARS}
     prompts = [pair["prompt_ids"] for pair in pairs]
+    batch["weights"] = torch.ones(len(pairs))
     completions = [pair[name] for name in ("chosen_ids", "rejected_ids") for pair in pairs]
     batch |= logps.collate(prompts * 2, completions)
     batch["attention_mask"] = torch.arange(batch["input_ids"].shape[1]) < batch["ends"][:, None]
@@ -92,9 +95,16 @@ class PreferenceTrainer(Trainer):
         self.sums = 0  # of `measure` since the last log
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The batches of an optimizer step and the number of their pairs over all devices."""
+        """The batches of an optimizer step and the number of their pairs over all devices.
+
+        What fills up the last batches of an epoch gets the weight 0.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        pairs = torch.tensor(sum(len(batch["ref_chosen_logps"]) for batch in batches), device=device)
+        state = self.accelerator.gradient_state
+        if state.end_of_dataloader and state.remainder > 0:
+            weights = batches[-1]["weights"]
+            weights[max(state.remainder - self.accelerator.process_index * len(weights), 0) :] = 0
+        pairs = torch.stack([batch["weights"].sum() for batch in batches]).sum().to(device)
         return batches, self.accelerator.reduce(pairs, reduction="sum")
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -106,7 +116,7 @@ class PreferenceTrainer(Trainer):
         self.sums = self.sums + sums
         if num_items_in_batch is None:
             return losses.mean()
-        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        return (losses * inputs["weights"]).sum() * self.accelerator.num_processes / num_items_in_batch
 
     def measure(self, model, inputs):
         """(losses, sums) of a batch of N pairs: float32 (N,), and the sums over them that `means` takes."""
@@ -119,7 +129,8 @@ class PreferenceTrainer(Trainer):
         chosen, rejected = self.reward_scale * chosen_logratios, self.reward_scale * rejected_logratios
         correct = (chosen > rejected).float()
         columns = [losses, chosen, rejected, chosen - rejected, correct, chosen_logps, rejected_logps]
-        return losses, torch.stack([*columns, torch.ones_like(losses)]).detach().sum(dim=1)
+        counted = torch.stack([*columns, torch.ones_like(losses)]).detach() * inputs["weights"]
+        return losses, counted.sum(dim=1)
 
     def log(self, logs, start_time=None):
         """Log a step's loss with METRICS of its pairs."""

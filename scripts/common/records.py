@@ -37,7 +37,6 @@ COMPARED = (
     "params",
     "code",
     "record_format_version",
-    "container_img_url",
     "software_stack_hash",
 )
 
@@ -58,15 +57,15 @@ def read(output):
     return files.read_json(path) if path.is_file() else None
 
 
-def sync(hashes, conda_prefix):
+def sync(hashes, conda_prefix, images):
     """Make records, Snakemake's metadata and the times of files agree with what the files hold.
 
-    hashes: Hashes; conda_prefix: as Snakemake's flag, or None. Raises InputError that names the files under
-    results/ which their records do not describe.
+    hashes: Hashes; conda_prefix, images: as `environments.here` takes them. Raises InputError that names the
+    files under results/ which their records do not describe.
     """
     seen = _read_seen()
     records, wrong = {}, []
-    stacks = environments.here(conda_prefix)
+    stacks = environments.here(conda_prefix, images)
     ran = dict(_entries(METADATA))
     unfinished = {output for output, _ in _entries(INCOMPLETE)}
     for output in sorted(ran.keys() | dict(_record_files()).keys()):

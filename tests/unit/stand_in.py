@@ -1,4 +1,4 @@
-"""A server with /v1/completions that fails on request: for what a real server cannot be made to do."""
+"""A server with /v1/completions and /v1/chat/completions that fails on request, as no real one would."""
 
 import contextlib
 import json
@@ -7,17 +7,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class StandIn:
-    """Answers a prompt with ids that depend on its seed; `faults` go off first, one for each completion.
+    """Answers a prompt with ids that depend on its seed, and messages with what `says(payload)` gives.
+
+    `faults` go off first, one for each completion but the first, which is a trial.
 
     name: the model's; url: up to /v1; asked: payloads of all completions; headers: of the last request;
-    vllm: whether it takes vLLM's additions; takes_ids: whether a prompt may be ids; ids_of: its tokenizer;
-    key: the key that it wants, or None.
+    vllm: whether it takes vLLM's additions; takes_ids: whether a prompt may be ids; key: the key
+    that it wants, or None; refused: fields that it refuses beside messages; most: the most
+    requests that it had at once.
     """
 
-    def __init__(self, tokenizer, name="policy", vllm=True, takes_ids=True, key=None):
+    def __init__(
+        self, tokenizer=None, name="policy", vllm=True, takes_ids=True, key=None, says=None, refused=()
+    ):
         self.tokenizer, self.name, self.vllm, self.takes_ids, self.key = tokenizer, name, vllm, takes_ids, key
         self.faults, self.asked, self.headers = [], [], {}
+        self.says, self.refused = says, refused
         self.extra_prompt_tokens = 0
+        self.running = self.most = 0
+        self.lock = threading.Lock()
         self.released = threading.Event()
         stand_in = self
 
@@ -29,8 +37,17 @@ class StandIn:
 
             def do_POST(self):
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if stand_in.authorized(self):
+                if not stand_in.authorized(self):
+                    return
+                with stand_in.lock:
+                    stand_in.running += 1
+                    stand_in.most = max(stand_in.most, stand_in.running)
+                if self.path == "/v1/chat/completions":
+                    stand_in.converse(self, payload)
+                else:
                     stand_in.complete(self, payload)
+                with stand_in.lock:
+                    stand_in.running -= 1
 
             def log_message(self, *_):
                 pass
@@ -70,8 +87,22 @@ class StandIn:
         if self.vllm:
             choice["token_ids"] = ids
         usage = {"prompt_tokens": len(prompt) + self.extra_prompt_tokens, "completion_tokens": len(ids)}
-        body = {"choices": [choice], "usage": usage}
-        fault = self.faults.pop(0) if self.faults and len(self.asked) > 1 else None  # the first is a trial
+        self.answer(handler, {"choices": [choice], "usage": usage})
+
+    def converse(self, handler, payload):
+        if payload["model"] != self.name:
+            return reply(handler, 404, {"error": {"message": f"The model {payload['model']} does not exist"}})
+        for field in self.refused:
+            if field in payload:
+                return reply(handler, 400, {"error": {"message": f"Unsupported parameter: {field}"}})
+        self.asked.append(payload)
+        text = self.says(payload)
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop", "index": 0}
+        self.answer(handler, {"choices": [choice]})
+
+    def answer(self, handler, body):
+        choice = body["choices"][0]
+        fault = self.faults.pop(0) if self.faults and len(self.asked) > 1 else None
         if fault is None:
             return reply(handler, 200, body)
         if isinstance(fault, tuple):

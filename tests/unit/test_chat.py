@@ -33,7 +33,7 @@ CONTENTS = st.text(min_size=1).filter(lambda text: text.strip() and not any(s in
 
 @pytest.mark.parametrize("style", STYLES)
 @given(contents=st.lists(CONTENTS, min_size=1, max_size=5).filter(lambda c: len(c) % 2), answer=CONTENTS)
-@settings(suppress_health_check=[HealthCheck.filter_too_much], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.filter_too_much], max_examples=50)
 def test_any_dialogue_has_one_bos_its_prompt_first_and_one_end(style, contents, answer):
     tokenizer = STYLES[style]
     messages = [

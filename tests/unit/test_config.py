@@ -150,7 +150,7 @@ def test_every_number_read_as_text_becomes_a_number():
 
 
 @given(st.floats(min_value=1e-300, max_value=1e300))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_every_spelling_of_a_float_is_the_same_float(value):
     for text in (repr(value), f"{value:.17e}", f"{value:.17e}".replace("e-", "E-")):
         assert (
@@ -297,6 +297,17 @@ def test_every_section_requires_all_its_keys():
 
 
 REWARD = {"kind": "classifier", "model": "base", "dtype": "float32", "head_weights": None}
+JUDGE = {
+    "kind": "judge",
+    "model": None,
+    "dtype": "float32",
+    "servers": "http://a/v1",
+    "served_model": "b",
+    "rubric": "data/rubric.txt",
+    "lowest": 1,
+    "highest": 10,
+    "max_tokens": 64,
+}
 
 
 @pytest.mark.parametrize(
@@ -310,11 +321,21 @@ REWARD = {"kind": "classifier", "model": "base", "dtype": "float32", "head_weigh
         (REWARD | {"model": "bse"}, "rewards.other.model names the model 'bse', which `models` lacks"),
         (REWARD | {"model": None}, "rewards.other.model: name an entry of `models`"),
         (
+            {"kind": "pairwise", "model": "reward_model", "dtype": "float32", "opponents": 0},
+            "rewards.other.model: reward_model is trained as a classifier, and compares no answers",
+        ),
+        (
             {"kind": "function", "function": "f", "arguments": {}},
             "rewards.other.function: 'f' does not match",
         ),
+        (JUDGE | {"servers": None}, "rewards.other.model: name an entry of `models`"),
+        (JUDGE | {"served_model": None}, "rewards.other.served_model: say what the servers call the judge"),
+        (JUDGE | {"lowest": 10}, "rewards.other.lowest is 10: it must be below rewards.other.highest"),
     ],
-    ids=["lacks", "foreign", "unknown model", "no model", "no function"],
+    ids=[
+        *("lacks", "foreign", "unknown model", "no model", "classifier", "no function"),
+        *("no server", "no name", "no range"),
+    ],
 )
 def test_a_reward_has_the_keys_of_its_kind(reward, sentence):
     config = copy.deepcopy(DEFAULT)

@@ -49,7 +49,7 @@ ids = st.lists(st.integers(0, 2**31 - 1), max_size=20)
 values = st.one_of(floats32, ids, st.text(st.characters(exclude_categories=())), st.tuples(ids, st.text()))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items=st.lists(values, max_size=8))
 def test_values_come_back_exactly(tmp_path_factory, items):
     root = tmp_path_factory.mktemp("journal")
@@ -141,7 +141,7 @@ def test_damaged_rows_are_seen_said_and_made_again(tmp_path, capsys, damage, lin
     assert capsys.readouterr().out.count(f"{path}, line {line}: damaged or cut off; made again") == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_no_flipped_bit_yields_a_wrong_value(tmp_path_factory, place, bit):
     root = tmp_path_factory.mktemp("journal")

@@ -53,7 +53,7 @@ def naive(model, prompt, completion, temperature):
 ids = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=LIMIT)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     pairs=st.lists(st.tuples(ids, ids), min_size=1, max_size=6),
     temperature=st.sampled_from([1.0, 0.7]),

@@ -20,8 +20,9 @@ from scripts import (
     judge_mt_bench,
     score_completions,
 )
-from scripts.common import chat, engines, files, rewards, tables
+from scripts.common import chat, engines, files, tables
 from scripts.common.engines import Completion
+from scripts.common.rewards import scorers
 
 NAMES = [f"p{number}" for number in range(8)]
 QUESTIONS = [
@@ -107,7 +108,7 @@ def answering(world, out, name, **data):
 def every_script(world, out):
     """(script, its flags) of all that keep a journal, in an order in which each finds what it reads."""
     answers = {"questions": world / "questions.jsonl", "temperature": json.dumps({"writing": 0.9})}
-    model = {"model": world / "reward_model", "dtype": "float32", "batch_tokens": 200}
+    model = {"model": world / "reward_model", "dtype": "float32", "head_weights": "null", "batch_tokens": 200}
     kept = {"journal": out / "journal"}
     scoring = {
         "prompts": world / "prompts.parquet",
@@ -234,7 +235,7 @@ def test_a_new_question_is_the_only_one_answered_and_judged(world, tmp_path, ask
     for script, flags in scripts:
         script.main(flags)
     asked.clear()
-    scored, batches = [], rewards.load(world / "reward_model", 100, "float32").__class__.batches
+    scored, batches = [], scorers.load(world / "reward_model", 100, "float32").__class__.batches
     monkeypatch.setattr(
         "scripts.common.rewards.sequence_classifier.SequenceClassifier.batches",
         lambda self, dialogues: scored.extend(dialogues) or batches(self, dialogues),

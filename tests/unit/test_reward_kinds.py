@@ -12,6 +12,7 @@ from small_model import CHATML, make_model, make_tokenizer
 from scripts import score_completions
 from scripts.common import chat, rewards, tables
 from scripts.common.errors import InputError
+from scripts.common.rewards import scorers
 
 QUESTION = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Which bird is blue?"}]
 ANSWERS = ["", "a jay", "b" * 40, "The blue jay, of course."]
@@ -39,7 +40,7 @@ def test_heads_are_weighted_and_kept(tmp_path):
     path = make_model(tmp_path, make_tokenizer(CHATML), "LlamaForSequenceClassification", num_labels=3)
     weights = [0.5, -2.0, 0.0]
     own = transformers.AutoModelForSequenceClassification.from_pretrained(path)
-    scorer = rewards.load(path, 200, "float32", weights)
+    scorer = scorers.load(path, 200, "float32", weights)
     heads = []
     for dialogue in DIALOGUES:
         state = hidden_states(path, scorer.ids(dialogue))[-1].clone()
@@ -78,7 +79,7 @@ def gated(tmp_path_factory):
 
 def test_the_gate_reads_the_end_of_the_prompt_and_weighs_the_heads(gated):
     weights = load_file(gated / "model.safetensors")
-    scorer = rewards.load(gated, 200, "float32")
+    scorer = scorers.load(gated, 200, "float32")
     tokenizer = chat.load_tokenizer(gated)
     expected, expected_heads, gates = [], [], []
     for dialogue in DIALOGUES:
@@ -105,24 +106,24 @@ def test_the_gate_reads_the_end_of_the_prompt_and_weighs_the_heads(gated):
 
 
 def test_gated_scores_do_not_depend_on_the_batch_and_stay_float32(gated):
-    found, parts = scored(rewards.load(gated, 10_000, "float32"))
-    alone, _ = scored(rewards.load(gated, 1, "float32"))
+    found, parts = scored(scorers.load(gated, 10_000, "float32"))
+    alone, _ = scored(scorers.load(gated, 1, "float32"))
     np.testing.assert_allclose(found, alone, atol=1e-4)
-    rounded, _ = scored(rewards.load(gated, 200, "bfloat16"))
+    rounded, _ = scored(scorers.load(gated, 200, "bfloat16"))
     assert not np.array_equal(rounded, torch.tensor(rounded).bfloat16().float().numpy())
     assert parts.dtype == np.float32
 
 
 def test_a_gated_model_is_whole_and_weighs_by_itself(gated, tmp_path):
     with pytest.raises(InputError, match="weighs its heads by itself"):
-        rewards.load(gated, 200, "float32", [1.0])
+        scorers.load(gated, 200, "float32", [1.0])
     weights = load_file(gated / "model.safetensors")
     for path in gated.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     del weights["reward_transform_matrix"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="lacks the weights reward_transform_matrix"):
-        rewards.load(tmp_path, 200, "float32")
+        scorers.load(tmp_path, 200, "float32")
 
 
 OWN_CODE = """
@@ -159,14 +160,14 @@ def test_a_model_with_code_of_its_own_is_asked_for_its_score_and_heads(tmp_path)
         "auto_map": {"AutoModelForSequenceClassification": "modeling_mean.Mean"},
     }
     (path / "config.json").write_text(json.dumps(config))
-    scorer = rewards.load(path, 300, "float32")
+    scorer = scorers.load(path, 300, "float32")
     heads = [hidden_states(path, scorer.ids(dialogue)).mean(0)[:2].tolist() for dialogue in DIALOGUES]
     found, parts = scored(scorer)
     np.testing.assert_allclose(parts, heads, atol=1e-4)
     np.testing.assert_allclose(found, np.sum(heads, 1), atol=1e-4)
     (path / "modeling_mean.py").unlink()
     with pytest.raises(InputError, match=r"is a Mean, which gives no score.*remote_code"):
-        rewards.load(path, 300, "float32")
+        scorers.load(path, 300, "float32")
 
 
 def test_every_head_is_in_the_artifact_and_in_the_journal(tmp_path, gated, monkeypatch):
@@ -192,11 +193,11 @@ def test_every_head_is_in_the_artifact_and_in_the_journal(tmp_path, gated, monke
     ]
     score_completions.main(words)
     made = tables.read_rows(tmp_path / "rewards.parquet", tables.REWARDS)
-    found, parts = scored(rewards.load(gated, 300, "float32"), DIALOGUES[:3])
+    found, parts = scored(scorers.load(gated, 300, "float32"), DIALOGUES[:3])
     np.testing.assert_allclose([row["reward"] for row in made[:3]], found, atol=1e-4)
     np.testing.assert_allclose([row["parts"] for row in made[:3]], parts, atol=1e-4)
     assert made[3]["reward"] is None and made[3]["parts"] is None, "the engine gave it up"
     first = (tmp_path / "rewards.parquet").read_bytes()
-    monkeypatch.setattr(rewards, "load", None)  # not a model is loaded
+    monkeypatch.setattr(scorers, "load", None)  # not a model is loaded
     score_completions.main(words)
     assert (tmp_path / "rewards.parquet").read_bytes() == first

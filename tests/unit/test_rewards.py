@@ -14,6 +14,7 @@ from small_model import CHATML, make_model, make_tokenizer
 from scripts import score_completions
 from scripts.common import rewards, tables
 from scripts.common.errors import InputError
+from scripts.common.rewards import scorers
 
 QUESTION = [{"role": "user", "content": "Which bird is blue?"}]
 
@@ -47,10 +48,10 @@ def answers(lengths):
 def test_scores_are_the_models_own_row_by_row(tmp_path, family):
     path = save_model(tmp_path, f"{family}ForSequenceClassification")
     dialogues = answers([3, 90, 1, 40, 0, 17])
-    scorer = rewards.load(path, batch_tokens=300, dtype="float32")
+    scorer = scorers.load(path, batch_tokens=300, dtype="float32")
     own = transformers.AutoModelForSequenceClassification.from_pretrained(path)
     expected = [own(torch.tensor([scorer.ids(dialogue)])).logits.item() for dialogue in dialogues]
-    scores = rewards.score(scorer, dialogues)
+    scores = scorers.score(scorer, dialogues)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert np.std(scores) > 0.1, "scores that are all alike would prove nothing"
@@ -58,18 +59,18 @@ def test_scores_are_the_models_own_row_by_row(tmp_path, family):
 
 def test_a_dialogue_has_one_end_and_is_read_there_even_if_it_is_the_padding_token(tmp_path):
     path = save_model(tmp_path, pad="<|im_end|>")
-    scorer = rewards.load(path, batch_tokens=1000, dtype="float32")
+    scorer = scorers.load(path, batch_tokens=1000, dtype="float32")
     ids = [scorer.ids(dialogue) for dialogue in answers([4, 30])]
     assert all(row[-1] == scorer.tokenizer.eos_token_id for row in ids)
     own = transformers.AutoModelForSequenceClassification.from_pretrained(path)
     expected = [own.score(own.model(torch.tensor([row])).last_hidden_state[0, -1]).item() for row in ids]
-    np.testing.assert_allclose(rewards.score(scorer, answers([4, 30])), expected, atol=1e-5)
+    np.testing.assert_allclose(scorers.score(scorer, answers([4, 30])), expected, atol=1e-5)
 
 
 @given(lengths=st.lists(st.integers(0, 120), min_size=1, max_size=8), batch_tokens=st.integers(1, 600))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_score_does_not_depend_on_the_batch(llama, lengths, batch_tokens):
-    scorer = rewards.load(llama, batch_tokens, "float32")
+    scorer = scorers.load(llama, batch_tokens, "float32")
     sizes, forward = [], scorer._forward
 
     def watched(rows):
@@ -77,16 +78,16 @@ def test_a_score_does_not_depend_on_the_batch(llama, lengths, batch_tokens):
         return forward(rows)
 
     scorer._forward = watched
-    scores = rewards.score(scorer, answers(lengths))
+    scores = scorers.score(scorer, answers(lengths))
     assert all(rows == 1 or rows * longest <= batch_tokens for rows, longest in sizes)
-    alone = [rewards.score(scorer, [dialogue])[0] for dialogue in answers(lengths)]
+    alone = [scorers.score(scorer, [dialogue])[0] for dialogue in answers(lengths)]
     np.testing.assert_allclose(scores, alone, atol=1e-4)
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(llama, capsys):
     dialogues = answers([50, 3, 20, 90, 7, 33])
-    scorer = rewards.load(llama, batch_tokens=1000, dtype="float32")
-    expected = rewards.score(scorer, dialogues)
+    scorer = scorers.load(llama, batch_tokens=1000, dtype="float32")
+    expected = scorers.score(scorer, dialogues)
     forward = scorer._forward
 
     def short_of_memory(rows):
@@ -95,12 +96,12 @@ def test_out_of_memory_halves_the_batch_and_goes_on(llama, capsys):
         return forward(rows)
 
     scorer._forward = short_of_memory
-    np.testing.assert_allclose(rewards.score(scorer, dialogues), expected, atol=1e-4)
+    np.testing.assert_allclose(scorers.score(scorer, dialogues), expected, atol=1e-4)
     assert "out of memory: going on with" in capsys.readouterr().out
 
 
 def test_a_row_that_alone_is_too_much_stops_and_other_faults_are_not_hidden(llama):
-    scorer = rewards.load(llama, batch_tokens=1000, dtype="float32")
+    scorer = scorers.load(llama, batch_tokens=1000, dtype="float32")
 
     def broken(message):
         def forward(rows):
@@ -111,26 +112,26 @@ def test_a_row_that_alone_is_too_much_stops_and_other_faults_are_not_hidden(llam
     for message in ("CUDA out of memory", "device-side assert"):
         scorer._forward = broken(message)
         with pytest.raises(RuntimeError, match=message):
-            rewards.score(scorer, answers([3, 4]))
+            scorers.score(scorer, answers([3, 4]))
 
 
 def test_bfloat16_is_for_the_body_alone(llama):
-    exact = rewards.load(llama, 1000, "float32")
-    rounded = rewards.load(llama, 1000, "bfloat16")
+    exact = scorers.load(llama, 1000, "float32")
+    rounded = scorers.load(llama, 1000, "bfloat16")
     assert rounded.head.weight.dtype == torch.float32
     assert torch.equal(rounded.head.weight, exact.head.weight)
     assert {parameter.dtype for parameter in rounded.body.parameters()} == {torch.bfloat16}
     assert rounded.body.rotary_emb.inv_freq.dtype == torch.float32
     dialogues = answers(range(0, 60, 3))
-    scores = rewards.score(rounded, dialogues)
+    scores = scorers.score(rounded, dialogues)
     assert scores.dtype == np.float32
     assert not np.array_equal(scores, torch.tensor(scores).bfloat16().float().numpy()), "rounded to 8 bits"
-    assert np.corrcoef(scores, rewards.score(exact, dialogues))[0, 1] > 0.99
+    assert np.corrcoef(scores, scorers.score(exact, dialogues))[0, 1] > 0.99
 
 
 def test_two_labels_are_refused(tmp_path):
     with pytest.raises(InputError, match="a reward model with 2 labels where one is needed"):
-        rewards.load(save_model(tmp_path, num_labels=2), 100, "float32")
+        scorers.load(save_model(tmp_path, num_labels=2), 100, "float32")
 
 
 def test_a_model_without_a_trained_head_is_refused(tmp_path):
@@ -140,13 +141,13 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path):
         path, state_dict={k: v for k, v in model.state_dict().items() if k != "score.weight"}
     )
     with pytest.raises(InputError, match=r"lacks the weights score\.weight"):
-        rewards.load(path, 100, "float32")
+        scorers.load(path, 100, "float32")
 
 
 def test_a_dialogue_beyond_the_context_is_named(llama):
-    scorer = rewards.load(llama, 1000, "float32")
+    scorer = scorers.load(llama, 1000, "float32")
     with pytest.raises(InputError, match=r"row 1: has .* tokens, the reward model reads 256"):
-        rewards.score(scorer, answers([3, 800]))
+        scorers.score(scorer, answers([3, 800]))
 
 
 def write_shard(folder):
@@ -187,9 +188,9 @@ def test_the_script_keeps_the_order_of_the_completions(tmp_path, llama):
     assert [(row["prompt_id"], row["sample"]) for row in rows] == [
         (row["prompt_id"], row["sample"]) for row in completions
     ]
-    scorer = rewards.load(llama, 300, "float32")
+    scorer = scorers.load(llama, 300, "float32")
     alone = [
-        rewards.score(scorer, [rewards.Dialogue(QUESTION, row["completion"], "")])[0] for row in completions
+        scorers.score(scorer, [rewards.Dialogue(QUESTION, row["completion"], "")])[0] for row in completions
     ]
     np.testing.assert_allclose([row["reward"] for row in rows], alone, atol=1e-4)
     score_completions.main(flags(tmp_path, llama))

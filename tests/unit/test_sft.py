@@ -39,7 +39,7 @@ def test_every_turn_of_the_assistant_is_learnt_with_its_end():
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), st.booleans(), st.booleans())
 def test_labels_are_the_answers_whatever_the_dialogue(turns, system, open_end):
     messages = [{"role": "system", "content": "Be brief."}] if system else []

@@ -16,8 +16,9 @@ import torch
 from small_model import ENGINE, make_model, make_tokenizer
 from transformers import LlamaForCausalLM
 
+from scripts import rate_completions
 from scripts.common import engines, files, tables
-from scripts.common.engines import Request, Sampling
+from scripts.common.engines import Request, Sampling, conversation
 from scripts.common.errors import InputError
 
 pytest.importorskip("vllm")
@@ -150,6 +151,58 @@ def test_what_cannot_be_answered_is_refused_before_the_first(engine):
     assert engine.generate(good, greedy(2))
 
 
+@pytest.mark.slow
+def test_a_conversation_with_a_real_server_ends_as_it_says(server):
+    talk = conversation.Conversation([server.local.url], "policy", 12, 8, 60, "rewards.helpful")
+    assert talk.form == ("max_tokens", True)
+    words = ["the cat", "the mat", "sat", "on the mat", "the cat", "cat", "a", "b"]
+    asked = [
+        conversation.Request([{"role": "user", "content": text}], temperature, 7, text)
+        for temperature in (0.0, 0.9)
+        for text in words
+    ]
+    made = dict(talk.answers(asked))
+    assert {answer.finish_reason for answer in made.values()} <= {"stop", "length"}
+    assert made[0] == made[4] and made[8] == made[12]
+    assert made[0] != made[8]
+    talk.close()
+
+
+@pytest.mark.slow
+def test_a_judge_that_babbles_leaves_its_verdicts_and_one_sentence(tmp_path, server, capsys):
+    question = [{"role": "user", "content": "x"}]
+    prompt = {"prompt_id": "p", "messages": question, "prompt_ids": [0], "reference": None}
+    row = {"prompt_id": "p", "completion_ids": [1], "finish_reason": "stop", "seed": 1}
+    tables.write(tmp_path / "prompts.parquet", [prompt], tables.PROMPTS)
+    tables.write(
+        tmp_path / "completions.parquet",
+        [row | {"sample": sample, "completion": f"cat {sample}"} for sample in range(4)],
+        tables.COMPLETIONS,
+    )
+    (tmp_path / "rubric.txt").write_text("{prompt} {completion}")
+    flags = {name: value for name, value in ENGINE.items() if name not in ("engine", "seed-per", "vllm")} | {
+        "prompts": tmp_path / "prompts.parquet",
+        "completions": tmp_path / "completions.parquet",
+        "rubric": tmp_path / "rubric.txt",
+        "lowest": 1,
+        "highest": 10,
+        "model": "",
+        "servers": server.local.url,
+        "served-model": "policy",
+        "max-tokens": 8,
+        "seed": 1,
+        "journal": tmp_path / "journal",
+        "out": tmp_path / "helpful" / "train-00000.parquet",
+    }
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"4 of 4 ratings are missing, such as .*; have"):
+            rate_completions.main(words)
+    (kept,) = tmp_path.glob("journal/ratings/*/*.jsonl")
+    assert len(kept.read_text().splitlines()) == 4 * 4
+    assert "4 of 4 rows are in the journal" in capsys.readouterr().out
+
+
 def sample(directory, model, **flags):
     """Completions of six prompts from the script in a process of its own: (rows, metrics)."""
     asked = requests(6)
@@ -209,3 +262,9 @@ def test_an_engine_that_is_killed_starts_again_and_loses_nothing(model, engine, 
     assert [made[index] for index in range(len(asked))] == whole
     assert engine.report() == {"engine_restarts": 1}
     assert "the engine died (" in capsys.readouterr().out
+
+
+def test_more_gpus_than_the_job_was_given_is_one_sentence(monkeypatch, model):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(InputError, match="tensor_parallel_size is 2, but the job was given the GPUs 3;"):
+        engines.load("vllm", model, 8, "float32", **SEEDS, **(VLLM | {"tensor_parallel_size": 2}))

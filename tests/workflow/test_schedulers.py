@@ -42,3 +42,12 @@ def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
     fetch, train = (project / "qsub.txt").read_text().splitlines()
     assert "-N fetch_model -l nodes=1:ppn=1:gpus=0,mem=1000mb,walltime=7200 " in fetch
     assert "-N train_sft -l nodes=1:ppn=2:gpus=1,mem=3000mb,walltime=86400 " in train
+
+
+def test_gpu_jobs_of_this_machine_lease_its_gpus(project, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    (project / "tiny.yaml").write_text(
+        "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
+    )
+    snakemake(project, "results/models/sft", "--forceall", "--configfile", "tiny.yaml")
+    assert (project / "logs/train_sft.txt").read_text().startswith("on GPU 7\n")

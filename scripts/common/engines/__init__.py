@@ -101,7 +101,7 @@ def add_arguments(parser):
         "--seed-per", choices=["completion", "shard"], required=True, help="what has a seed of its own"
     )
     parser.add_argument("--vllm", type=json.loads, required=True, help="vLLM's engine arguments (JSON)")
-    parser.add_argument("--served-model", type=json.loads, required=True, help="its name on servers (JSON)")
+    parser.add_argument("--served-model", type=optional, required=True, help="its name on servers, or null")
     parser.add_argument("--servers", required=True, help="URLs, blanks between; none: start one")
     parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a completion")
     parser.add_argument("--batch-size", type=int, required=True, help="completions decoded together")
@@ -110,6 +110,11 @@ def add_arguments(parser):
     parser.add_argument(
         "--max-num-batched-tokens", type=int, required=True, help="of a step of vLLM; 0: its default"
     )
+
+
+def optional(text):
+    """A flag's str, None for null: `config.flags` writes str as they are."""
+    return None if text == "null" else text
 
 
 def shaped_by(args):

@@ -22,6 +22,8 @@ from scripts.common.errors import InputError
 KEY_VARIABLE = "PREFLINE_API_KEY"
 BUSY_OR_BROKEN = {408, 425, 429, 500, 502, 503, 504, 529}
 LONGEST_RETRY_AFTER = 600.0
+# Requests given up in a row that are the server's fault, not the requests'.
+HOPELESS = 16
 
 
 class Transient(Exception):
@@ -71,6 +73,28 @@ class Client:
         attempts = min(self.attempts, 3)
         return self._retry(attempts, lambda: self._send(server, "GET", path, None, lambda body: body))
 
+    def check_model(self, name, section):
+        """InputError unless every server is there and has the model `name`.
+
+        section: of the config, with the keys `servers` and `served_model`.
+        """
+        for server in self.servers:
+            try:
+                models = self.get(server, "/models")
+            except Transient as failure:
+                raise InputError(
+                    f"{failure}: the server is not reachable; start it, or correct {section}.servers in the "
+                    "config"
+                ) from None
+            except Refused:
+                continue  # keeps no list: the first request will tell
+            names = [entry.get("id") for entry in models.get("data") or []]
+            if name not in names:
+                raise InputError(
+                    f"{server.url}: the server has no model {name!r}, only {', '.join(map(repr, names))}; "
+                    f"serve it under that name (--served-model-name), or set {section}.served_model"
+                )
+
     def post(self, path, payload, read):
         """`read(body)` of the JSON answer to `payload` of whichever server is freest.
 
@@ -100,6 +124,28 @@ class Client:
             if waiting:
                 self.closed.set()  # no more tries
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def each(self, function, requests, hopeless=HOPELESS):
+        """(index, function(request)) as they end; None for what is given up, which is named.
+
+        function: raises Transient or Refused for what to give up; requests: a list of things with a `name`.
+        Raises InputError once `hopeless` in a row are given up.
+        """
+        in_a_row = 0
+
+        def tried(pair):
+            try:
+                return function(pair[1]), None
+            except (Transient, Refused) as failure:
+                return None, failure
+
+        for (index, request), (made, failure) in self.map(tried, enumerate(requests)):
+            in_a_row = in_a_row + 1 if failure else 0
+            if failure:
+                print(f"{request.name} is given up: {failure}", flush=True)
+                if in_a_row == hopeless:
+                    raise InputError(f"the server fails at every request: {failure}")
+            yield index, made
 
     def _retry(self, attempts, send):
         retrying = tenacity.Retrying(
@@ -173,6 +219,18 @@ class Client:
             text = response.text
         text = " ".join(text.split())[:300]
         return text.replace(self.key, "***") if self.key else text
+
+
+def only_choice(body, reasons):
+    """The one choice (dict) of an answer; Transient if it is not one that has ended for one of `reasons`."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        found = len(choices) if isinstance(choices, list) else "no"
+        raise Transient(f"an answer with {found} choices where one was asked for")
+    reason = choices[0].get("finish_reason")
+    if reason not in reasons:
+        raise Transient(f"an answer with the finish_reason {reason!r}")
+    return choices[0]
 
 
 def retry_after(value, now=None):

@@ -76,6 +76,23 @@ class LocalServer:
         raise RuntimeError(f"the vLLM server that this job started {how}; the end of its log:\n{tail}")
 
 
+def serve(files, name, batch_size, dtype, seed, **vllm):
+    """A LocalServer that is healthy and has the model of `files` (ModelFiles) under `name`.
+
+    The rest is as in `vllm.engine_arguments`. Raises InputError without vLLM, RuntimeError if it dies.
+    """
+    from scripts.common.engines.vllm import engine_arguments, set_environment
+
+    set_environment("completion")
+    server = LocalServer(engine_arguments(files, batch_size, dtype, seed, **vllm), name)
+    try:
+        server.wait()
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
 def command_line(arguments):
     """Engine arguments (dict) as flags of vLLM's server: None is left out, True --flag, False --no-flag."""
     words = []

@@ -15,13 +15,11 @@ import time
 from pathlib import Path
 
 from scripts.common.engines import Base, Completion, completion
-from scripts.common.engines.client import Client, Refused, Transient
-from scripts.common.engines.local_server import LocalServer
+from scripts.common.engines.client import HOPELESS, Client, Refused, Transient, only_choice
+from scripts.common.engines.local_server import serve
 from scripts.common.engines.model_files import ModelFiles
 from scripts.common.errors import InputError
 
-# Completions given up in a row that are the server's fault, not the prompts'.
-HOPELESS = 16
 # How a server is asked, the best first: vLLM's additions, OpenAI's own fields, and text for a prompt.
 DIALECTS = ("token ids", "ids in, text out", "text")
 
@@ -45,17 +43,12 @@ class Engine(Base):
         self.batch_size, self.seed_per = batch_size, seed_per
         self.name = served_model or Path(model).name
         if not servers:
-            from scripts.common.engines.vllm import engine_arguments, set_environment
-
-            set_environment("completion")
-            self.local = LocalServer(engine_arguments(self.files, batch_size, dtype, seed, **vllm), self.name)
-            self.local.wait()
+            self.local = serve(self.files, self.name, batch_size, dtype, seed, **vllm)
             servers = [self.local.url]
         self.client = Client(servers, batch_size, timeout, **pace)
-        self.checked = self.differ = self.given_up = 0
+        self.checked = self.differ = 0
         try:
-            for server in self.client.servers:
-                self._check_name(server)
+            self.client.check_model(self.name, "generate")
             self.dialect = self._find_dialect()
         except BaseException:
             self.close()
@@ -69,16 +62,11 @@ class Engine(Base):
             raise InputError(
                 f"{self.client.servers[0].url}: takes no top_k; set generate.top_k to 0 in the config"
             )
-        in_a_row = 0
-        answers = self.client.map(lambda pair: self._answer(pair[1], sampling), list(enumerate(requests)))
-        for (index, request), (made, failure) in answers:
-            in_a_row = in_a_row + 1 if failure else 0
-            if failure:
-                self.given_up += 1
-                print(f"{request.name} is given up: {failure}", flush=True)
-                if in_a_row == min(HOPELESS, len(requests)):
-                    raise InputError(f"the server fails at every request: {failure}")
-            yield index, made
+        hopeless = min(HOPELESS, len(requests))
+        for index, made in self.client.each(
+            lambda request: self._answer(request, sampling), requests, hopeless
+        ):
+            yield index, made or Completion([], "error")
 
     def report(self):
         return {
@@ -94,22 +82,6 @@ class Engine(Base):
         if self.local is not None:
             self.local.close()
             self.local = None
-
-    def _check_name(self, server):
-        try:
-            models = self.client.get(server, "/models")
-        except Transient as failure:
-            raise InputError(
-                f"{failure}: the server is not reachable; start it, or correct generate.servers in the config"
-            ) from None
-        except Refused:
-            return  # keeps no list: the first completion will tell
-        names = [entry.get("id") for entry in models.get("data") or []]
-        if self.name not in names:
-            raise InputError(
-                f"{server.url}: the server has no model {self.name!r}, only {', '.join(map(repr, names))}; "
-                "serve it under that name (--served-model-name), or set generate.server.served_model"
-            )
 
     def _find_dialect(self):
         """The first of DIALECTS that the servers understand, tried on the least prompt."""
@@ -155,25 +127,17 @@ class Engine(Base):
         return payload
 
     def _answer(self, request, sampling):
-        """(Completion, None), or what is given up and the failure (str)."""
+        """The Completion; Transient if the server fails to the last."""
         payload = self._payload(request.prompt_ids, sampling, request.seed, self.dialect)
         try:
-            return self.client.post("/completions", payload, lambda body: self._read(body, request)), None
-        except Transient as failure:
-            return Completion([], "error"), str(failure)
+            return self.client.post("/completions", payload, lambda body: self._read(body, request))
         except Refused as refused:
             raise InputError(f"{request.name}: the server refuses it: {refused}") from None
 
     def _read(self, body, request):
         """The Completion of an answer; Transient if it is not one answer that has ended."""
-        choices = body.get("choices")
-        if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-            found = len(choices) if isinstance(choices, list) else "no"
-            raise Transient(f"an answer with {found} choices where one was asked for")
-        choice, usage = choices[0], body.get("usage") or {}
-        reason = choice.get("finish_reason")
-        if reason not in ("stop", "length"):
-            raise Transient(f"an answer with the finish_reason {reason!r}")
+        choice, usage = only_choice(body, ("stop", "length")), body.get("usage") or {}
+        reason = choice["finish_reason"]
         counted = usage.get("prompt_tokens")
         if counted not in (None, len(request.prompt_ids)):
             raise InputError(

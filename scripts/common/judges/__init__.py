@@ -34,17 +34,17 @@ def load(name, batch_tokens, **options):
     """The judge called `name`.
 
     batch_tokens: int, most tokens that a model judges together; options: for the judge `reward`, the other
-    arguments of rewards.load.
+    arguments of scorers.load.
     """
     if name == "reference":
         from scripts.common.judges.reference import ReferenceJudge
 
         return ReferenceJudge()
     if name == "reward":
-        from scripts.common import rewards
         from scripts.common.judges.reward import RewardJudge
+        from scripts.common.rewards import scorers
 
-        return RewardJudge(rewards.load(batch_tokens=batch_tokens, **options))
+        return RewardJudge(scorers.load(batch_tokens=batch_tokens, **options))
     raise InputError(f"unknown judge {name!r}; the judges are: reference, reward")
 
 

@@ -6,13 +6,14 @@ dialogues, each assistant's own earlier answers included. Equal rewards are a ti
 
 from scripts.common import rewards
 from scripts.common.judges import user_prompt
+from scripts.common.rewards import scorers
 
 
 class RewardJudge:
     name = "reward"
 
     def __init__(self, scorer):
-        """scorer: as scripts.common.rewards.load gives one."""
+        """scorer: as scripts.common.rewards.scorers.load gives one."""
         self.scorer = scorer
 
     def judge(self, games):
@@ -21,7 +22,7 @@ class RewardJudge:
         # Each dialogue is scored once: in another batch its reward could differ by rounding, and equal
         # answers would not tie.
         distinct = {_key(answered): answered for pair in pairs for answered in pair}
-        scores = dict(zip(distinct, rewards.score(self.scorer, list(distinct.values())), strict=True))
+        scores = dict(zip(distinct, scorers.score(self.scorer, list(distinct.values())), strict=True))
         return [
             (user_prompt(game), judgment(*(float(scores[_key(answered)]) for answered in pair)))
             for game, pair in zip(games, pairs, strict=True)

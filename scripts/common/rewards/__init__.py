@@ -2,8 +2,8 @@
 
 A scorer is an object with `batches(dialogues)`, which yields (numbers, Scores) batch by batch until every
 dialogue is scored; numbers, list of int, are those of the dialogues in the list. No score depends on what is
-scored beside it, up to the rounding of floats. A new kind of scoring model is a module here and a line in
-`load`.
+scored beside it, up to the rounding of floats. A new kind of scoring model is a module here, a line in `form`
+and one in `scorers.load`.
 """
 
 from pathlib import Path
@@ -68,28 +68,3 @@ def form(model, head_weights=None):
             f"{model}: has {config.num_labels} outputs, but head_weights has {len(head_weights)} numbers"
         )
     return "sequence classifier"
-
-
-def load(model, batch_tokens, dtype, head_weights=None):
-    """The scorer of the model directory `model`, on the accelerator if there is one.
-
-    batch_tokens: int, most tokens in one forward pass, padding included. dtype: "float32" or "bfloat16", of
-    the model's body; scores are float32 in both. head_weights: list of float, for a model with several heads
-    and no opinion of its own on how they add up. Raises InputError for a model that gives no scores.
-    """
-    found = form(model, head_weights)
-    if found == "own code":
-        from scripts.common.rewards.own_code import OwnCode as Scorer
-    elif found == "gated":
-        from scripts.common.rewards.gated import Gated as Scorer
-    else:
-        from scripts.common.rewards.sequence_classifier import SequenceClassifier as Scorer
-    return Scorer(model, batch_tokens, dtype, head_weights)
-
-
-def score(scorer, dialogues):
-    """The rewards, a float32 array [len(dialogues)] in their order."""
-    rewards = np.empty(len(dialogues), dtype=np.float32)
-    for numbers, scores in scorer.batches(dialogues):
-        rewards[numbers] = scores.reward
-    return rewards

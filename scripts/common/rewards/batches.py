@@ -6,6 +6,9 @@ import torch
 from scripts.common import chat
 from scripts.common.errors import InputError
 
+# What keeps a CPU busy: larger batches leave its caches, and are slower in more memory.
+CPU_TOKENS = 1024
+
 
 def device():
     """The accelerator if there is one, else the CPU."""
@@ -32,11 +35,11 @@ def pad(rows, target):
 class Batches:
     """Runs rows of token ids through `forward`, at most `tokens` at once, padding included.
 
-    Out of memory halves `tokens` and goes on.
+    On a CPU at most CPU_TOKENS. Out of memory halves that and goes on.
     """
 
     def __init__(self, tokens):
-        self.tokens = tokens
+        self.tokens = min(tokens, CPU_TOKENS) if device().type == "cpu" else tokens
 
     def run(self, rows, forward):
         """Yield (numbers, forward(batch)) until every one of `rows` (lists of ids) went through."""

@@ -23,7 +23,7 @@ HEADS, MATRIX, GATE = "regression_layer.weight", "reward_transform_matrix", "gat
 
 
 class Gated(Scorer):
-    """See `scripts.common.rewards.load`."""
+    """See `scripts.common.rewards.scorers.load`."""
 
     def __init__(self, model, batch_tokens, dtype, _):
         disable_progress_bar()

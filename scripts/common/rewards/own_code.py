@@ -15,7 +15,7 @@ from scripts.common.rewards.batches import Scorer, lower_body, pad
 
 
 class OwnCode(Scorer):
-    """See `scripts.common.rewards.load`."""
+    """See `scripts.common.rewards.scorers.load`."""
 
     def __init__(self, model, batch_tokens, dtype, head_weights):
         disable_progress_bar()

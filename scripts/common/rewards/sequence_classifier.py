@@ -17,7 +17,7 @@ from scripts.common.rewards.batches import Scorer, lower_body, pad
 
 
 class SequenceClassifier(Scorer):
-    """See `scripts.common.rewards.load`."""
+    """See `scripts.common.rewards.scorers.load`."""
 
     def __init__(self, model, batch_tokens, dtype, head_weights):
         disable_progress_bar()
