@@ -61,9 +61,11 @@ DefMemPerCPU=256
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} \
-ThreadsPerCore=1 RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+ThreadsPerCore=1 RealMemory={memory} Gres=gpu:a100:{gpus} State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=24:00:00 PriorityTier=1
 PartitionName=gpu Nodes={host} MaxTime=24:00:00 PriorityTier=1
+PartitionName=main Nodes={host} MaxTime=48:00:00 PriorityTier=1
+PartitionName=a100 Nodes={host} MaxTime=24:00:00 PriorityTier=1
 PartitionName=urgent Nodes={host} MaxTime=24:00:00 PriorityTier=10
 """
 
@@ -150,7 +152,7 @@ class Slurm:
             )
         )
         devices = "\n".join(
-            f"NodeName={host} Name=gpu File={self.folder}/gpu{number}" for number in range(gpus)
+            f"NodeName={host} Name=gpu Type=a100 File={self.folder}/gpu{number}" for number in range(gpus)
         )
         (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{devices}\n")
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
@@ -205,6 +207,16 @@ class Slurm:
         """What a command of Slurm's says (str), nothing if it fails."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
         return done.stdout.strip()
+
+    def snakemake(self, directory, *arguments):
+        """Run Snakemake in `directory` through the profile slurm; the finished process."""
+        return subprocess.run(
+            ["snakemake", "--profile", "slurm", *arguments],
+            cwd=directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
 
     def jobs(self):
         """Every job so far (list of dict), as scontrol shows it; `Rule` is the rule that it ran."""

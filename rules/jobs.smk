@@ -1,0 +1,35 @@
+# How jobs are run: which GPUs they get, how often they are tried, and what a killed Snakemake left behind.
+#
+# Rules that run a model say `gpu=1`; a profile or --set-resources says otherwise. On one machine the jobs
+# share the GPUs it has, and with none they run on the CPU. Under a scheduler, which `jobs` or --jobs is for,
+# they get what they ask for.
+
+import os
+import time
+
+from snakemake.jobs import Job
+
+from scripts.common import faults, gpus, slurm_jobs
+
+STARTED = time.time()
+
+if "gpu" not in workflow.global_resources and workflow.global_resources["_nodes"].value is None:
+    workflow.register_resource("gpu", len(gpus.installed(os.environ)))
+
+# `retries` is for the machine's faults. Snakemake asks a failed job how often it may be tried; it has no
+# setting that tells failures apart.
+Job.restart_times = property(
+    lambda job: 0 if any(faults.final(log, STARTED) for log in job.log) else job.rule.restart_times
+)
+
+
+onstart:
+    if workflow.local_exec:
+        gpus.share(os.environ)
+    elif workflow.executor_plugin.name == "slurm":
+        try:
+            orphans = slurm_jobs.cancel(os.getcwd())
+        except InputError as error:
+            raise WorkflowError(str(error))
+        if orphans:
+            print(f"cancelled the jobs of a killed Snakemake: {', '.join(orphans)}", file=sys.stderr)

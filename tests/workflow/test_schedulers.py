@@ -1,0 +1,53 @@
+"""The examples for other schedulers are ones that Snakemake and they can read."""
+
+import pytest
+import yaml
+from conftest import ROOT, copy_project, snakemake
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+def test_the_pod_runs_a_target_that_there_is_with_the_gpus_of_its_node(project):
+    job = yaml.safe_load((ROOT / "docs/kubernetes.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"][0] == "snakemake"
+    gpus = container["resources"]["limits"]["nvidia.com/gpu"]
+    said = snakemake(project, "-n", *container["command"][1:], "--resources", f"gpu={gpus}").stdout
+    assert "rule train_policy" in said and "gpu=1" in said
+
+
+def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
+    """A stand-in for qsub: it notes its words and runs the job on the spot."""
+    pytest.importorskip(
+        "snakemake_executor_plugin_cluster_generic",
+        reason="pip install snakemake-executor-plugin-cluster-generic",
+    )
+    bin_folder = project / "bin"
+    bin_folder.mkdir()
+    qsub = bin_folder / "qsub"
+    qsub.write_text(
+        '#!/bin/sh\nprintf "%s " "$@" >>qsub.txt; echo >>qsub.txt; setsid sh "$0.job" "$@" &\necho 1\n'
+    )
+    (bin_folder / "qsub.job").write_text('for job; do :; done; exec sh "$job" >/dev/null 2>&1\n')
+    qsub.chmod(0o755)
+    profile = (project / "profiles/pbs/config.yaml").read_text().replace("qsub -V", f"{qsub} -V")
+    (project / "profiles/pbs/config.yaml").write_text(profile)
+    (project / "small.yaml").write_text(
+        "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
+    )
+    snakemake(project, "--profile", "profiles/pbs", "results/models/sft", "--configfile", "small.yaml")
+    fetch, train = (project / "qsub.txt").read_text().splitlines()
+    assert "-N fetch_model -l nodes=1:ppn=1:gpus=0,mem=1000mb,walltime=7200 " in fetch
+    assert "-N train_sft -l nodes=1:ppn=2:gpus=1,mem=3000mb,walltime=86400 " in train
+
+
+def test_gpu_jobs_of_this_machine_lease_its_gpus(project, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    (project / "tiny.yaml").write_text(
+        "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
+    )
+    snakemake(project, "results/models/sft", "--forceall", "--configfile", "tiny.yaml")
+    assert (project / "logs/train_sft.txt").read_text().startswith("on GPU 7\n")
