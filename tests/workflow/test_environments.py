@@ -33,6 +33,8 @@ RUN_IN = {
     "train": {"pretrain", "train_sft", "train_reward_model", "train_policy"},
     "report": {"plot_rewards", "compute_winrate", "plot_winrate", "write_vibe_check"},
 }
+# What starts a rule's script is no rule's.
+STARTERS = {"launch", "lease_gpus"}
 
 
 def conda_run(directory, *arguments):
@@ -58,8 +60,7 @@ def scripts_run(directory):
     ran = {}
     for file in (directory / ".snakemake/conda").glob("*.yaml"):
         notes = (file.with_suffix("") / "ran.txt").read_text()
-        # What starts a training is no rule's.
-        ran[file.read_text()] = set(re.findall(r"-m scripts\.(\w+)", notes)) - {"launch"}
+        ran[file.read_text()] = set(re.findall(r"-m scripts\.(\w+)", notes)) - STARTERS
     return ran
 
 
