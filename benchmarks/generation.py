@@ -51,7 +51,7 @@ def make_model(directory, layers, hidden_size, dtype):
 
     for file in Path("data/policy").iterdir():
         shutil.copy(file, directory)
-    tokenizer = AutoTokenizer.from_pretrained("data/policy")
+    tokenizer = AutoTokenizer.from_pretrained("data/policy", trust_remote_code=False)
     torch.manual_seed(0)
     heads = max(hidden_size // 64, 1)
     config = LlamaConfig(
@@ -117,7 +117,9 @@ def one_at_a_time(args, requests, sampling):
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    model = AutoModelForCausalLM.from_pretrained(
+        args.model, dtype=getattr(torch, args.dtype), use_safetensors=True, trust_remote_code=False
+    )
     tokens, began = 0, time.perf_counter()
     for request in requests:
         made = model.generate(

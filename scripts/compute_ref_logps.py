@@ -64,7 +64,9 @@ def compute(args, missing):
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        args.model, dtype=args.dtype, use_safetensors=True, trust_remote_code=False
+    )
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     keys, sequences = list(missing), list(missing.values())
     check_ids([row for row, _ in sequences], model.get_input_embeddings().weight.shape[0], args.tokenized)

@@ -2,9 +2,11 @@
 
 Only what the workflow reads is taken: config.json, safetensors, the tokenizer's files, the chat template and
 the generation config. Pickled weights can run code and are refused; a model's own code is taken only if the
-config allows it for this model. A directory without any weights is taken as it is: pretraining begins there
-with fresh ones. Local weights are hard-linked where the file system can, everything else is copied. Whether a
-model can score is looked at here, before anything is generated for it to score.
+config allows it for this model, and a model that does not load without it is refused. Nothing leads out of
+the directory: an index names files in it, and a link may lead to the hub's cache or, for weights, anywhere.
+A directory without any weights is taken as it is: pretraining begins there with fresh ones. Local weights
+are hard-linked where the file system can, everything else is copied. Whether a model can score is looked at
+here, before anything is generated for it to score.
 
     python -m scripts.fetch_model --source hub:org/name@0123abc --out results/models/sft \
         --remote-code false --rewards '[]' --manifest results/models/sft.json
@@ -23,6 +25,8 @@ from scripts.common.rewards import pairwise
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
 CODE = ("*.py",)
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Never taken by a pattern that says `*`, like the tokenizer's.
+UNSAFE = {Path(pattern).suffix for pattern in (*CODE, *PICKLED, "*.pkl", "*.pickle")}
 
 
 def take_local(source, directory, taken):
@@ -31,6 +35,9 @@ def take_local(source, directory, taken):
     if not source.is_dir():
         raise InputError(f"{source}: no such directory; a model's source is a directory or hub:ID@COMMIT")
     for path in sorted({path for pattern in taken for path in source.glob(pattern) if path.is_file()}):
+        if path.suffix in UNSAFE - {Path(pattern).suffix for pattern in taken}:
+            continue
+        _check_link(path, source)
         target = Path(directory) / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != ".safetensors" or not _linked(path.resolve(), target):
@@ -42,7 +49,13 @@ def take_hub(name, revision, directory, taken):
     from huggingface_hub import errors, snapshot_download
 
     try:
-        snapshot_download(name, revision=revision, allow_patterns=list(taken), local_dir=directory)
+        snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(taken),
+            ignore_patterns=sorted({f"*{suffix}" for suffix in UNSAFE} - set(taken)),
+            local_dir=directory,
+        )
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as error:
         raise InputError(
             f"hub:{name}@{revision} cannot be downloaded ({type(error).__name__}); check the name, the "
@@ -71,13 +84,38 @@ def check(source, directory, available):
             )
     for index in directory.glob("*.safetensors.index.json"):
         for shard in sorted(set(files.read_json(index)["weight_map"].values())):
+            if Path(shard).name != shard:
+                raise InputError(f"{source}: {index.name} names {shard!r}, which is no file beside it")
             if not (directory / shard).is_file():
                 raise InputError(f"{source}: lacks {shard}, which {index.name} names")
+    for path in sorted(directory.glob("*.safetensors")):
+        check_safetensors(source, path)
+
+
+def check_safetensors(source, path):
+    """Raise InputError unless the file `path` is what its name says: its header is read, no more."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, "numpy"):
+            pass
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{source}: {path.name} is no whole safetensors file ({error})") from None
 
 
 def check_code(source, directory, allowed):
-    """Raise InputError for a model whose code, if `allowed`, is another repository's."""
+    """Raise InputError for a model whose code, if `allowed`, is another repository's, or else is needed."""
     auto_map = files.read_json(Path(directory) / "config.json").get("auto_map", {})
+    if auto_map and not allowed:
+        from transformers import AutoConfig
+
+        try:
+            AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        except ValueError:
+            raise InputError(
+                f"{source}: does not load without code of its own, which is run for reward models only; read "
+                "that code, then allow it with models.NAME.remote_code"
+            ) from None
     elsewhere = sorted(str(name) for name in auto_map.values() if "--" in str(name))
     if allowed and elsewhere:
         raise InputError(
@@ -97,6 +135,14 @@ def check_rewards(source, directory, wanted):
                 pairwise.form(directory)
         except InputError as error:
             raise InputError(str(error).replace(str(directory), source)) from None
+
+
+def _check_link(path, source):
+    """Raise InputError for a link that leads to some file of this machine, which would be published."""
+    target, root = path.resolve(), source.resolve()
+    inside = target.is_relative_to(root) or target.is_relative_to(root.parent.parent / "blobs")
+    if not inside and path.suffix != ".safetensors":
+        raise InputError(f"{path}: is a link to {target}, out of the model; put the file itself there")
 
 
 def _linked(path, target):

@@ -77,7 +77,7 @@ def main(argv=None):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     train = read(args.train_data, args.columns, tokenizer)
     train = [train[document] for document in order(len(train), args.seed)]
     train_blocks, train_left = blocks_of(args.train_data, train, args.max_length)

@@ -70,13 +70,13 @@ class Judge:
             self.local.close()
 
     def _open(self):
-        args, servers = self.args, self.args.servers.split()
+        args, servers, key = self.args, self.args.servers.split(), None
         if not servers:
             self.local = self._serve()
-            servers = [self.local.url]
+            servers, key = [self.local.url], self.local.key
         section = f"rewards.{Path(args.out).parent.name}"
         self.conversation = Conversation(
-            servers, name_of(args), args.max_tokens, args.batch_size, args.server_timeout, section
+            servers, name_of(args), args.max_tokens, args.batch_size, args.server_timeout, section, key=key
         )
 
     def _serve(self):

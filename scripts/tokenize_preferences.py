@@ -104,7 +104,8 @@ def main(argv=None):
     from transformers import AutoConfig
 
     tokenizer = chat.load_tokenizer(args.tokenizer)
-    vocab_size = AutoConfig.from_pretrained(args.tokenizer).get_text_config().vocab_size
+    config = AutoConfig.from_pretrained(args.tokenizer, trust_remote_code=False)
+    vocab_size = config.get_text_config().vocab_size
     counts = {split: Counter() for split in ("train", "test")}
     lengths = {column: [] for column in IDS}
     number, kept = 0, []

@@ -13,7 +13,7 @@ def load_tokenizer(path):
     """The tokenizer of the model directory `path`; InputError if it has no chat template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise InputError(
             f"{path}: the tokenizer has no chat template; add a chat_template.jinja to the model"

@@ -94,8 +94,9 @@ def flags(*sections, **more):
     for key, value in sorted(
         {**dict(item for section in sections for item in section.items()), **more}.items()
     ):
-        text = value if isinstance(value, str) else json.dumps(value)
-        words += [f"--{key.replace('_', '-')}", text]
+        name, text = f"--{key.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)
+        # By itself, what begins with a dash would be another flag.
+        words += [f"{name}={text}"] if text.startswith("-") else [name, text]
     return shlex.join(words)
 
 
@@ -173,6 +174,13 @@ def _check_names(config):
         reward["kind"] == "classifier" for reward in config["rewards"].values()
     ):
         raise InputError("config: mt_bench.judge is reward, but no entry of `rewards` is a classifier")
+    for name, section in [("generate", config["generate"]), *config["rewards"].items()]:
+        if set("@?#") & set(section.get("servers") or ""):
+            key = name if name == "generate" else f"rewards.{name}"
+            raise InputError(
+                f"config: {key}.servers: an address ends with /v1 and has no user or key in it, which logs "
+                "would repeat; export the key as PREFLINE_API_KEY"
+            )
     taken = set(config["models"])
     for run in config["runs"]:
         if not isinstance(run, str):

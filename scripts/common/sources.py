@@ -24,13 +24,20 @@ def local_files(*sources):
 
 
 def members(source):
-    """Paths (list of str) of all files of a local model directory; its own if it is not there."""
-    return [
+    """Paths (list of str) of all files of a local model directory; its own if it is not there.
+
+    Raises InputError for a name with a brace, which Snakemake would fill in.
+    """
+    found = [
         str(path)
         for directory in map(Path, local_files(source))
         for path in sorted(directory.rglob("*")) or [directory]
         if not path.is_dir()
     ]
+    for path in found:
+        if set("{}") & set(path):
+            raise InputError(f"{path}: has a brace in its name; rename the file, or remove it from the model")
+    return found
 
 
 def read_rows(source, columns):

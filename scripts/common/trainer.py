@@ -183,9 +183,12 @@ def load_model(args, cls, **overrides):
     set_seed(_library_seed(args.seed, "initial weights"))
     dtype = torch.float32 if args.peft is None else getattr(torch, args.dtype)
     if any(Path(args.model).glob("*.safetensors")):
-        model = cls.from_pretrained(args.model, dtype=dtype, use_safetensors=True, **overrides)
+        model = cls.from_pretrained(
+            args.model, dtype=dtype, use_safetensors=True, trust_remote_code=False, **overrides
+        )
     else:
-        model = cls.from_config(AutoConfig.from_pretrained(args.model, **overrides), dtype=dtype)
+        config = AutoConfig.from_pretrained(args.model, trust_remote_code=False, **overrides)
+        model = cls.from_config(config, dtype=dtype, trust_remote_code=False)
     if model.can_generate():
         # The library reads many a published generation config that it then refuses to save in checkpoints.
         model.generation_config = GenerationConfig.from_model_config(model.config)
@@ -269,7 +272,7 @@ def save(model, args, rule, parents):
             model = model.float().merge_and_unload()
         model = model.to(getattr(torch, args.dtype))
         # Trainers align these with the tokenizer, whose one end token may be fewer than the model's.
-        initial = AutoConfig.from_pretrained(args.model)
+        initial = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
         model.config.bos_token_id, model.config.eos_token_id = initial.bos_token_id, initial.eos_token_id
         if model.can_generate():
             model.config.pad_token_id = initial.pad_token_id

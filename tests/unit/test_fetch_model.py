@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from small_model import CHATML, make_model, make_tokenizer
 
 from scripts import fetch_model
@@ -14,8 +16,9 @@ from scripts.common.errors import InputError
 def model(tmp_path):
     source = tmp_path / "source"
     files.write_json(source / "config.json", {"model_type": "llama"})
-    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md", "modeling.py"):
+    for name in ("tokenizer.json", "chat_template.jinja", "README.md", "modeling.py", "tokenizer_own.py"):
         files.write_text(source / name, name)
+    save_file({"weight": np.zeros(2)}, source / "model.safetensors")
     return source
 
 
@@ -41,6 +44,34 @@ def test_a_link_in_the_source_becomes_its_file(model, tmp_path):
     assert not (tmp_path / "out/model.safetensors").is_symlink()
 
 
+def test_a_link_out_of_the_model_is_refused_but_for_the_hubs_cache(model, tmp_path):
+    """What a model that somebody sent links to would be published with it."""
+    files.write_text(tmp_path / "secret", "{}")
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").symlink_to("../secret")
+    with pytest.raises(InputError, match=f"tokenizer.json: is a link to {tmp_path}/secret, out of the model"):
+        fetch(model, tmp_path / "out")
+    snapshot, blob = tmp_path / "cache/models--org--name/snapshots/abc", "../../blobs/0123"
+    snapshot.parent.mkdir(parents=True)
+    model.rename(snapshot)
+    (snapshot / "tokenizer.json").unlink()
+    files.write_text(snapshot / blob, "{}")
+    (snapshot / "tokenizer.json").symlink_to(blob)
+    fetch(snapshot, tmp_path / "out")
+    assert not (tmp_path / "out/tokenizer.json").is_symlink()
+
+
+def test_a_model_that_needs_its_own_code_is_refused_and_nobody_is_asked(model, tmp_path, monkeypatch):
+    """The library would ask on the terminal, and `yes | snakemake` would answer."""
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "modeling.Config"}}
+    files.write_json(model / "config.json", config)
+    files.write_text(model / "modeling.py", f"open({str(tmp_path / 'pwned')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(InputError, match="does not load without code of its own"):
+        fetch(model, tmp_path / "out")
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_a_directory_without_weights_is_allowed(model, tmp_path):
     (model / "model.safetensors").unlink()
     fetch(model, tmp_path / "out")
@@ -60,6 +91,12 @@ def test_what_is_wrong_is_said_and_nothing_is_left(model, tmp_path):
     files.write_json(model / "model.safetensors.index.json", index)
     (model / "pytorch_model.bin").rename(model / "model-1.safetensors")
     refused("lacks model-2.safetensors")
+    for outside in ("../out.safetensors", str(model / "model-1.safetensors")):
+        files.write_json(model / "model.safetensors.index.json", {"weight_map": {"a": outside}})
+        refused(f"index.json names '{outside}', which is no file beside it")
+    files.write_json(model / "model.safetensors.index.json", {"weight_map": {"a": "model-1.safetensors"}})
+    files.write_text(model / "model-1.safetensors", "\x80\x04pickled")
+    refused("model-1.safetensors is no whole safetensors file")
     (model / "config.json").unlink()
     refused("has no config.json")
 
@@ -67,8 +104,8 @@ def test_what_is_wrong_is_said_and_nothing_is_left(model, tmp_path):
 def test_the_hub_is_asked_for_the_revision_and_safe_files_only(model, tmp_path, monkeypatch):
     asked = {}
 
-    def download(name, revision, allow_patterns, local_dir):
-        asked.update(name=name, revision=revision, patterns=allow_patterns)
+    def download(name, revision, allow_patterns, ignore_patterns, local_dir):
+        asked.update(name=name, revision=revision, patterns=allow_patterns, never=ignore_patterns)
         fetch_model.take_local(model, local_dir, fetch_model.TAKEN)
         files.write_text(f"{local_dir}/.cache/huggingface/x.metadata", "x")
 
@@ -76,6 +113,7 @@ def test_the_hub_is_asked_for_the_revision_and_safe_files_only(model, tmp_path, 
     fetch("hub:org/name@abc", tmp_path / "out")
     assert (asked["name"], asked["revision"]) == ("org/name", "abc")
     assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked["patterns"])
+    assert {"*.py", "*.bin", "*.pt", "*.pkl"} <= set(asked["never"])
     assert not (tmp_path / "out/.cache").exists()
 
 
@@ -94,7 +132,8 @@ def test_code_is_taken_where_the_config_allows_it_and_never_from_elsewhere(model
     fetch(model, tmp_path / "out", remote_code=True)
     assert (tmp_path / "out/modeling.py").is_file()
     assert "modeling.py" in files.read_json(tmp_path / "out.json")["files"]
-    files.write_json(model / "config.json", {"auto_map": {"AutoModel": "someone/else--modeling.Model"}})
+    auto_map = {"AutoModel": "someone/else--modeling.Model"}
+    files.write_json(model / "config.json", {"model_type": "llama", "auto_map": auto_map})
     with pytest.raises(InputError, match=r"takes code from another repository \(someone/else--modeling"):
         fetch(model, tmp_path / "other", remote_code=True)
     fetch(model, tmp_path / "without code")

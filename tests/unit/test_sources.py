@@ -95,3 +95,9 @@ def test_hub_sources():
     assert sources.parse_hub("hub:org/model@0a1b") == ("org/model", "0a1b", None)
     assert sources.parse_hub("data/rows.jsonl") is None
     assert sources.local_files("data/a.jsonl", None, "hub:org/set@0a1b#train") == ["data/a.jsonl"]
+
+
+def test_a_file_that_snakemake_would_fill_in_is_named(tmp_path):
+    (tmp_path / "{input}.json").touch()
+    with pytest.raises(InputError, match=r"\{input\}.json: has a brace in its name; rename"):
+        sources.members(str(tmp_path))

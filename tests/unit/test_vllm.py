@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 
+import httpx2
 import numpy as np
 import psutil
 import pytest
@@ -106,6 +107,12 @@ def test_greedy_is_the_same_from_a_server(model, server, engine):
     made = server.generate(asked, greedy(30))
     assert server.report()["server_dialect"] == "token ids"
     check_same(model, asked, made, engine.generate(asked, greedy(30)))
+
+
+def test_a_server_of_the_jobs_own_answers_to_nobody_else(server):
+    assert httpx2.get(f"{server.local.url}/models").status_code == 401
+    wrong = {"Authorization": f"Bearer {server.local.key}x"}
+    assert httpx2.post(f"{server.local.url}/completions", json={}, headers=wrong).status_code == 401
 
 
 def test_a_server_draws_what_the_engine_draws(server, engine):

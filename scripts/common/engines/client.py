@@ -9,6 +9,7 @@ wrong name, a request that the server does not understand) is an InputError at o
 import email.utils
 import json
 import os
+import stat
 import threading
 import time
 from concurrent import futures
@@ -18,8 +19,9 @@ import tenacity
 
 from scripts.common.errors import InputError
 
-# Where the key is read from; it is in no config, log or message.
+# Where the key is read from, or the name of a file with it; it is in no config, log or message.
 KEY_VARIABLE = "PREFLINE_API_KEY"
+KEY_FILE_VARIABLE = "PREFLINE_API_KEY_FILE"
 BUSY_OR_BROKEN = {408, 425, 429, 500, 502, 503, 504, 529}
 LONGEST_RETRY_AFTER = 600.0
 # Requests given up in a row that are the server's fault, not the requests'.
@@ -46,16 +48,17 @@ class Server:
 class Client:
     """Sends requests to `urls` (list of str, up to /v1), which share them.
 
-    concurrency: most requests in flight together; timeout: seconds to wait for an answer; attempts: tries of
-    a request; first_wait, longest_wait: seconds before the second try and before the last ones, at most.
+    concurrency: most requests in flight together; timeout: seconds to wait for an answer; key: str, None for
+    the environment's; attempts: tries of a request; first_wait, longest_wait: seconds before the second try
+    and before the last ones, at most.
     """
 
-    def __init__(self, urls, concurrency, timeout, attempts=10, first_wait=1.0, longest_wait=60.0):
+    def __init__(self, urls, concurrency, timeout, key=None, attempts=10, first_wait=1.0, longest_wait=60.0):
         self.servers = [Server(url) for url in urls]
         self.concurrency = concurrency
         self.attempts = attempts
         self.wait = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
-        self.key = os.environ.get(KEY_VARIABLE)
+        self.key = key or environment_key()
         self.lock, self.closed = threading.Lock(), threading.Event()
         self.retries = 0
         self.http = httpx2.Client(
@@ -193,7 +196,7 @@ class Client:
             state = "is refused" if self.key else "is not set"
             raise InputError(
                 f"{server.url}: the server wants a key (status {status}) and {KEY_VARIABLE} {state}; "
-                "export the right one"
+                f"export the right one, or {KEY_FILE_VARIABLE}"
             )
         if status in BUSY_OR_BROKEN:
             server.not_before = time.monotonic() + retry_after(response.headers.get("Retry-After"))
@@ -219,6 +222,27 @@ class Client:
             text = response.text
         text = " ".join(text.split())[:300]
         return text.replace(self.key, "***") if self.key else text
+
+
+def environment_key():
+    """The key (str) that the environment or the file named there holds, None if there is none.
+
+    Raises InputError for a file that is not there or that others may read, and for what is no key: a library
+    would repeat it in its message.
+    """
+    key, path = os.environ.get(KEY_VARIABLE), os.environ.get(KEY_FILE_VARIABLE)
+    try:
+        if not key and path:
+            with open(path, encoding="utf-8") as file:
+                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                    raise InputError(f"{KEY_FILE_VARIABLE}: others may read {path}; chmod 600 {path}")
+                key = file.read()
+    except OSError as error:
+        raise InputError(f"{KEY_FILE_VARIABLE}: {path} cannot be read: {error.strerror}") from None
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(f"{KEY_VARIABLE}: has characters that no key has; set it again")
+    return key or None
 
 
 def only_choice(body, reasons):

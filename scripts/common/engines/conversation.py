@@ -41,8 +41,8 @@ class Conversation:
     """The model `name` on `servers` (list of str, URLs up to /v1), which share the requests.
 
     max_tokens: longest answer; concurrency: most requests in flight; timeout: seconds to wait for an answer;
-    section: of the config, for messages; pace: see client.Client. Raises InputError for a server that is not
-    there, has no such model, or refuses a plain request or the key.
+    section: of the config, for messages; pace: see client.Client, the key included. Raises InputError for a
+    server that is not there, has no such model, or refuses a plain request or the key.
     """
 
     def __init__(self, servers, name, max_tokens, concurrency, timeout, section, **pace):

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,22 +21,24 @@ STOP_SECONDS = 20
 class LocalServer:
     """Starts the server when made; `url` is its address up to /v1 once `wait` has returned.
 
-    arguments: vLLM's engine arguments (dict); name: the model's on the server.
+    Others on the machine can reach it, too: it answers only to `key`, a random one that goes to it by its
+    environment. arguments: vLLM's engine arguments (dict); name: the model's on the server.
     """
 
     def __init__(self, arguments, name):
-        port = free_port()
+        port, self.key = free_port(), secrets.token_urlsafe(32)
         self.url = f"http://127.0.0.1:{port}/v1"
         self.health = f"http://127.0.0.1:{port}/health"
         self.log = tempfile.NamedTemporaryFile(prefix="prefline-server-", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
             [
                 *[sys.executable, "-m", "vllm.entrypoints.openai.api_server"],
-                *["--host", "127.0.0.1", "--port", str(port), "--served-model-name", name],
+                *["--host", "127.0.0.1", "--port", str(port), f"--served-model-name={name}"],
                 *["--disable-uvicorn-access-log", *command_line(arguments)],
             ],
             stdout=self.log,
             stderr=self.log,
+            env={**os.environ, "VLLM_API_KEY": self.key},
             start_new_session=True,
             preexec_fn=end_with_parent if sys.platform.startswith("linux") else None,
         )

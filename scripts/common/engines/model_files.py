@@ -20,7 +20,7 @@ class ModelFiles:
         check_weights(path)
         self.path = str(path)
         self.tokenizer = chat.load_tokenizer(path)
-        self.config = AutoConfig.from_pretrained(path)
+        self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         text_config = self.config.get_text_config()
         self.vocabulary = text_config.vocab_size
         self.context = getattr(text_config, "max_position_embeddings", None)

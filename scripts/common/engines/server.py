@@ -45,7 +45,8 @@ class Engine(Base):
         if not servers:
             self.local = serve(self.files, self.name, batch_size, dtype, seed, **vllm)
             servers = [self.local.url]
-        self.client = Client(servers, batch_size, timeout, **pace)
+        key = self.local.key if self.local else None
+        self.client = Client(servers, batch_size, timeout, key, **pace)
         self.checked = self.differ = 0
         try:
             self.client.check_model(self.name, "generate")

@@ -36,7 +36,7 @@ class Engine(Base):
         self.batch_size = batch_size
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, dtype), use_safetensors=True
+            model, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
         )
         self.model.to(self.device).eval()
         self.start_seconds = time.monotonic() - began

@@ -27,7 +27,9 @@ class Gated(Scorer):
 
     def __init__(self, model, batch_tokens, dtype, _):
         disable_progress_bar()
-        self.body = AutoModel.from_pretrained(model, dtype="auto", use_safetensors=True)
+        self.body = AutoModel.from_pretrained(
+            model, dtype="auto", use_safetensors=True, trust_remote_code=False
+        )
         super().__init__(model, self.body.config, batch_tokens)
         self.body.eval().requires_grad_(False).to(self.device)
         lower_body(self.body, dtype)

@@ -28,7 +28,7 @@ class PairPreference(Comparer):
         letters = letter_ids(self.tokenizer, model)
         disable_progress_bar()
         self.model, loading = AutoModelForCausalLM.from_pretrained(
-            model, dtype="auto", use_safetensors=True, output_loading_info=True
+            model, dtype="auto", use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
         if loading["missing_keys"]:
             raise InputError(f"{model}: lacks the weights {', '.join(sorted(loading['missing_keys']))}")

@@ -36,7 +36,7 @@ class PairRM(Comparer):
     def __init__(self, model, batch_tokens, dtype):
         self.device = device()
         self.in_batches = Batches(batch_tokens)
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         self.markers = [config.source_prefix_id, config.cand1_prefix_id, config.cand2_prefix_id]
         self.tokenizer = read_tokenizer(model, self.markers)
         self.structure = [self.tokenizer.id_to_token(token) for token in self.markers] + ["[SEP]"]

@@ -22,7 +22,7 @@ class SequenceClassifier(Scorer):
     def __init__(self, model, batch_tokens, dtype, head_weights):
         disable_progress_bar()
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(
-            model, dtype="auto", use_safetensors=True, output_loading_info=True
+            model, dtype="auto", use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
         super().__init__(model, classifier.config, batch_tokens)
         if not isinstance(getattr(classifier, "score", None), torch.nn.Linear):
