@@ -64,7 +64,8 @@ def log_says(directory, words):
 
 def resumed_at(directory):
     """The step (int) after which the job that writes the log goes on; None if it began afresh."""
-    found = re.search(r"going on after step (\d+)", (directory / LOG).read_text())
+    path = directory / LOG  # Snakemake deletes it before it tries a job again
+    found = re.search(r"going on after step (\d+)", path.read_text() if path.exists() else "")
     return int(found[1]) if found else None
 
 
