@@ -1,10 +1,12 @@
 """What Slurm takes away comes back where it was, on a real Slurm; what is wrong in itself fails once."""
 
 import hashlib
+import os
 import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -62,8 +64,21 @@ def log_says(directory, words):
 
 def resumed_at(directory):
     """The step (int) after which the job that writes the log goes on; None if it began afresh."""
-    found = re.search(r"going on after step (\d+)", (directory / LOG).read_text())
+    path = directory / LOG  # Snakemake deletes it before it tries a job again
+    found = re.search(r"going on after step (\d+)", path.read_text() if path.exists() else "")
     return int(found[1]) if found else None
+
+
+def training_in(directory):
+    """The process (int) that trains in a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+            if b"-m\0scripts.train_sft" in words and Path(os.readlink(process / "cwd")) == directory:
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError("nobody trains")
 
 
 def sha256(path):
@@ -86,7 +101,7 @@ def undisturbed(tmp_path_factory):
     return sha256(directory / WEIGHTS)
 
 
-def test_a_training_survives_preemption_time_limit_and_scancel(slurm, small, undisturbed):
+def test_a_training_survives_preemption_scancel_and_a_hang_until_its_time_limit(slurm, small, undisturbed):
     driver = start(slurm, small, *SFT)
     try:
         wait_for(lambda: log_says(small, "step "))
@@ -102,7 +117,8 @@ def test_a_training_survives_preemption_time_limit_and_scancel(slurm, small, und
         wait_for(lambda: len(jobs_of(slurm, small, "train_sft")) == 2)
         wait_for(lambda: (resumed_at(small) or 0) > preempted_at)
 
-        # Out of time.
+        # Hanging until it is out of time, deaf to SIGTERM.
+        os.kill(training_in(small), signal.SIGSTOP)
         second = jobs_of(slurm, small, "train_sft")[1]
         slurm.ask("scontrol", "update", f"JobId={second['JobId']}", "EndTime=now")
         said, _ = driver.communicate(timeout=300)
