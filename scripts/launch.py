@@ -1,7 +1,7 @@
 """Start a training once, with one process for each device that its job was given, on one node or several.
 
 The devices are those in CUDA_VISIBLE_DEVICES, which Slurm and scripts/common/gpus.py set; without any, the
-training is one process on the CPU. Several nodes are those of the Slurm job around this process: torchrun is
+training is one process on the CPU. The nodes are those of the Slurm job around this process: torchrun is
 started on each of them, and they meet at the first one. A process of its own for each device is what
 transformers expects: one process that sees several devices would split its batches among them by threads.
 
@@ -16,29 +16,19 @@ from scripts.common import errors, gpus
 
 # Ports for a meeting of nodes; the job's number picks one, so that jobs that share a node keep apart.
 FIRST_PORT, PORTS = 20000, 20000
-
-
-def devices(environment):
-    """Number of devices (int) that the job was given on this node."""
-    return len(gpus.names(environment.get(gpus.VISIBLE, "")))
-
-
-def nodes(environment):
-    """Number of nodes (int) of the Slurm job around this process; 1 without one."""
-    return int(environment.get("SLURM_JOB_NUM_NODES", "1"))
+STEP = ("SLURM_", "SRUN_")
 
 
 def command(words, environment, hosts):
     """The command line (list of str) that starts the module words[0] with the flags words[1:].
 
-    environment: dict, as os.environ; hosts: function that gives the names of the job's nodes (list of str).
+    environment: dict, as os.environ; hosts: the names of the job's nodes (list of str), if there are any.
     """
     python = [sys.executable, "-m"]
-    processes = max(devices(environment), 1)
-    if nodes(environment) > 1:
-        job = int(environment["SLURM_JOB_ID"])
-        meeting = f"{hosts()[0]}:{FIRST_PORT + job % PORTS}"
-        count = str(nodes(environment))
+    processes = max(len(gpus.names(environment.get(gpus.VISIBLE, ""))), 1)
+    if len(hosts) > 1:
+        job, count = int(environment["SLURM_JOB_ID"]), str(len(hosts))
+        meeting = f"{hosts[0]}:{FIRST_PORT + job % PORTS}"
         return [
             # Beside the job's other steps: Snakemake itself runs in one that holds everything.
             *["srun", "--overlap", "--kill-on-bad-exit", "--nodes", count, "--ntasks", count],
@@ -52,14 +42,31 @@ def command(words, environment, hosts):
     return [*python, *words]
 
 
-def slurm_hosts():
-    """The names of the Slurm job's nodes (list of str)."""
-    return subprocess.check_output(["scontrol", "show", "hostnames"], text=True).split()
+def slurm_hosts(environment):
+    """The names of the nodes (list of str) of the Slurm job around this process; none without one.
+
+    Slurm is asked: what it says in the environment is of the step that Snakemake runs in, which has one node.
+    """
+    if "SLURM_JOB_ID" not in environment:
+        return []
+
+    def ask(*words):
+        return subprocess.check_output(words, text=True).strip()
+
+    nodes = ask("squeue", "--noheader", "--jobs", environment["SLURM_JOB_ID"], "--format=%N")
+    return ask("scontrol", "show", "hostnames", nodes).split()
+
+
+def of_the_job(environment):
+    """`environment` (dict) without what Slurm says of the step around this process: srun would keep to it."""
+    kept = ("SLURM_JOB_ID", "SLURM_CONF")
+    return {name: value for name, value in environment.items() if name in kept or not name.startswith(STEP)}
 
 
 def main():
-    made = command(sys.argv[1:], os.environ, slurm_hosts)
-    os.execvp(made[0], made)
+    hosts = slurm_hosts(os.environ)
+    made = command(sys.argv[1:], os.environ, hosts)
+    os.execvpe(made[0], made, of_the_job(os.environ) if len(hosts) > 1 else os.environ)
 
 
 if __name__ == "__main__":

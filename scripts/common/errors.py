@@ -17,6 +17,14 @@ def run(main):
     that train together only the first speaks of its progress.
     """
     die_with_parent()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        rank, size, local = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
+        # In one write: print writes the line feed apart, and all of them write at once.
+        sys.stdout.write(
+            f"process {rank} of {size} on {os.uname().nodename}, number {local} there, with GPUs {devices}\n"
+        )
+        sys.stdout.flush()
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:

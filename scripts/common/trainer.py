@@ -147,6 +147,7 @@ def arguments(args, cls=None, **overrides):
             "max_grad_norm": args.max_grad_norm,
             "bf16": args.dtype == "bfloat16",
             "gradient_checkpointing": args.gradient_checkpointing,
+            "ddp_find_unused_parameters": False,
             "seed": _library_seed(args.seed, "training"),
             "data_seed": _library_seed(args.seed, "data order"),
             "logging_steps": 1,

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
-DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order in which they are stopped
+DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order in which they are stopped; of slurmd, one a node
 
 # How Slurm itself saw each task: its record of the devices that a job was given.
 PROLOG = """#!/bin/sh
@@ -27,18 +27,17 @@ SLURM_CONF = """
 ClusterName=here
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ctld_port}
-SlurmdPort={slurmd_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/ctld
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 TaskProlog={folder}/prolog
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -60,14 +59,19 @@ JobAcctGatherParams=OverMemoryKill
 DefMemPerCPU=256
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} \
-ThreadsPerCore=1 RealMemory={memory} Gres=gpu:a100:{gpus} State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=24:00:00 PriorityTier=1
-PartitionName=gpu Nodes={host} MaxTime=24:00:00 PriorityTier=1
-PartitionName=main Nodes={host} MaxTime=48:00:00 PriorityTier=1
-PartitionName=a100 Nodes={host} MaxTime=24:00:00 PriorityTier=1
-PartitionName=urgent Nodes={host} MaxTime=24:00:00 PriorityTier=10
+{nodes}
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=24:00:00 PriorityTier=1
+PartitionName=gpu Nodes=ALL MaxTime=24:00:00 PriorityTier=1
+PartitionName=main Nodes=ALL MaxTime=48:00:00 PriorityTier=1
+PartitionName=a100 Nodes=ALL MaxTime=24:00:00 PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=24:00:00 PriorityTier=10
 """
+# Every node is this machine: what it claims to have is counted once for each.
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 "
+    "SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory={memory} Gres=gpu:a100:{gpus} "
+    "State=UNKNOWN"
+)
 
 
 def why_not(folder):
@@ -111,8 +115,8 @@ def _wait_for(condition, seconds, what):
 class Slurm:
     """A running Slurm; `environment` (dict) is what its commands need."""
 
-    def __init__(self, folder, gpus, cpus, kill_wait):
-        """folder: empty directory; gpus, cpus: what its node claims; kill_wait: seconds from TERM to KILL."""
+    def __init__(self, folder, gpus, cpus, kill_wait, nodes=1):
+        """folder: empty directory; gpus, cpus: what a node claims; kill_wait: seconds from TERM to KILL."""
         self.folder = Path(folder)
         self.environment = {
             **os.environ,
@@ -120,14 +124,15 @@ class Slurm:
             "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         self._processes = {}
+        host = socket.gethostname().split(".")[0]
+        self.nodes = [host, *(f"{host}-{number}" for number in range(2, nodes + 1))]
         self._configure(gpus, cpus, kill_wait)
 
     def _configure(self, gpus, cpus, kill_wait):
-        host = socket.gethostname().split(".")[0]
-        for name in ("bin", "ctld", "spool", "tasks"):
+        for name in ("bin", "ctld", "tasks"):
             (self.folder / name).mkdir()
         # The executor plugin starts srun without SLURM_CONF, which other sites have in /etc.
-        for command in ("srun", "scontrol"):
+        for command in ("srun", "scontrol", "squeue"):
             wrapper = self.folder / "bin" / command
             conf = self.folder / "slurm.conf"
             wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {shutil.which(command)} "$@"\n')
@@ -136,31 +141,31 @@ class Slurm:
         prolog = self.folder / "prolog"
         prolog.write_text(PROLOG.format(folder=self.folder))
         prolog.chmod(0o755)
-        for number in range(gpus):
-            _make_device(self.folder / f"gpu{number}")
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+        host, nodes, devices = self.nodes[0], [], ["AutoDetect=off"]
+        for name in self.nodes:
+            claims = {"cpus": cpus, "memory": memory, "gpus": gpus}
+            nodes.append(NODE.format(name=name, host=host, port=_free_port(), **claims))
+            for number in range(gpus):
+                device = self.folder / f"gpu-{name}-{number}"
+                _make_device(device)
+                devices.append(f"NodeName={name} Name=gpu Type=a100 File={device}")
         (self.folder / "slurm.conf").write_text(
             SLURM_CONF.format(
                 host=host,
                 folder=self.folder,
                 ctld_port=_free_port(),
-                slurmd_port=_free_port(),
-                cpus=cpus,
-                gpus=gpus,
-                memory=memory,
+                nodes="\n".join(nodes),
                 kill_wait=kill_wait,
             )
         )
-        devices = "\n".join(
-            f"NodeName={host} Name=gpu Type=a100 File={self.folder}/gpu{number}" for number in range(gpus)
-        )
-        (self.folder / "gres.conf").write_text(f"AutoDetect=off\n{devices}\n")
+        (self.folder / "gres.conf").write_text("\n".join(devices) + "\n")
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
         (self.folder / "munge.key").chmod(0o400)
 
     def _launch(self, daemon, *arguments):
         with open(self.folder / f"{daemon}.out", "ab") as out:
-            self._processes[daemon] = subprocess.Popen(
+            self._processes[(daemon, *arguments)] = subprocess.Popen(
                 [shutil.which(daemon), *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -170,7 +175,7 @@ class Slurm:
             )
 
     def start(self):
-        """Start the daemons; returns when the node is idle."""
+        """Start the daemons; returns when the nodes are idle."""
         files = {name: str(self.folder / f"munge.{name}") for name in ("socket", "key", "pid", "log", "seed")}
         flags = [
             f"--{flag}={files[name]}"
@@ -185,23 +190,29 @@ class Slurm:
         self._launch("munged", "--foreground", "--force", *flags)
         _wait_for(Path(files["socket"]).exists, 20, f"munged, see {self.folder}/munged.out")
         self._launch("slurmctld", "-D")
-        self._launch("slurmd", "-D")
-        _wait_for(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"), 60, f"slurmd, see {self.folder}")
+        for name in self.nodes:
+            self._launch("slurmd", "-D", "-N", name)
+
+        def idle():
+            return self.ask("sinfo", "-h", "-p", "cpu", "-N", "-o", "%T").split() == ["idle"] * len(
+                self.nodes
+            )
+
+        _wait_for(idle, 60, f"slurmd, see {self.folder}")
 
     def stop(self):
         """Cancel every job and end the daemons that `start` began."""
         self.ask("scancel", "--full", "-u", "root")
         with contextlib.suppress(TimeoutError):
             _wait_for(lambda: not self.ask("squeue", "-h", "-t", "R,CG"), 20, "the jobs' end")
-        for daemon in DAEMONS:
-            process = self._processes.pop(daemon, None)
-            if process is not None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        for started in sorted(self._processes, key=lambda started: DAEMONS.index(started[0])):
+            process = self._processes.pop(started)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def ask(self, *words):
         """What a command of Slurm's says (str), nothing if it fails."""
