@@ -124,10 +124,11 @@ def clocks():
 def ours(directory, dialogues, args):
     """(scores, clocks) of the project's scorer."""
     from scripts.common import rewards
+    from scripts.common.rewards import scorers
 
-    scorer = rewards.load(directory, args.batch_tokens, "float32")
+    scorer = scorers.load(directory, args.batch_tokens, "float32")
     began = clocks()
-    scores = rewards.score(
+    scores = scorers.score(
         scorer, [rewards.Dialogue([messages(*one)[0]], one[1], "a dialogue") for one in dialogues]
     )
     return scores.tolist(), clocks() - began
