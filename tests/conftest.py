@@ -1,10 +1,25 @@
-"""Tests run side by side, so each keeps to one thread, and none fails for taking long."""
+"""Tests run side by side, so each keeps to one thread, none fails for taking long, and some keep together."""
 
 import os
 
 import hypothesis
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+
+# Tests of these share something heavy that a process starts once: vLLM, Slurm, the environments.
+TOGETHER = ("tests/cluster/", "tests/unit/test_vllm.py", "tests/workflow/test_environments.py")
+
+
+class Together(LoadScopeScheduling):
+    """Sends the tests of one entry of TOGETHER to one process, all others one by one to whichever is free."""
+
+    def _split_scope(self, nodeid):
+        return next((shared for shared in TOGETHER if nodeid.startswith(shared)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Together(config, log)

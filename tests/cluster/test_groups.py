@@ -3,8 +3,7 @@
 import pytest
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("slurm"),
+    pytest.mark.cluster,
     pytest.mark.timeout(900),
 ]
 

@@ -13,8 +13,7 @@ import pytest
 from tests.workflow.conftest import copy_project, snakemake
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("slurm"),
+    pytest.mark.cluster,
     pytest.mark.timeout(600),
 ]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.cluster import slurm_here
 from tests.workflow.conftest import QUICK, snakemake
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 MODEL = "results/models/sft.json"
 
 

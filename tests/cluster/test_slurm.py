@@ -5,8 +5,7 @@ import pytest
 from tests.workflow.conftest import QUICK
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("slurm"),
+    pytest.mark.cluster,
     pytest.mark.timeout(900),
 ]
 

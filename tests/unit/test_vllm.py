@@ -23,8 +23,6 @@ from scripts.common.engines import Request, Sampling, conversation
 from scripts.common.errors import InputError
 
 pytest.importorskip("vllm")
-# One process of pytest runs them all.
-pytestmark = pytest.mark.xdist_group("vllm")
 
 VLLM = {
     "tensor_parallel_size": 1,
