@@ -20,6 +20,7 @@ from transformers import LlamaForCausalLM
 from scripts import rate_completions
 from scripts.common import engines, files, tables
 from scripts.common.engines import Request, Sampling, conversation
+from scripts.common.engines.client import KEY_VARIABLE
 from scripts.common.errors import InputError
 
 pytest.importorskip("vllm")
@@ -158,7 +159,8 @@ def test_what_cannot_be_answered_is_refused_before_the_first(engine):
 
 @pytest.mark.slow
 def test_a_conversation_with_a_real_server_ends_as_it_says(server):
-    talk = conversation.Conversation([server.local.url], "policy", 12, 8, 60, "rewards.helpful")
+    section, key = "rewards.helpful", server.local.key
+    talk = conversation.Conversation([server.local.url], "policy", 12, 8, 60, section, key=key)
     assert talk.form == ("max_tokens", True)
     words = ["the cat", "the mat", "sat", "on the mat", "the cat", "cat", "a", "b"]
     asked = [
@@ -174,7 +176,8 @@ def test_a_conversation_with_a_real_server_ends_as_it_says(server):
 
 
 @pytest.mark.slow
-def test_a_judge_that_babbles_leaves_its_verdicts_and_one_sentence(tmp_path, server, capsys):
+def test_a_judge_that_babbles_leaves_its_verdicts_and_one_sentence(tmp_path, server, capsys, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, server.local.key)
     question = [{"role": "user", "content": "x"}]
     prompt = {"prompt_id": "p", "messages": question, "prompt_ids": [0], "reference": None}
     row = {"prompt_id": "p", "completion_ids": [1], "finish_reason": "stop", "seed": 1}
