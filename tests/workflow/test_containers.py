@@ -92,7 +92,8 @@ def test_rules_run_in_the_image_of_their_hardware(tools, tmp_path, monkeypatch):
     clone = copy_project(tmp_path / "clone")
     shutil.copytree(project / "results", clone / "results", symlinks=True)
     assert not planned(clone), "what travels is the environment's text, not the image's name"
-    assert planned(project, "--set-resources", "fetch_model:gpu=1"), "then it is CUDA's image"
+    on_gpu = ["--resources", "gpu=1", "--set-resources", "fetch_model:gpu=1"]
+    assert planned(project, *on_gpu), "then it is CUDA's image"
     with open(project / "envs/cpu/data.yaml", "a") as file:
         file.write("# another\n")
     assert planned(project)
