@@ -14,6 +14,7 @@ import yaml
 from scripts.common import config as configuration
 
 CONFIG = Path("config.yaml")
+OUR_FUNCTIONS = [f"scripts/common/rewards/functions.py:{name}" for name in ("length", "valid_json")]
 
 
 class Job(NamedTuple):
@@ -133,7 +134,7 @@ def _nested(path, value, config):
         overlay.setdefault("models", {})["another"] = {"source": config["models"]["start"]["source"]}
     if path[-1] == "kind":
         dropped = dict.fromkeys(configuration.REWARD_KEYS[config["rewards"][path[1]]["kind"]])
-        function = {"function": "scripts/common/rewards/functions.py:length", "arguments": {}}
+        function = {"function": OUR_FUNCTIONS[0], "arguments": {}}
         overlay["rewards"][path[1]] |= dropped | function
     return overlay
 
@@ -163,7 +164,11 @@ def _child(schema, key):
 def _others(path, value, schema):
     """Other values than `value` that the schema allows: one, or for integers the next and the one before."""
     if path[-1] == "kind":
-        return ["function"]
+        return [] if value == "function" else ["function"]
+    if path[-1] == "function":
+        return [other for other in OUR_FUNCTIONS if other != value][:1]
+    if path[-1] == "rubric":
+        return ["data/README.md"]
     if path[-1] == "head_weights":
         return [[1.0]]
     if "enum" in schema:

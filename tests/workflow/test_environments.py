@@ -24,7 +24,6 @@ RUN_IN = {
         "fetch_model",
         "prepare_prompts",
         "sample_prompts",
-        "check_completions",
         "build_preferences",
         "tokenize_preferences",
     },
