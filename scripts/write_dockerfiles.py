@@ -23,7 +23,7 @@ RUN apt-get update \\
     && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1
 """
-HARDWARE = {"cpu": [], "cuda": ["--default-resources", "gpu=1"]}
+HARDWARE = {"cpu": [], "cuda": ["--default-resources", "gpu=1", "--resources", "gpu=1"]}
 
 
 def containerize(options):
