@@ -1,12 +1,10 @@
 # Made by `make containers` from envs/: make changes there.
 FROM condaforge/miniforge3:25.9.1-0
-LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="1f3a1731bcb446fa3d4952cd2c0c7c56fa2e17831ab981f0d8c1724af7628735"
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1
-# Conda environment:
+
 #   source: envs/cpu/data.yaml
 #   prefix: /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
 #   # Finished models, prompts, pairs, token ids: tables and tokenizers, no torch.
@@ -63,7 +61,7 @@ RUN mkdir -p /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
 COPY envs/cpu/data.yaml /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml
 RUN conda env create --prefix /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6 --file /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cpu/generate.yaml
 #   prefix: /conda-envs/97fe047e410f570b92ac64ec36b9bc23
 #   # Sampling answers from a policy; the vLLM engine is in CUDA's environment only.
@@ -129,7 +127,7 @@ RUN mkdir -p /conda-envs/97fe047e410f570b92ac64ec36b9bc23
 COPY envs/cpu/generate.yaml /conda-envs/97fe047e410f570b92ac64ec36b9bc23/environment.yaml
 RUN conda env create --prefix /conda-envs/97fe047e410f570b92ac64ec36b9bc23 --file /conda-envs/97fe047e410f570b92ac64ec36b9bc23/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cpu/report.yaml
 #   prefix: /conda-envs/dc914699850d3f324cb25b7dc811f0e1
 #   # Win rates, pictures and pages.
@@ -176,7 +174,7 @@ RUN mkdir -p /conda-envs/dc914699850d3f324cb25b7dc811f0e1
 COPY envs/cpu/report.yaml /conda-envs/dc914699850d3f324cb25b7dc811f0e1/environment.yaml
 RUN conda env create --prefix /conda-envs/dc914699850d3f324cb25b7dc811f0e1 --file /conda-envs/dc914699850d3f324cb25b7dc811f0e1/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cpu/score.yaml
 #   prefix: /conda-envs/7784077449584eea9375db3078093c2b
 #   # Models that only read: rewards, log-probabilities of the reference, verdicts.
@@ -241,7 +239,7 @@ RUN mkdir -p /conda-envs/7784077449584eea9375db3078093c2b
 COPY envs/cpu/score.yaml /conda-envs/7784077449584eea9375db3078093c2b/environment.yaml
 RUN conda env create --prefix /conda-envs/7784077449584eea9375db3078093c2b --file /conda-envs/7784077449584eea9375db3078093c2b/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cpu/train.yaml
 #   prefix: /conda-envs/cf166ccde98416a7648a9ecb1024212c
 #   # Everything that trains a model.

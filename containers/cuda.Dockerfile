@@ -1,12 +1,10 @@
 # Made by `make containers` from envs/: make changes there.
 FROM condaforge/miniforge3:25.9.1-0
-LABEL io.github.snakemake.containerized="true"
-LABEL io.github.snakemake.conda_env_hash="8dff782477aea8e74d1cb00091f3e6a55425c14b094b0e6bd8ca0aa66291a0f4"
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1
-# Conda environment:
+
 #   source: envs/cuda/data.yaml
 #   prefix: /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
 #   # Finished models, prompts, pairs, token ids: tables and tokenizers, no torch.
@@ -63,7 +61,7 @@ RUN mkdir -p /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
 COPY envs/cuda/data.yaml /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml
 RUN conda env create --prefix /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6 --file /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cuda/generate.yaml
 #   prefix: /conda-envs/780348f4fa6f9ba2ca039131f56cd062
 #   # Sampling answers from a policy; the vLLM engine is in CUDA's environment only.
@@ -285,7 +283,7 @@ RUN mkdir -p /conda-envs/780348f4fa6f9ba2ca039131f56cd062
 COPY envs/cuda/generate.yaml /conda-envs/780348f4fa6f9ba2ca039131f56cd062/environment.yaml
 RUN conda env create --prefix /conda-envs/780348f4fa6f9ba2ca039131f56cd062 --file /conda-envs/780348f4fa6f9ba2ca039131f56cd062/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cuda/report.yaml
 #   prefix: /conda-envs/dc914699850d3f324cb25b7dc811f0e1
 #   # Win rates, pictures and pages.
@@ -332,7 +330,7 @@ RUN mkdir -p /conda-envs/dc914699850d3f324cb25b7dc811f0e1
 COPY envs/cuda/report.yaml /conda-envs/dc914699850d3f324cb25b7dc811f0e1/environment.yaml
 RUN conda env create --prefix /conda-envs/dc914699850d3f324cb25b7dc811f0e1 --file /conda-envs/dc914699850d3f324cb25b7dc811f0e1/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cuda/score.yaml
 #   prefix: /conda-envs/99eda8f1cdd41e0a9064acedde99056d
 #   # Models that only read: rewards, log-probabilities of the reference, verdicts.
@@ -415,7 +413,7 @@ RUN mkdir -p /conda-envs/99eda8f1cdd41e0a9064acedde99056d
 COPY envs/cuda/score.yaml /conda-envs/99eda8f1cdd41e0a9064acedde99056d/environment.yaml
 RUN conda env create --prefix /conda-envs/99eda8f1cdd41e0a9064acedde99056d --file /conda-envs/99eda8f1cdd41e0a9064acedde99056d/environment.yaml \
     && conda clean --all --yes
-# Conda environment:
+
 #   source: envs/cuda/train.yaml
 #   prefix: /conda-envs/c8c6837ac6e9ed541c8a2b296f60e36b
 #   # Everything that trains a model.

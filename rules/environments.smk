@@ -1,4 +1,5 @@
-# Which builds `snakemake --sdm conda` installs: a rule that gets a GPU has CUDA's.
+# Which builds `snakemake --sdm conda` installs: a rule that gets a GPU has CUDA's, as has one that gets a GPU
+# for some of its jobs (`raw` is None where a function says how many).
 # With `--sdm conda apptainer`, each rule runs in the image that has its environment (docs/containers.md).
 # Included last but for records.smk. Without --sdm this changes nothing.
 
@@ -11,7 +12,7 @@ DEPLOYED = [each for each in workflow.rules if each.conda_env]
 if workflow.global_resources.get("gpu").value != 0:
     for each in DEPLOYED:
         given = {name: resource.raw for name, resource in each.resources.items()}
-        if given.get("gpu") or given.get("gres"):
+        if given.get("gpu", 0) != 0 or given.get("gres"):
             each.conda_env = each.conda_env.replace("envs/cpu/", "envs/cuda/")
 
 try:

@@ -2,9 +2,10 @@
 
 `snakemake --containerize` prints a Dockerfile with the conda environment of every rule, each under the hash
 by which `snakemake --sdm conda apptainer` looks for it. Printed once as for a machine without GPUs and once
-as if every rule were given one, that makes an image for each of envs/cpu and envs/cuda. Three things are
-changed: the base image has a version; a C compiler is added for Triton, which builds parts of vLLM and torch
-when they run; and each environment has a layer of its own, since a registry refuses layers above 10 GB.
+as if every rule were given one, that makes an image for each of envs/cpu and envs/cuda. What is changed: the
+base image has a version; a C compiler is added for Triton, which builds parts of vLLM and torch when they
+run; each environment has a layer of its own, since a registry refuses layers above 10 GB; and rules that get
+no GPU anywhere, which run in the CPU's image, have no place in CUDA's.
 
     python -m scripts.write_dockerfiles --out containers        (conda on the PATH, as for --sdm conda)
 """
@@ -35,20 +36,22 @@ def containerize(options):
     return process.stdout
 
 
-def dockerfile(printed):
-    """The Dockerfile (str) to build, of what Snakemake `printed` (str)."""
-    lines = printed.split("\n\nRUN conda env create")[0].splitlines()
-    lines = [f"FROM {BASE}", *lines[1:3], *COMPILER.splitlines(), *lines[3:]]
-    made = []
-    for line in lines:
-        made.append(line)
-        copied = re.fullmatch(r"COPY \S+ ((/conda-envs/\w+)/environment\.yaml)", line)
-        if copied:
-            made += [
-                f"RUN conda env create --prefix {copied[2]} --file {copied[1]} \\",
-                "    && conda clean --all --yes",
-            ]
-    return "\n".join(["# Made by `make containers` from envs/: make changes there.", *made]) + "\n"
+def dockerfile(printed, hardware):
+    """The Dockerfile (str) of envs/{hardware}, of what Snakemake `printed` (str)."""
+    made = ["# Made by `make containers` from envs/: make changes there.", f"FROM {BASE}"]
+    made += COMPILER.splitlines()
+    environments = printed.split("\n\nRUN conda env create")[0].split("\n# Conda environment:\n")[1:]
+    for text in environments:
+        if f"source: envs/{hardware}/" not in text:
+            continue
+        folder = re.search(r"^COPY \S+ (/conda-envs/\w+)/environment\.yaml$", text, re.M)[1]
+        made += [
+            "",
+            *text.strip().splitlines(),
+            f"RUN conda env create --prefix {folder} --file {folder}/environment.yaml \\",
+            "    && conda clean --all --yes",
+        ]
+    return "\n".join(made) + "\n"
 
 
 def main(argv=None):
@@ -58,7 +61,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="folder to write them to")
     args = parser.parse_args(argv)
     for hardware, options in HARDWARE.items():
-        files.write_text(f"{args.out}/{hardware}.Dockerfile", dockerfile(containerize(options)))
+        files.write_text(f"{args.out}/{hardware}.Dockerfile", dockerfile(containerize(options), hardware))
 
 
 if __name__ == "__main__":
