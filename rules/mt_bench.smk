@@ -9,16 +9,16 @@ JUDGE_SETTINGS = {"reference": {"judge": "reference", "references": REFERENCES}}
 JUDGE_DATA = {"reference": [REFERENCES], "reward": []}
 
 # The judge `reward` goes by the reward that is a classifier, the first by name where there are several.
-for name in sorted(REWARDS, reverse=True):
-    if REWARDS[name]["kind"] == "classifier":
-        judging = "results/models/{model}".format(**REWARDS[name])
-        JUDGE_INPUTS["reward"] = {"model": ancient(judging), "manifest": f"{judging}.json"}
-        JUDGE_SETTINGS["reward"] = {
-            "judge": "reward",
-            "model": judging,
-            "dtype": REWARDS[name]["dtype"],
-            "head_weights": REWARDS[name]["head_weights"],
-        }
+CLASSIFIERS = [REWARDS[name] for name in sorted(REWARDS) if REWARDS[name]["kind"] == "classifier"]
+if CLASSIFIERS:
+    judging = f"results/models/{CLASSIFIERS[0]['model']}"
+    JUDGE_INPUTS["reward"] = {"model": ancient(judging), "manifest": f"{judging}.json"}
+    JUDGE_SETTINGS["reward"] = {
+        "judge": "reward",
+        "model": judging,
+        "dtype": CLASSIFIERS[0]["dtype"],
+        "head_weights": CLASSIFIERS[0]["head_weights"],
+    }
 
 
 rule answer_mt_bench:

@@ -22,7 +22,7 @@ rule build_preferences:
         "../envs/cpu/data.yaml"
     threads: 1
     resources:
-        mem_mb=8_000,
+        mem_mb=per_attempt(8_000),
         runtime=60,
     params:
         code=code_of("build_preferences"),
@@ -62,7 +62,7 @@ rule plot_rewards:
         "../envs/cpu/report.yaml"
     threads: 1
     resources:
-        mem_mb=2_000,
+        mem_mb=per_attempt(2_000),
         runtime=30,
     params:
         code=code_of("plot_rewards"),

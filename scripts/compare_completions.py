@@ -63,19 +63,11 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     shard.add_arguments(parser)
-    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
-    parser.add_argument("--model", required=True, help="directory of the model that compares")
+    shard.add_model_arguments(parser)
     parser.add_argument(
         "--opponents", type=int, required=True, help="others that each completion is compared with; 0: all"
     )
     parser.add_argument("--seed", type=int, required=True, help="of who meets whom in a sampled tournament")
-    parser.add_argument("--batch-tokens", type=int, required=True, help="most tokens compared together")
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        required=True,
-        help="of the model's body; probabilities are float32",
-    )
     args = parser.parse_args(argv)
 
     rows, dialogues = shard.read(args)

@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 
 from scripts.common import errors
@@ -112,8 +113,6 @@ def accounted(text, folder):
 
 def waited(submit, start):
     """Seconds from one of sacct's times to the other; 0 for a job that never started."""
-    from datetime import datetime
-
     try:
         return (datetime.fromisoformat(start) - datetime.fromisoformat(submit)).total_seconds()
     except ValueError:

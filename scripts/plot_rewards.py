@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from scripts.common import errors, files, pictures, tables
-from scripts.common.pictures import COLOURS, GRID, INK, MUTED, PALE, STYLE, shortened
+from scripts.common.pictures import COLOURS, GRID, INK, LEGEND, MUTED, PALE, STYLE, shortened
 
 CHOSEN, REJECTED = COLOURS[:2]
 
@@ -134,19 +134,7 @@ def draw_rewards(axes, rewards, roles):
     for name, (values, style) in kinds.items():
         weights = np.full(len(values), 1 / len(values))
         axes.hist(np.clip(values, low, high), count, range=(low, high), weights=weights, label=name, **style)
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.15,
-        borderpad=0,
-        ncols=3,
-        frameon=False,
-        handlelength=0.9,
-        handleheight=0.9,
-        handletextpad=0.4,
-        columnspacing=1.2,
-        fontsize=8,
-    )
+    axes.legend(fontsize=8, **LEGEND)
     axes.set_xlabel("reward")
     axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter(number_text)

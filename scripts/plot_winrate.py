@@ -10,7 +10,7 @@ colour, of Okabe and Ito's palette for colour-blind readers; every row also bear
 import argparse
 
 from scripts.common import errors, files, pictures
-from scripts.common.pictures import COLOURS, GRID, INK, MUTED, PALE, STYLE, shortened
+from scripts.common.pictures import COLOURS, GRID, INK, LEGEND, MUTED, PALE, STYLE, shortened
 
 DARK = {"#0072B2", "#D55E00", "#009E73"}  # under white letters
 
@@ -102,18 +102,7 @@ def draw_shares(axes, result):
             start += share
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axes.set_xlabel("share of the matches")
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.15,
-        borderpad=0,
-        ncols=3,
-        frameon=False,
-        handlelength=0.9,
-        handleheight=0.9,
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
+    axes.legend(**LEGEND)
 
 
 def draw_overall(axes, result):

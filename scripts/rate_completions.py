@@ -162,19 +162,8 @@ def main(argv=None):
     parser.add_argument("--lowest", type=float, required=True, help="lowest number that counts")
     parser.add_argument("--highest", type=float, required=True, help="highest number that counts")
     parser.add_argument("--model", required=True, help="the judge's directory; none: see --servers")
-    parser.add_argument("--dtype", required=True, help="of the weights, where this job serves the judge")
-    parser.add_argument("--servers", required=True, help="URLs, blanks between; none: serve --model")
-    parser.add_argument(
-        "--served-model", type=engines.optional, required=True, help="its name on servers, or null"
-    )
+    engines.add_server_arguments(parser)
     parser.add_argument("--max-tokens", type=int, required=True, help="longest verdict")
-    parser.add_argument("--batch-size", type=int, required=True, help="requests in flight")
-    parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a verdict")
-    parser.add_argument("--tensor-parallel-size", type=int, required=True, help="GPUs that share the model")
-    parser.add_argument("--gpu-memory-percent", type=int, required=True, help="of each GPU, for vLLM")
-    parser.add_argument(
-        "--max-num-batched-tokens", type=int, required=True, help="of a step of vLLM; 0: its default"
-    )
     parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     args = parser.parse_args(argv)

@@ -23,17 +23,9 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     shard.add_arguments(parser)
-    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
-    parser.add_argument("--model", required=True, help="reward model directory")
+    shard.add_model_arguments(parser)
     parser.add_argument(
         "--head-weights", type=json.loads, required=True, help="JSON: what each head counts, or null"
-    )
-    parser.add_argument("--batch-tokens", type=int, required=True, help="most tokens scored together")
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        required=True,
-        help="of the model's body; scores are float32",
     )
     args = parser.parse_args(argv)
 

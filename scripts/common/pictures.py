@@ -23,6 +23,19 @@ STYLE = {
     "ytick.major.size": 0,
     "axes.axisbelow": True,
 }
+# Of three shares, in a line over the upper left corner of their axes.
+LEGEND = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1),
+    "borderaxespad": 0.15,
+    "borderpad": 0,
+    "ncols": 3,
+    "frameon": False,
+    "handlelength": 0.9,
+    "handleheight": 0.9,
+    "handletextpad": 0.4,
+    "columnspacing": 1.2,
+}
 
 
 def shortened(name):

@@ -12,8 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import pytest
 
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order in which they are stopped; of slurmd, one a node
@@ -72,6 +75,26 @@ NODE = (
     "SocketsPerBoard=1 CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory={memory} Gres=gpu:a100:{gpus} "
     "State=UNKNOWN"
 )
+
+
+@contextlib.contextmanager
+def running(**claims):
+    """A running `Slurm(folder, **claims)`, or the test is skipped where there can be none."""
+    # Slurm's sockets and munge want short paths that every user may enter.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    here = None
+    try:
+        reason = why_not(folder)
+        if reason is not None:
+            pytest.skip(reason)
+        here = Slurm(folder, **claims)
+        here.start()
+        yield here
+    finally:
+        if here is not None:
+            here.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def why_not(folder):

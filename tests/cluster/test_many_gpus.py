@@ -1,15 +1,12 @@
 """A training on several GPUs of a node, and on several nodes: one Slurm job, launched once."""
 
 import re
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.cluster import slurm_here
-from tests.workflow.conftest import QUICK, snakemake
+from tests.workflow.conftest import QUICK, copy_project, snakemake
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 MODEL = "results/models/sft.json"
@@ -18,26 +15,13 @@ MODEL = "results/models/sft.json"
 @pytest.fixture(scope="module")
 def two_nodes():
     """A Slurm with two nodes of two GPUs each."""
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    reason = slurm_here.why_not(folder)
-    if reason is not None:
-        shutil.rmtree(folder)
-        pytest.skip(reason)
-    here = slurm_here.Slurm(folder, gpus=2, cpus=16, kill_wait=5, nodes=2)
-    try:
-        here.start()
+    with slurm_here.running(gpus=2, cpus=16, kill_wait=5, nodes=2) as here:
         yield here
-    finally:
-        here.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     """The weights that one process trains."""
-    from tests.workflow.conftest import copy_project
-
     directory = copy_project(tmp_path_factory.mktemp("one") / "project")
     snakemake(directory, MODEL, *QUICK)
     return load_file(directory / "results/models/sft/model.safetensors")

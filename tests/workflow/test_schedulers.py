@@ -21,10 +21,6 @@ def test_the_pod_runs_a_target_that_there_is_with_the_gpus_of_its_node(project):
 
 def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
     """A stand-in for qsub: it notes its words and runs the job on the spot."""
-    pytest.importorskip(
-        "snakemake_executor_plugin_cluster_generic",
-        reason="pip install snakemake-executor-plugin-cluster-generic",
-    )
     bin_folder = project / "bin"
     bin_folder.mkdir()
     qsub = bin_folder / "qsub"

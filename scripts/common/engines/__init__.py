@@ -96,11 +96,16 @@ def add_arguments(parser):
     """The flags of a script that loads an engine with `from_arguments`."""
     parser.add_argument("--model", required=True, help="the policy's directory")
     parser.add_argument("--engine", choices=PACKAGES, required=True, help="what runs the model")
-    parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
     parser.add_argument(
         "--seed-per", choices=["completion", "shard"], required=True, help="what has a seed of its own"
     )
     parser.add_argument("--vllm", type=json.loads, required=True, help="vLLM's engine arguments (JSON)")
+    add_server_arguments(parser)
+
+
+def add_server_arguments(parser):
+    """The flags of a script that asks servers, or one that it starts itself."""
+    parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
     parser.add_argument("--served-model", type=optional, required=True, help="its name on servers, or null")
     parser.add_argument("--servers", required=True, help="URLs, blanks between; none: start one")
     parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a completion")

@@ -19,6 +19,19 @@ def add_arguments(parser):
     parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
 
 
+def add_model_arguments(parser):
+    """The flags of a script that scores a shard with a model in its own process."""
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
+    parser.add_argument("--model", required=True, help="the model's directory")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="most tokens in one forward pass")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        required=True,
+        help="of the model's body; its head and rewards are float32",
+    )
+
+
 def read(args):
     """(rows, dialogues): the completions (list of dicts), and the `Dialogue` of each, None where none is.
 
