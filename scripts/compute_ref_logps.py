@@ -70,7 +70,7 @@ def compute(args, missing):
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     keys, sequences = list(missing), list(missing.values())
     check_ids([row for row, _ in sequences], model.get_input_embeddings().weight.shape[0], args.tokenized)
-    logps.check_head(model)
+    logps.prepare(model)
 
     prompts = [row["prompt_ids"] for row, _ in sequences]
     completions = [row[f"{side}_ids"] for row, side in sequences]
@@ -93,7 +93,7 @@ def main(argv=None):
     parser.add_argument("--part", required=True, help="which part of the rows, from 0000")
     parser.add_argument("--num-shards", type=int, required=True, help="how many parts there are")
     parser.add_argument("--temperature", type=float, required=True, help="divides the logits")
-    parser.add_argument("--batch-tokens", type=int, required=True, help="padded tokens of a forward pass")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="tokens of a forward pass")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], required=True, help="of the model")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="log-probabilities of this part's rows (parquet)")

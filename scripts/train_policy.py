@@ -130,7 +130,7 @@ def main(argv=None):
 
     model = trainer.load_model(args, AutoModelForCausalLM)
     disable_dropout(model)
-    logps.check_head(model)
+    logps.prepare(model)
     pair_loss, reward_scale = objective(args)
     preference_trainer = PreferenceTrainer(
         model=model,

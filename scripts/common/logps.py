@@ -1,103 +1,112 @@
 """Log-probabilities of completions under a causal language model, for the reference and for training alike.
 
-Sequences are padded on the right only and batched by length within a budget of tokens, so little is spent
-on padding. A causal model's real tokens never see what stands to their right: no attention mask is passed,
-and attention runs its plain causal kernel. The head, the widest matrix of the model, is applied to the
-positions that predict completion tokens and to nothing else, a chunk at a time: float32 logits of shape
-(tokens, vocabulary) exist for one chunk only, in training too, where the chunks are recomputed.
+Sequences stand one after another in one row, without padding, and a prompt stands there once for all its
+completions (packing.py). The head, the widest matrix of the model, is applied to the positions that predict
+completion tokens and to nothing else, a chunk at a time: float32 logits of shape (tokens, vocabulary) exist
+for one chunk only, in training too, where the chunks are recomputed. (Gradients of the head cannot be had
+without that, as fused losses have them: what weighs a sequence's tokens is known after the forward pass.)
 
-Textbook implementations run the head over every padded position and take one log-softmax of it all.
+Textbook implementations run padded prompts twice, the head over every padded position, and take one
+log-softmax of it all.
 """
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from scripts.common import packing
 from scripts.common.errors import InputError
 
-CHUNK_LOGITS = 2**26  # float32 logits of one chunk: 256 MiB
+CHUNK_TOKENS = 512  # whose float32 logits exist at once
+CPU_TOKENS = 4096  # most tokens of a forward pass on a CPU, which more make no faster
 
 
 def batches(lengths, batch_tokens):
-    """Lists of indices into `lengths`, longest sequences first, each within batch_tokens padded tokens.
+    """Lists of indices into `lengths`, longest first, each within batch_tokens tokens.
 
-    A sequence longer than batch_tokens is a batch of its own. Every index is in exactly one list.
+    What is longer than batch_tokens is a batch of its own. Every index is in exactly one list.
     """
-    groups, group = [], []
+    groups, group, tokens = [], [], 0
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        if group and lengths[group[0]] * (len(group) + 1) > batch_tokens:
+        if group and tokens + lengths[index] > batch_tokens:
             groups.append(group)
-            group = []
+            group, tokens = [], 0
         group.append(index)
+        tokens += lengths[index]
     return [*groups, group] if group else groups
 
 
-def collate(prompts, completions):
-    """Prompts and their completions, right-padded side by side: the tensors that completion_logps takes.
+def collate(groups):
+    """Prompts and their completions in one row: the tensors that completion_logps takes.
 
-    prompts, completions: lists of S sequences of ids, none of them empty. Returns {"input_ids": int64
-    (S, longest), "starts": int64 (S,), where the completion begins, "ends": int64 (S,), one past its end}.
+    groups: list of (prompt, [completion, …]), sequences of ids, none of them empty. Returns {"input_ids":
+    int64 (tokens,), "layout": int64 (groups, 1 + most completions), lengths as packing.py has them, 0 where a
+    group has fewer completions}.
     """
-    starts = [len(prompt) for prompt in prompts]
-    ends = [start + len(completion) for start, completion in zip(starts, completions, strict=True)]
-    input_ids = torch.zeros(len(ends), max(ends), dtype=torch.int64)
-    for row, prompt, completion, start, end in zip(
-        input_ids, prompts, completions, starts, ends, strict=True
-    ):
-        row[:start] = torch.as_tensor(prompt)
-        row[start:end] = torch.as_tensor(completion)
-    return {"input_ids": input_ids, "starts": torch.tensor(starts), "ends": torch.tensor(ends)}
+    segments = [[prompt, *completions] for prompt, completions in groups]
+    layout = torch.zeros(len(segments), max(map(len, segments)), dtype=torch.int64)
+    for row, group in zip(layout, segments, strict=True):
+        row[: len(group)] = torch.tensor([len(ids) for ids in group])
+    ids = [torch.as_tensor(ids, dtype=torch.int64) for group in segments for ids in group]
+    return {"input_ids": torch.cat(ids), "layout": layout}
 
 
-def completion_logps(model, input_ids, starts, ends, temperature):
+def completion_logps(model, input_ids, layout, temperature):
     """Sums of the log-probabilities of the completions' tokens: float32 (S,), with gradients if enabled.
 
-    input_ids, starts, ends: as `collate` makes them. temperature: float > 0, divides the logits. The
-    log-sum-exp and the sums are float32 whatever the dtype of the model.
+    input_ids, layout: as `collate` makes them, with S completions, which stay in order. temperature: float >
+    0, divides the logits. The log-sum-exp and the sums are float32 whatever the dtype of the model.
     """
     causal_lm = _causal_lm(model)
-    hidden = causal_lm.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    predicting = (positions >= starts[:, None] - 1) & (positions < ends[:, None] - 1)
-    hidden, targets = hidden[predicting], input_ids.roll(-1, dims=1)[predicting]
+    layout = [[length for length in group if length] for group in layout.tolist()]
+    hidden = packing.hidden_states(causal_lm.base_model, input_ids, layout)
+    predicting, targets, lengths = (part.to(input_ids.device) for part in _places(layout))
+    hidden, targets = hidden[predicting], input_ids[targets]
 
-    rows = max(1, CHUNK_LOGITS // causal_lm.get_output_embeddings().weight.shape[0])
-    parts = list(zip(hidden.split(rows), targets.split(rows), strict=True))
+    parts = list(zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True))
     if torch.is_grad_enabled() and len(parts) > 1:
         parts = [
             checkpoint(_token_logps, causal_lm, *part, temperature, use_reentrant=False) for part in parts
         ]
     else:
         parts = [_token_logps(causal_lm, *part, temperature) for part in parts]
-    table = torch.zeros(predicting.shape, dtype=torch.float32, device=hidden.device)
-    return table.masked_scatter(predicting, torch.cat(parts)).sum(dim=1)
+    return torch.stack([tokens.sum() for tokens in torch.cat(parts).split(lengths.tolist())])
 
 
 def score(model, prompts, completions, temperature, batch_tokens):
     """Yield (indices, completion_logps of these sequences as a list of float) batch by batch, longest first.
 
-    Every index is in exactly one batch; there are no gradients.
+    prompts, completions: lists of S lists of ids. Every index is in exactly one batch; equal prompts are
+    computed once. There are no gradients.
     """
-    lengths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
-    for group in batches(lengths, batch_tokens):
-        batch = collate([prompts[index] for index in group], [completions[index] for index in group])
+    groups = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt), []).append(index)
+    groups = list(groups.items())
+    lengths = [len(prompt) + sum(len(completions[index]) for index in group) for prompt, group in groups]
+    if model.device.type == "cpu":
+        batch_tokens = min(batch_tokens, CPU_TOKENS)
+    for numbers in batches(lengths, batch_tokens):
+        batch = collate(
+            [(groups[number][0], [completions[index] for index in groups[number][1]]) for number in numbers]
+        )
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         with torch.inference_mode():
             sums = completion_logps(model, **batch, temperature=temperature)
-        yield group, sums.tolist()
+        yield [index for number in numbers for index in groups[number][1]], sums.tolist()
 
 
-def check_head(model):
-    """Compare _logits with the model's own on a few tokens; InputError if the architecture does more.
+def prepare(model):
+    """Have a model compute packed rows, where its architecture can; call it once, before anything else here.
 
-    Reaching for body and head by hand skips whatever an architecture does to its logits afterwards: wrong
-    log-probabilities must not come of that in silence.
+    Raises InputError if the architecture does more to its logits than _logits knows, by comparison on a few
+    tokens: reaching for body and head by hand skips it, and wrong log-probabilities must not come of that
+    in silence.
     """
-    training = model.training
+    training, causal_lm = model.training, _causal_lm(model)
     model.eval()
     input_ids = torch.arange(8, device=model.device)[None] % model.get_input_embeddings().weight.shape[0]
     with torch.inference_mode():
         wanted = model(input_ids=input_ids, use_cache=False).logits.float()
-        causal_lm = _causal_lm(model)
         got = _logits(causal_lm, causal_lm.base_model(input_ids=input_ids, use_cache=False).last_hidden_state)
     model.train(training)
     if (got - wanted).abs().max() > 1e-2 * wanted.abs().max():
@@ -105,6 +114,25 @@ def check_head(model):
             f"{type(causal_lm).__name__} changes its logits after the head in a way that "
             "scripts/common/logps.py does not know; add it to _logits there"
         )
+    packing.switch_on(causal_lm)
+
+
+def _places(layout):
+    """What a row's completions are predicted from, what they are, and their lengths: int64 tensors.
+
+    The first two are places in the row, a completion's one after another: of the token before, the prompt's
+    last for the first, and of the token itself.
+    """
+    predicting, targets, start = [], [], 0
+    for prompt, *completions in layout:
+        last = start + prompt - 1
+        start += prompt
+        for completion in completions:
+            places = torch.arange(start, start + completion)
+            predicting += [torch.tensor([last]), places[:-1]]
+            targets.append(places)
+            start += completion
+    return torch.cat(predicting), torch.cat(targets), torch.tensor([len(places) for places in targets])
 
 
 def _causal_lm(model):

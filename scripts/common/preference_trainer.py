@@ -1,6 +1,7 @@
 """Training from preference pairs and precomputed reference log-probabilities on transformers' Trainer.
 
-Chosen and rejected go through the policy in one forward pass, by way of logps.py; there is no second model.
+Chosen and rejected go through the policy in one forward pass, unpadded and with one prompt for both, by way
+of logps.py; there is no second model.
 A step's loss is the mean over the pairs of its global batch, however they are spread over accumulation
 steps and devices, so 8 × 1 and 1 × 8 are one trajectory. Where the last pairs of an epoch do not fill the
 batches of all devices, accelerate fills up with pairs that were there before: those weigh nothing.
@@ -50,17 +51,18 @@ class Pairs:
 
 
 def collate(pairs):
-    """A batch of N pairs: SCALARS and weights, float32 (N,), and logps.collate's tensors of 2 N rows.
+    """A batch of N pairs: SCALARS and weights, float32 (N,), and logps.collate's tensors of N groups.
 
-    Rows of chosen come first. Weights are 1; see PreferenceTrainer.get_batch_samples. The attention_mask is
-    there for Trainer, which counts tokens by it; the model needs none.
+    Weights are 1; see PreferenceTrainer.get_batch_samples. The attention_mask is there for Trainer, which
+    counts tokens by it, those of a prompt twice; the model needs none.
     """
     batch = {name: torch.tensor(np.array([pair[name] for pair in pairs])) for name in SCALARS}
-    prompts = [pair["prompt_ids"] for pair in pairs]
     batch["weights"] = torch.ones(len(pairs))
-    completions = [pair[name] for name in ("chosen_ids", "rejected_ids") for pair in pairs]
-    batch |= logps.collate(prompts * 2, completions)
-    batch["attention_mask"] = torch.arange(batch["input_ids"].shape[1]) < batch["ends"][:, None]
+    batch |= logps.collate(
+        [(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]]) for pair in pairs]
+    )
+    prompts, chosen, rejected = batch["layout"].sum(dim=0).tolist()
+    batch["attention_mask"] = torch.ones(2 * prompts + chosen + rejected, dtype=torch.int64)
     return batch
 
 
@@ -140,7 +142,7 @@ class PreferenceTrainer(Trainer):
         super().log(logs, start_time)
 
     def _logps(self, model, inputs):
-        """completion_logps within the forward of `model`, so that wrappers (DDP, FSDP) see a forward pass.
+        """Chosen's, then rejected's, within the forward of `model`: wrappers (DDP, FSDP) see a forward pass.
 
         They synchronize gradients and gather weights around `forward`: reaching past it trains every
         device alone.
@@ -149,11 +151,13 @@ class PreferenceTrainer(Trainer):
         forward = module.forward
 
         def redirected(**batch):
-            return logps.completion_logps(module, **batch, temperature=self.temperature)
+            return (
+                logps.completion_logps(module, **batch, temperature=self.temperature).view(-1, 2).T.flatten()
+            )
 
         module.forward = redirected
         try:
             with self.accelerator.autocast():
-                return model(**{name: inputs[name] for name in ("input_ids", "starts", "ends")})
+                return model(**{name: inputs[name] for name in ("input_ids", "layout")})
         finally:
             module.forward = forward

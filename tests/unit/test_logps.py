@@ -1,13 +1,24 @@
-"""Batched, chunked log-probabilities against one sequence at a time with a full log-softmax."""
+"""Packed, shared, chunked log-probabilities against one sequence at a time with a full log-softmax."""
+
+import copy
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
+from transformers import (
+    BloomConfig,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    MambaConfig,
+    Qwen3NextConfig,
+)
 from transformers.models.auto import AutoModelForCausalLM
 
-from scripts.common import logps
+from scripts.common import logps, packing
 from scripts.common.errors import InputError
 
 VOCABULARY = 61
@@ -25,12 +36,16 @@ SHAPE = dict(
 
 
 def build(config):
+    """(a model that is prepared, the same model as it was)."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config).eval()
+    plain = AutoModelForCausalLM.from_config(config).eval()
+    model = copy.deepcopy(plain)
+    logps.prepare(model)
+    return model, plain
 
 
 @pytest.fixture(scope="module")
-def model():
+def models():
     return build(LlamaConfig(**SHAPE))
 
 
@@ -51,71 +66,97 @@ def naive(model, prompt, completion, temperature):
 
 
 ids = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=LIMIT)
+groups = st.lists(st.tuples(ids, st.lists(ids, min_size=1, max_size=3)), min_size=1, max_size=4)
+temperatures = st.sampled_from([1.0, 0.7])
 
 
-@settings(max_examples=30)
-@given(
-    pairs=st.lists(st.tuples(ids, ids), min_size=1, max_size=6),
-    temperature=st.sampled_from([1.0, 0.7]),
-    batch_tokens=st.integers(1, 200),
-    chunk_rows=st.integers(1, 20),
-)
-def test_equal_to_the_naive_formulation(model, pairs, temperature, batch_tokens, chunk_rows):
-    prompts, completions = [list(column) for column in zip(*pairs, strict=True)]
+@settings(max_examples=40)
+@given(groups=groups, temperature=temperatures, batch_tokens=st.integers(1, 200), rows=st.integers(1, 20))
+def test_equal_to_the_naive_formulation(models, groups, temperature, batch_tokens, rows):
+    model, plain = models
+    sequences = [(prompt, completion) for prompt, completions in groups for completion in completions]
+    prompts, completions = [list(column) for column in zip(*sequences, strict=True)]
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(logps, "CHUNK_LOGITS", chunk_rows * VOCABULARY)
+        patch.setattr(logps, "CHUNK_TOKENS", rows)
         sums = score(model, prompts, completions, temperature, batch_tokens)
-        wanted = [naive(model, *pair, temperature).item() for pair in pairs]
+        wanted = [naive(plain, *sequence, temperature).item() for sequence in sequences]
     assert sums == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize("prompt", [1, LIMIT])
 @pytest.mark.parametrize("completion", [1, LIMIT])
-def test_edges_of_the_lengths(model, prompt, completion):
+def test_edges_of_the_lengths(models, prompt, completion):
+    model, plain = models
     pair = list(range(prompt)), list(range(completion))
     with torch.no_grad():
-        wanted = naive(model, *pair, 1.0).item()
+        wanted = naive(plain, *pair, 1.0).item()
     assert score(model, [pair[0]], [pair[1]], 1.0, 8) == pytest.approx([wanted], abs=1e-4)
 
 
-def test_gradients_equal_the_naive_formulation_in_chunks(model, monkeypatch):
-    pairs = [([1, 2, 3], [4, 5]), ([6], [7, 8, 9, 10, 11]), ([12, 13], [14])]
-    monkeypatch.setattr(logps, "CHUNK_LOGITS", 3 * VOCABULARY)
-    model.zero_grad()
-    batch = logps.collate(*zip(*pairs, strict=True))
-    logps.completion_logps(model, **batch, temperature=0.7).pow(2).sum().backward()
-    got = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    sum(naive(model, *pair, 0.7).pow(2) for pair in pairs).backward()
+@settings(max_examples=20)
+@given(groups=groups, temperature=temperatures, rows=st.integers(1, 20))
+def test_gradients_equal_the_naive_formulation(models, groups, temperature, rows):
+    model, plain = (copy.deepcopy(one) for one in models)
+    weights = torch.linspace(-1, 1, sum(len(completions) for _, completions in groups))
+    sequences = [(prompt, completion) for prompt, completions in groups for completion in completions]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logps, "CHUNK_TOKENS", rows)
+        sums = logps.completion_logps(model, **logps.collate(groups), temperature=temperature)
+        (sums * weights).sum().backward()
+    wanted = [naive(plain, *sequence, temperature) for sequence in sequences]
+    sum(one * weight for one, weight in zip(wanted, weights, strict=True)).backward()
+    expected = dict(plain.named_parameters())
     for name, parameter in model.named_parameters():
-        assert torch.allclose(got[name], parameter.grad, rtol=1e-4, atol=1e-4 * parameter.grad.abs().max()), (
-            name
+        wanted = expected[name].grad
+        assert (parameter.grad - wanted).abs().max() < 1e-5 * max(1, wanted.abs().max()), name
+
+
+def test_neighbours_change_nothing(models):
+    model, _ = models
+    prompt, chosen, rejected = [1, 2, 3], [4, 5, 6], [7, 8]
+    with torch.no_grad():
+        alone = logps.completion_logps(
+            model, **logps.collate([(prompt, [chosen, rejected])]), temperature=1.0
         )
-    model.zero_grad()
+        among = [([9] * 20, [[1]]), (prompt, [chosen, rejected]), ([5], [[6] * 20, [7]])]
+        sums = logps.completion_logps(model, **logps.collate(among), temperature=1.0)
+    assert sums[1:3].tolist() == pytest.approx(alone.tolist(), abs=1e-5)
 
 
-def test_the_head_sees_completion_positions_only(model):
-    seen = []
-    hook = model.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(tuple(output.shape)))
-    score(model, [[1] * 20, [2] * 3], [[5], [6, 7]], 1.0, 1000)
-    hook.remove()
-    assert seen == [(3, VOCABULARY)]
+def test_each_token_is_computed_once_and_the_head_sees_completions_only(models):
+    model, _ = models
+    body, head = [], []
+    hooks = [
+        model.model.layers[0].mlp.register_forward_hook(lambda _, inputs, output: body.append(output.shape)),
+        model.lm_head.register_forward_hook(lambda _, inputs, output: head.append(output.shape)),
+    ]
+    score(model, [[1] * 20, [2] * 3, [1] * 20], [[5], [6, 7], [8] * 4], 1.0, 1000)
+    for hook in hooks:
+        hook.remove()
+    assert body == [(1, 20 + 1 + 4 + 3 + 2, SHAPE["hidden_size"])]
+    assert head == [(1 + 4 + 2, VOCABULARY)]
 
 
-def test_no_chunk_is_larger_than_its_share(model, monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_LOGITS", 4 * VOCABULARY)
-    seen = []
-    hook = model.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[0]))
-    score(model, [[1] * 3] * 3, [[5] * 5] * 3, 1.0, 1000)
-    hook.remove()
+def test_no_chunk_is_larger_than_its_share_in_training_either(models, monkeypatch):
+    monkeypatch.setattr(logps, "CHUNK_TOKENS", 4)
+    model, seen = copy.deepcopy(models[0]), []
+    model.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[0]))
+    batch = logps.collate([([1] * 3, [[5] * 5, [6] * 5]), ([1], [[7] * 5])])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor) or tensor, lambda kept: kept
+    ):
+        loss = logps.completion_logps(model, **batch, temperature=1.0).sum()
     assert seen == [4, 4, 4, 3]
+    loss.backward()
+    assert sorted(seen) == [3, 3, 4, 4, 4, 4, 4, 4]
+    assert not [tensor.shape for tensor in kept if tensor.dim() == 2 and tensor.shape[1] == VOCABULARY]
 
 
 def test_sums_are_float32_under_a_bfloat16_model():
-    model = build(LlamaConfig(**SHAPE)).to(torch.bfloat16)
+    model, _ = build(LlamaConfig(**SHAPE, dtype="bfloat16"))
     with torch.no_grad():
-        batch = logps.collate([[1, 2]], [[3] * LIMIT])
-        sums = logps.completion_logps(model, **batch, temperature=1.0)
+        sums = logps.completion_logps(model, **logps.collate([([1, 2], [[3] * LIMIT])]), temperature=1.0)
     assert sums.dtype == torch.float32
     assert sums.item() != sums.to(torch.bfloat16).item()
 
@@ -125,31 +166,40 @@ def test_batches_hold_every_index_once_within_the_budget(lengths, batch_tokens):
     groups = logps.batches(lengths, batch_tokens)
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     for group in groups:
-        assert len(group) == 1 or max(lengths[index] for index in group) * len(group) <= batch_tokens
+        assert len(group) == 1 or sum(lengths[index] for index in group) <= batch_tokens
     longest = [lengths[group[0]] for group in groups]
     assert longest == sorted(longest, reverse=True)
 
 
+HYBRID = dict(
+    layer_types=["linear_attention", "full_attention"], head_dim=8, num_experts=0, mlp_only_layers=[0, 1]
+)
 ARCHITECTURES = {
     "llama": LlamaConfig(**SHAPE),
     "tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
-    "gemma2": Gemma2Config(**SHAPE, head_dim=8, final_logit_softcapping=3.0),
+    "gemma2": Gemma2Config(**SHAPE, head_dim=8, final_logit_softcapping=3.0, sliding_window=5),
     "cohere": CohereConfig(**SHAPE, logit_scale=0.25),
     "granite": GraniteConfig(**SHAPE, logits_scaling=4.0),
+    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3),
+    "bloom": BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3),
+    "mamba": MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, initializer_range=0.3),
+    "qwen3_next": Qwen3NextConfig(**SHAPE | HYBRID),
 }
+PADDED = ("bloom", "mamba", "qwen3_next")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_what_architectures_do_after_the_head(name):
-    model = build(ARCHITECTURES[name])
-    logps.check_head(model)
-    pair = [1, 2, 3], [4, 5, 6, 7]
+def test_architectures(name):
+    model, plain = build(ARCHITECTURES[name])
+    assert (model.config._attn_implementation == packing.NAME) == (name not in PADDED)
+    prompts, completions = [[1, 2, 3], [1, 2, 3], [9] * 12], [[4, 5, 6, 7], [8, 9], [10, 11, 12]]
     with torch.no_grad():
-        wanted = naive(model, *pair, 0.7).item()
-    assert score(model, [pair[0]], [pair[1]], 0.7, 100) == pytest.approx([wanted], abs=1e-4)
+        wanted = [naive(plain, *pair, 0.7).item() for pair in zip(prompts, completions, strict=True)]
+    assert score(model, prompts, completions, 0.7, 100) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_an_unknown_change_of_the_logits_is_refused(model, monkeypatch):
+def test_an_unknown_change_of_the_logits_is_refused(models, monkeypatch):
+    model = copy.deepcopy(models[1])
     forward = model.forward
 
     def doubled(**inputs):
@@ -159,4 +209,9 @@ def test_an_unknown_change_of_the_logits_is_refused(model, monkeypatch):
 
     monkeypatch.setattr(model, "forward", doubled)
     with pytest.raises(InputError, match="after the head"):
-        logps.check_head(model)
+        logps.prepare(model)
+
+
+def test_a_saved_model_says_nothing_of_packing(models, tmp_path):
+    models[0].save_pretrained(tmp_path)
+    assert packing.NAME not in (tmp_path / "config.json").read_text()

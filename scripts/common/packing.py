@@ -1,0 +1,115 @@
+"""Sequences one after another in one row, without padding, and every prompt once for all its completions.
+
+A row is made of groups, each a prompt and its completions:
+
+    [prompt][chosen][rejected][prompt][chosen][rejected] …
+
+The layout, a list of groups [prompt's length, a completion's, another's, …], says where they end. Positions
+begin anew with every prompt and go on from its end in every completion. Whatever works token by token, which
+is nearly all of the work, does so on the row as it is; attention alone takes the row apart into sequences
+(the prompt and one completion), runs SDPA's causal kernel on each, and puts the row together again. What
+transformers has of its own for packed rows is one mask of all tokens by all tokens, which loses the causal
+kernel and grows with the square of the row, or needs flash-attn, and knows no shared prompts.
+
+    benchmarks/logps.py measures it; docs/performance.md has the figures.
+"""
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+NAME = "packed_sdpa"
+
+
+def unpack(row, layout, dim):
+    """Yield the sequences of a row, a tensor whose dimension `dim` is the row's tokens."""
+    segments = iter(row.split([length for group in layout for length in group], dim))
+    for group in layout:
+        prompt = next(segments)
+        for _ in group[1:]:
+            yield torch.cat([prompt, next(segments)], dim)
+
+
+def pack(sequences, layout, dim):
+    """The row of an iterable of sequences, as `unpack` yields them; a prompt's tokens are its first's."""
+    sequences, parts = iter(sequences), []
+    for prompt, *completions in layout:
+        parts.append(next(sequences))
+        parts += [next(sequences).narrow(dim, prompt, completion) for completion in completions[1:]]
+    return torch.cat(parts, dim)
+
+
+def positions(layout):
+    """The place of every token of a row in its sequence: int64 (tokens,)."""
+    spans = []
+    for prompt, *completions in layout:
+        spans.append(torch.arange(prompt))
+        spans += [torch.arange(prompt, prompt + completion) for completion in completions]
+    return torch.cat(spans)
+
+
+def hidden_states(body, input_ids, layout):
+    """The last hidden states (tokens, width) of a row of input_ids, int64 (tokens,), under a base model.
+
+    A model that `switch_on` refused gets the sequences as rows of a batch, padded on the right: its real
+    tokens never see what stands to their right.
+    """
+    if body.config._attn_implementation == NAME:
+        at = positions(layout).to(input_ids.device)[None]
+        return body(input_ids[None], position_ids=at, use_cache=False, layout=layout).last_hidden_state[0]
+    rows = torch.nn.utils.rnn.pad_sequence(list(unpack(input_ids, layout, 0)), batch_first=True)
+    states = body(rows, use_cache=False).last_hidden_state
+    lengths = [prompt + completion for prompt, *completions in layout for completion in completions]
+    return pack((row[:length] for row, length in zip(states, lengths, strict=True)), layout, 0)
+
+
+def switch_on(model):
+    """Have a PreTrainedModel attend within sequences, if it can; else it stays as it is.
+
+    It can if all it does across tokens is attention by way of transformers' interface: then hidden states of
+    a packed row equal those of its sequences, which is tried on a few tokens. (A chunked attention would show
+    on longer sequences only.)
+    """
+    body, before = model.base_model, model.config._attn_implementation
+    config = model.config.get_text_config()
+    if before != "sdpa" or getattr(config, "attention_chunk_size", None) is not None:
+        return
+    layout = [[3, 4, 2], [1, 5]]
+    ids = torch.arange(sum(map(sum, layout)), device=model.device) % config.vocab_size
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        wanted = hidden_states(body, ids, layout).float()
+        model.set_attn_implementation(NAME)
+        try:
+            same = _close(hidden_states(body, ids, layout).float(), wanted)
+        except (TypeError, ValueError, IndexError, RuntimeError):  # `layout` or its positions are not taken
+            same = False
+    if not same:
+        model.set_attn_implementation(before)
+    model.train(training)
+
+
+def _close(got, wanted):
+    return bool((got - wanted).abs().max() <= 1e-2 * wanted.abs().max())
+
+
+def _attention(module, query, key, value, attention_mask, layout, sliding_window=None, **kwargs):
+    """SDPA within each sequence: query, key, value (1, heads, tokens, width) -> (1, tokens, heads, width)."""
+    outputs = []
+    for states in zip(*(unpack(states, layout, 2) for states in (query, key, value)), strict=True):
+        mask = _window(states[0], sliding_window)
+        outputs.append(sdpa_attention_forward(module, *states, mask, **kwargs)[0])
+    return pack(outputs, layout, 1), None
+
+
+def _window(query, size):
+    """The mask (1, 1, tokens, tokens) of a sequence longer than a sliding window; None for others."""
+    if size is None or query.shape[2] <= size:
+        return None
+    ones = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool, device=query.device)
+    return ones.tril().triu(1 - size)[None, None]
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
