@@ -8,7 +8,8 @@ the run fails. The others are
   of the logits of all positions, as in the REBEL recipe;
 - `TRL`: DPOTrainer's precompute_ref_log_probs on batches of 8 pairs (its default) in the data's order.
 
-Then what a token costs, by the tokens of one batch, in dialogues of 512 tokens.
+Then what a token costs, by the tokens of one batch, in pairs of 512 tokens; and what is gained by computing a
+prompt once for both completions.
 
 With --texts, pairs are the first and the last response to prompts of a jsonl file whose lines have a
 `prompt` and its `responses` (a list, or a dict by model), so that lengths are real. Without it they are the
@@ -18,6 +19,7 @@ weights in float32; its tokenizer is learnt from the texts.
     OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python -m benchmarks.logps --texts answers.jsonl
 """
 
+import itertools
 import json
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from benchmarks import pairs as benchmark
 WAYS = ("ours", "published", "TRL")
 TOLERANCE = 1e-6  # of a sum
 BATCHES = (1024, 4096, 16384, 32768)
+SHARES = ((40, 512), (256, 448), (1024, 80))  # tokens of a prompt and of each completion
 
 
 def ours(model, pairs, args):
@@ -97,24 +100,45 @@ def trl(model, pairs, args):
     return found
 
 
-def linearity(model, args):
-    """{tokens of a batch: what `measured` gives}, a batch being one forward pass."""
+def forward(model, groups):
+    """What `measured` gives of one forward pass, without gradients."""
     import torch
 
     from scripts.common import logps
 
+    batch = logps.collate(groups)
+
+    def work():
+        with torch.inference_mode():
+            logps.completion_logps(model, **batch, temperature=1.0)
+
+    return benchmark.measured(work)
+
+
+def by_size(model, pairs, args):
+    """{"batches": what `measured` gives of each, "shares": seconds with prompts once, and twice}."""
+    from scripts.common import logps
+
     logps.prepare(model)
-    drawn, made = np.random.default_rng(args.seed), {}
-    for tokens in BATCHES:
-        ids = drawn.integers(0, args.vocabulary, (tokens // 512, 512)).tolist()
-        batch = logps.collate([(row[:64], [row[64:288], row[288:]]) for row in ids])
+    drawn = np.random.default_rng(args.seed)
+    ids = drawn.integers(0, args.vocabulary, BATCHES[-1]).tolist()
+    rows = [ids[start : start + 512] for start in range(0, len(ids), 512)]
+    rows = [(row[:64], [row[64:288], row[288:]]) for row in rows]
+    shares = []
+    forward(model, rows[:2])
+    for prompt, completion in SHARES:
+        ends = [place * completion for place in range(9)]
+        parts = [ids[start:end] for start, end in itertools.pairwise(ends)]
+        prompts = [ids[start : start + prompt] for start in range(4)]
+        once = [(prompts[place], parts[2 * place : 2 * place + 2]) for place in range(4)]
+        twice = [(prompts[place // 2], [part]) for place, part in enumerate(parts)]
+        shares.append([sum_of(model, groups) for groups in (once, twice)])
+    return {"batches": [forward(model, rows[: tokens // 512]) for tokens in BATCHES], "shares": shares}
 
-        def work(batch=batch):
-            with torch.inference_mode():
-                logps.completion_logps(model, **batch, temperature=1.0)
 
-        made[tokens] = benchmark.measured(work)
-    return made
+def sum_of(model, groups):
+    """Seconds of CPU time of a forward pass for each group."""
+    return sum(forward(model, [group])["seconds"][1] for group in groups)
 
 
 def main():
@@ -124,16 +148,14 @@ def main():
     if args.measure:
         model, pairs = benchmark.load(args.model)
         model.eval()
-        if args.measure == "linearity":
-            made = linearity(model, args)
-        else:
-            made = {"ours": ours, "published": published, "TRL": trl}[args.measure](model, pairs, args)
+        way = {"ours": ours, "published": published, "TRL": trl, "by size": by_size}[args.measure]
+        made = way(model, pairs, args)
         print(f"MEASURED {json.dumps(made)}")
         return
     with tempfile.TemporaryDirectory() as model:
         benchmark.make(model, args)
         made = {which: benchmark.in_a_process("benchmarks.logps", which, model) for which in WAYS}
-        linear = benchmark.in_a_process("benchmarks.logps", "linearity", model)
+        sizes = benchmark.in_a_process("benchmarks.logps", "by size", model)
     benchmark.table(made, dict.fromkeys(made, args.pairs))
     wanted = np.array(made["ours"]["found"])
     for which, one in made.items():
@@ -142,8 +164,11 @@ def main():
             sys.exit(f"{which}: sums differ by {apart:.1e} of themselves, more than {TOLERANCE}")
     print(f"sums are {-wanted.max():.0f} to {-wanted.min():.0f} nats and agree to {TOLERANCE}")
     print("\n| tokens of a batch | CPU time per token | memory for the work |\n|---|---|---|")
-    for tokens, one in linear.items():
-        print(f"| {tokens} | {one['seconds'][1] / int(tokens) * 1e6:.0f} µs | {one['added']:.0f} MB |")
+    for tokens, one in zip(BATCHES, sizes["batches"], strict=True):
+        print(f"| {tokens} | {one['seconds'][1] / tokens * 1e6:.0f} µs | {one['added']:.0f} MB |")
+    print("\n| prompt | each completion | CPU time with the prompt twice / once |\n|---|---|---|")
+    for (prompt, completion), (once, twice) in zip(SHARES, sizes["shares"], strict=True):
+        print(f"| {prompt} | {completion} | {twice / once:.2f} |")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ def test_no_chunk_is_larger_than_its_share_in_training_either(models, monkeypatc
 
 def test_sums_are_float32_under_a_bfloat16_model():
     model, _ = build(LlamaConfig(**SHAPE, dtype="bfloat16"))
+    assert model.dtype == torch.bfloat16 and model.config._attn_implementation == packing.NAME
     with torch.no_grad():
         sums = logps.completion_logps(model, **logps.collate([([1, 2], [[3] * LIMIT])]), temperature=1.0)
     assert sums.dtype == torch.float32
