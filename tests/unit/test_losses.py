@@ -4,6 +4,8 @@ test_against_trl.py holds them against TRL's code.
 """
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -264,3 +266,8 @@ def test_an_unknown_loss(loss_type, sentence):
 def test_exo_pair_without_label_smoothing_is_infinite_and_refused():
     with pytest.raises(InputError, match="exo_pair is infinite where label_smoothing is 0"):
         losses.check(["sigmoid", "exo_pair"], VALUES | {"label_smoothing": 0.0, "loss_weights": None})
+
+
+def test_the_docs_have_every_loss():
+    rows = re.findall(r"^\| `(\w+)` \|", Path("docs/losses.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(rows) == sorted(losses.LOSSES)

@@ -156,10 +156,17 @@ def launched(flags, devices="0,1"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "per_device"), [(4, 2), (4, 1), (8, 4)])
-def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device):
-    """In the last case, the last 4 of the 20 pairs are one device's; the other has none of its own."""
-    sizes = {"global_batch_size": batch, "per_device_train_batch_size": per_device}
+@pytest.mark.parametrize(
+    ("batch", "per_device", "loss_type"),
+    [(4, 2, "sigmoid"), (4, 1, "sigmoid"), (8, 4, "sigmoid"), (8, 4, "sft")],
+)
+def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type):
+    """In the last cases, the last 4 of the 20 pairs are one device's; the other has none of its own."""
+    sizes = {
+        "global_batch_size": batch,
+        "per_device_train_batch_size": per_device,
+        "loss_type": loss_type,
+    }
     wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
     flags = training_flags(world, tmp_path / "two", **sizes)
     said = launched(flags)
