@@ -16,6 +16,8 @@ metrics.json use TRL's names; rewards/* are the rewards that the policy implies 
 
 import argparse
 import json
+import math
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -145,6 +147,32 @@ def check_whole_batch(args, training_arguments):
         )
 
 
+def evaluate(preference_trainer, prompt_ids):
+    """Means over the held-out pairs (dict of float); InputError names the first whose loss is not finite.
+
+    prompt_ids: list of str, those of preference_trainer.eval_dataset.
+    """
+    from scripts.common.preference_trainer import means
+
+    finite = []
+
+    def measure(model, batch):
+        pair_losses, sums = preference_trainer.measure(model, batch)
+        finite.extend(pair_losses.isfinite().tolist())
+        return sums
+
+    metrics = means(trainer.held_out(preference_trainer, measure))
+    if not math.isfinite(metrics["loss"]):
+        own = prompt_ids[int(os.environ.get("RANK", "0")) :: trainer.world_size()]
+        bad = [prompt_id for prompt_id, good in zip(own, finite, strict=True) if not good]
+        raise InputError(
+            f"the loss of the held-out pairs is {metrics['loss']} after "
+            f"{preference_trainer.state.global_step} steps, first of prompt_id "
+            f"{bad[0] if bad else '(on another device)'}; look at it, or at beta, eta and learning_rate"
+        )
+    return metrics
+
+
 def one_or_list(text):
     """A name as it is, a JSON list of names as a list."""
     return json.loads(text) if text.startswith("[") else text
@@ -208,7 +236,7 @@ def main(argv=None):
     from transformers import AutoModelForCausalLM
 
     from scripts.common import logps
-    from scripts.common.preference_trainer import Pairs, PreferenceTrainer, disable_dropout, means
+    from scripts.common.preference_trainer import Pairs, PreferenceTrainer, disable_dropout
 
     model = trainer.load_model(args, AutoModelForCausalLM)
     disable_dropout(model)
@@ -224,16 +252,11 @@ def main(argv=None):
         implied_rewards=lambda batch: losses.implied_rewards(batch, args.loss_type, vars(args)),
         temperature=args.temperature,
     )
-
-    def evaluate():
-        return means(
-            trainer.held_out(preference_trainer, lambda *batch: preference_trainer.measure(*batch)[1])
-        )
-
-    before = evaluate()
+    held_out = test["prompt_id"].to_pylist()
+    before = evaluate(preference_trainer, held_out)
     rows = [f"prompt_id {prompt_id}" for prompt_id in train["prompt_id"].to_pylist()]
     metrics = trainer.fit(preference_trainer, args, key, rows)
-    after = evaluate()
+    after = evaluate(preference_trainer, held_out)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
     trainer.save(model, args, "train_policy", parents)

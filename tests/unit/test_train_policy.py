@@ -290,8 +290,10 @@ def test_there_and_back_trains_twice(world, tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite_names_the_pairs(world, tmp_path):
-    with pytest.raises(InputError, match="prompt_id p"):
+    with pytest.raises(InputError, match=r"held-out pairs is inf after 0 steps, first of prompt_id p5;"):
         train(world, tmp_path, loss_type="rebel", eta=1e30)
+    with pytest.raises(InputError, match=r"became (nan|inf) at step \d of 6 .* prompt_id p\d+, prompt_id p"):
+        train(world, tmp_path, learning_rate=1e30)
 
 
 class TestJoin:
