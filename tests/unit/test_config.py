@@ -6,11 +6,9 @@ import math
 from pathlib import Path
 
 import pytest
-import trl
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trl.experimental.cpo import CPOConfig
 
 from scripts.common import config as configuration
 from scripts.common import losses
@@ -258,7 +256,11 @@ def test_every_loss_can_be_chosen_with_trains_values():
         assert configuration.LOSS_KEYS & configuration.training(loaded, "own").keys() == set(keys)
 
 
+@pytest.mark.filterwarnings("ignore:You are importing from 'trl.experimental'")
 def test_the_defaults_are_trls():
+    import trl
+    from trl.experimental.cpo import CPOConfig
+
     theirs = {field.name: field.default for field in dataclasses.fields(trl.DPOConfig)}
     for key in ("beta", "label_smoothing", "discopop_tau", "loss_weights"):
         assert DEFAULT["train"][key] == theirs[key], key
