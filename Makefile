@@ -11,7 +11,7 @@ ifeq ($(shell uname -s),Linux)
 TORCH := $(TORCH)+cpu
 endif
 
-.PHONY: .venv all test test-slow test-cluster lint format pictures dvc.yaml envs containers FORCE
+.PHONY: .venv all test test-slow test-long test-cluster lint format pictures dvc.yaml envs containers FORCE
 
 all: .venv
 	snakemake
@@ -33,6 +33,9 @@ test: .venv
 
 test-slow: .venv
 	pytest -m slow
+
+test-long: .venv
+	pytest -m long
 
 test-cluster: .venv
 	pytest -m cluster

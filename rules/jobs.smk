@@ -24,6 +24,10 @@ Job.restart_times = property(
 
 
 onstart:
+    if os.path.isdir("results") and not os.access("results", os.W_OK):
+        raise WorkflowError(
+            "results/ cannot be written: read-only, or somebody else's; nothing was started"
+        )
     if workflow.local_exec:
         gpus.share(os.environ)
     elif workflow.executor_plugin.name == "slurm":

@@ -1,9 +1,13 @@
 """How a script ends: one clear sentence for a user's mistake, never an orphan."""
 
 import ctypes
+import errno
 import os
 import signal
 import sys
+
+# What the system says when nothing can be written; libraries wrap it in exceptions of their own.
+UNWRITABLE = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 
 
 class InputError(ValueError):
@@ -13,8 +17,9 @@ class InputError(ValueError):
 def run(main):
     """Run a script's `main` as the process: InputError becomes one sentence on stderr and exit status 1.
 
-    Any other exception keeps its traceback: it is a fault of ours, and we want to see where. Of processes
-    that train together only the first speaks of its progress.
+    So does a disk that is full or cannot be written, in words that scripts/common/faults.py takes for the
+    machine's fault. Any other exception keeps its traceback: it is a fault of ours, and we want to see where.
+    Of processes that train together only the first speaks of its progress.
     """
     die_with_parent()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -31,6 +36,10 @@ def run(main):
         main()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except Exception as error:
+        if not any(words in str(error) for words in UNWRITABLE):
+            raise
+        sys.exit(f"cannot write: {error}; make room and start again: what is finished stays")
 
 
 def die_with_parent():

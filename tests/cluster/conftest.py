@@ -1,9 +1,11 @@
-"""A real Slurm for the tests of this folder, and a copy of the project to run on it."""
+"""A real Slurm for the tests of this folder."""
 
 import pytest
 
 from tests.cluster import slurm_here
-from tests.workflow.conftest import copy_project
+
+# Fixtures of the workflow's tests, for these, too.
+from tests.workflow.conftest import finished, one_at_a_time, project  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +15,8 @@ def slurm():
         yield here
 
 
-@pytest.fixture
-def project(tmp_path):
-    """The project's files alone, nothing made yet."""
-    return copy_project(tmp_path / "project")
+@pytest.fixture(scope="session")
+def two_nodes():
+    """One with two nodes of two GPUs each."""
+    with slurm_here.running(gpus=2, cpus=16, kill_wait=5, nodes=2) as here:
+        yield here

@@ -16,10 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
-DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order in which they are stopped; of slurmd, one a node
+ACCOUNTING = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
+# In the order in which they are stopped; of slurmd, one a node.
+DAEMONS = ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged")
 
 # How Slurm itself saw each task: its record of the devices that a job was given.
 PROLOG = """#!/bin/sh
@@ -55,19 +58,43 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 MinJobAge=7200
 KillWait={kill_wait}
+SlurmdTimeout=30
 OverTimeLimit=0
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
 DefMemPerCPU=256
-AccountingStorageType=accounting_storage/none
 GresTypes=gpu
+{accounting}
 {nodes}
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=24:00:00 PriorityTier=1
 PartitionName=gpu Nodes=ALL MaxTime=24:00:00 PriorityTier=1
 PartitionName=main Nodes=ALL MaxTime=48:00:00 PriorityTier=1
 PartitionName=a100 Nodes=ALL MaxTime=24:00:00 PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=24:00:00 PriorityTier=10
+"""
+TO_DATABASE = """
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge.socket
+AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment
+"""
+SLURMDBD_CONF = """
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=root
+StorageLoc=slurm
 """
 # Every node is this machine: what it claims to have is counted once for each.
 NODE = (
@@ -85,7 +112,7 @@ def running(**claims):
     folder.chmod(0o755)
     here = None
     try:
-        reason = why_not(folder)
+        reason = why_not(folder, claims.get("accounting", False))
         if reason is not None:
             pytest.skip(reason)
         here = Slurm(folder, **claims)
@@ -97,11 +124,12 @@ def running(**claims):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def why_not(folder):
+def why_not(folder, accounting):
     """Why no Slurm can be started here (str), None if it can: then its packages are installed."""
     if os.geteuid() != 0:
         return "a real Slurm needs root"
-    missing = [package for command, package in PACKAGES.items() if shutil.which(command) is None]
+    packages = PACKAGES | ACCOUNTING if accounting else PACKAGES
+    missing = [package for command, package in packages.items() if shutil.which(command) is None]
     if missing:
         if not Path("/etc/debian_version").exists() or shutil.which("apt-get") is None:
             return "no Slurm here, and only Debian's packages are known"
@@ -127,9 +155,13 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-def _wait_for(condition, seconds, what):
+def wait_for(condition, seconds, what):
+    """The first true value of condition(); TimeoutError after so many seconds, which says `what` (str)."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        value = condition()
+        if value:
+            return value
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds} s for {what}")
         time.sleep(0.1)
@@ -138,9 +170,13 @@ def _wait_for(condition, seconds, what):
 class Slurm:
     """A running Slurm; `environment` (dict) is what its commands need."""
 
-    def __init__(self, folder, gpus, cpus, kill_wait, nodes=1):
-        """folder: empty directory; gpus, cpus: what a node claims; kill_wait: seconds from TERM to KILL."""
+    def __init__(self, folder, gpus, cpus, kill_wait, nodes=1, accounting=False):
+        """folder: empty directory; gpus, cpus: what a node claims; kill_wait: seconds from TERM to KILL.
+
+        accounting: whether jobs go into a database, for sacct.
+        """
         self.folder = Path(folder)
+        self.accounting = accounting
         self.environment = {
             **os.environ,
             "SLURM_CONF": str(self.folder / "slurm.conf"),
@@ -164,6 +200,13 @@ class Slurm:
         prolog = self.folder / "prolog"
         prolog.write_text(PROLOG.format(folder=self.folder))
         prolog.chmod(0o755)
+        database, keep = {name: _free_port() for name in ("port", "database_port")}, ""
+        if self.accounting:
+            keep = TO_DATABASE.format(folder=self.folder, port=database["port"])
+            conf = self.folder / "slurmdbd.conf"
+            conf.write_text(SLURMDBD_CONF.format(folder=self.folder, host=self.nodes[0], **database))
+            conf.chmod(0o600)
+            self.database_port = database["database_port"]
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
         host, nodes, devices = self.nodes[0], [], ["AutoDetect=off"]
         for name in self.nodes:
@@ -180,6 +223,7 @@ class Slurm:
                 ctld_port=_free_port(),
                 nodes="\n".join(nodes),
                 kill_wait=kill_wait,
+                accounting=keep,
             )
         )
         (self.folder / "gres.conf").write_text("\n".join(devices) + "\n")
@@ -211,7 +255,9 @@ class Slurm:
             ]
         ]
         self._launch("munged", "--foreground", "--force", *flags)
-        _wait_for(Path(files["socket"]).exists, 20, f"munged, see {self.folder}/munged.out")
+        wait_for(Path(files["socket"]).exists, 20, f"munged, see {self.folder}/munged.out")
+        if self.accounting:
+            self._start_database()
         self._launch("slurmctld", "-D")
         for name in self.nodes:
             self._launch("slurmd", "-D", "-N", name)
@@ -221,13 +267,30 @@ class Slurm:
                 self.nodes
             )
 
-        _wait_for(idle, 60, f"slurmd, see {self.folder}")
+        wait_for(idle, 60, f"slurmd, see {self.folder}")
+
+    def _start_database(self):
+        data = self.folder / "database"
+        data.mkdir()
+        here = [f"--datadir={data}", "--user=root"]
+        subprocess.run(["mariadb-install-db", *here], check=True, capture_output=True)
+        socket_file = self.folder / "database.socket"
+        tcp = ["--bind-address=127.0.0.1", f"--port={self.database_port}", f"--socket={socket_file}"]
+        # Whoever reaches the port is root there, which is nobody but this machine, for a test's time.
+        self._launch("mariadbd", "--no-defaults", "--skip-grant-tables", *here, *tcp)
+        wait_for(socket_file.exists, 60, f"mariadbd, see {self.folder}/mariadbd.out")
+        self._launch("slurmdbd", "-D")
+        wait_for(lambda: "here" in self._clusters(), 60, f"slurmdbd, see {self.folder}/slurmdbd.out")
+
+    def _clusters(self):
+        self.ask("sacctmgr", "-i", "add", "cluster", "here")
+        return self.ask("sacctmgr", "-nP", "show", "cluster", "format=cluster").split()
 
     def stop(self):
         """Cancel every job and end the daemons that `start` began."""
         self.ask("scancel", "--full", "-u", "root")
         with contextlib.suppress(TimeoutError):
-            _wait_for(lambda: not self.ask("squeue", "-h", "-t", "R,CG"), 20, "the jobs' end")
+            wait_for(lambda: not self.ask("squeue", "-h", "-t", "R,CG"), 20, "the jobs' end")
         for started in sorted(self._processes, key=lambda started: DAEMONS.index(started[0])):
             process = self._processes.pop(started)
             process.send_signal(signal.SIGTERM)
@@ -237,20 +300,55 @@ class Slurm:
                 process.kill()
                 process.wait()
 
+    def cut_power(self, node):
+        """SIGKILL for all that runs on a node (str), its slurmd first: nobody says goodbye."""
+        slurmd = self._processes.pop(("slurmd", "-D", "-N", node))
+        running = [
+            job["JobId"] for job in self.jobs() if (job["JobState"], job["NodeList"]) == ("RUNNING", node)
+        ]
+        steps = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if re.match(rf"slurmstepd: \[({'|'.join(running)})\.", " ".join(process.info["cmdline"] or ""))
+        ]
+        slurmd.kill()
+        slurmd.wait()
+        for step in steps:
+            step.suspend()  # or it would report the end of its children
+        for process in [child for step in steps for child in step.children(recursive=True)] + steps:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def restore_power(self, node):
+        """Start the slurmd of a node again; returns when the node is idle."""
+        self._launch("slurmd", "-D", "-N", node)
+        wait_for(lambda: self.ask("sinfo", "-h", "-n", node, "-p", "cpu", "-o", "%T") == "idle", 60, node)
+
     def ask(self, *words):
         """What a command of Slurm's says (str), nothing if it fails."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
         return done.stdout.strip()
 
-    def snakemake(self, directory, *arguments):
-        """Run Snakemake in `directory` through the profile slurm; the finished process."""
-        return subprocess.run(
+    def start_snakemake(self, directory, *arguments, **variables):
+        """A Snakemake (Popen) that works in `directory` through the profile slurm, in the background.
+
+        variables: of its environment, beside those that Slurm needs. What it says, errors too, is in stdout.
+        """
+        return subprocess.Popen(
             ["snakemake", "--profile", "slurm", *arguments],
             cwd=directory,
-            env=self.environment,
-            capture_output=True,
+            env=self.environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def snakemake(self, directory, *arguments, **variables):
+        """Run it to a good end; what it said (str), the end of which is the message of an AssertionError."""
+        driver = self.start_snakemake(directory, *arguments, **variables)
+        said, _ = driver.communicate()
+        assert driver.returncode == 0, said[-5000:]
+        return said
 
     def jobs(self):
         """Every job so far (list of dict), as scontrol shows it; `Rule` is the rule that it ran."""
@@ -261,6 +359,11 @@ class Slurm:
                 job["Rule"] = re.sub(r"^(rule|group)_|_wildcards_.*", "", job.get("Comment", ""))
                 found.append(job)
         return found
+
+    def jobs_of(self, directory, rule):
+        """Those of a rule in a folder, the first one first."""
+        found = [job for job in self.jobs() if job["Rule"] == rule and job["WorkDir"] == str(directory)]
+        return sorted(found, key=lambda job: int(job["JobId"]))
 
     def devices(self, job):
         """CUDA_VISIBLE_DEVICES (str) of a job's first step, as Slurm set it; "" where it set none."""

@@ -4,12 +4,11 @@ import hashlib
 import os
 import re
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.slurm_here import wait_for
 from tests.workflow.conftest import copy_project, snakemake
 
 pytestmark = [
@@ -27,57 +26,37 @@ WEIGHTS = "results/models/sft/model.safetensors"
 LOG = "logs/train_sft.txt"
 
 
-def start(slurm, directory, *arguments):
-    """A Snakemake that works through the profile slurm, in the background."""
-    return subprocess.Popen(
-        ["snakemake", "--profile", "slurm", *arguments],
-        cwd=directory,
-        env=slurm.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def log(directory, name=LOG):
+    """What a job's log has (str) so far; Snakemake deletes it before it tries a job again."""
+    path = directory / name
+    return path.read_text() if path.exists() else ""
 
 
-def wait_for(condition, seconds=150):
-    """The first true value of condition(); fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.3)
-    raise AssertionError("it did not come to that in time")
-
-
-def jobs_of(slurm, directory, rule):
-    """Slurm's records of a rule's jobs in a folder, the first one first."""
-    found = [job for job in slurm.jobs() if job["Rule"] == rule and job["WorkDir"] == str(directory)]
-    return sorted(found, key=lambda job: int(job["JobId"]))
-
-
-def log_says(directory, words):
-    path = directory / LOG
-    return path.exists() and words in path.read_text()
+def stepped(directory):
+    """Whether the job that writes the log has trained."""
+    return re.search(r"^step \d+/", log(directory), re.MULTILINE) is not None
 
 
 def resumed_at(directory):
     """The step (int) after which the job that writes the log goes on; None if it began afresh."""
-    path = directory / LOG  # Snakemake deletes it before it tries a job again
-    found = re.search(r"going on after step (\d+)", path.read_text() if path.exists() else "")
+    found = re.search(r"going on after step (\d+)", log(directory))
     return int(found[1]) if found else None
 
 
-def training_in(directory):
-    """The process (int) that trains in a folder."""
+def process_of(directory, rule):
+    """The process (int) of a rule's script in a folder."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes()
-            if b"-m\0scripts.train_sft" in words and Path(os.readlink(process / "cwd")) == directory:
+            # Behind what leases GPUs for it, which is another process's first word.
+            if (
+                words.split(b"\0")[1:3] == [b"-m", b"scripts." + rule.encode()]
+                and Path(os.readlink(process / "cwd")) == directory
+            ):
                 return int(process.name)
         except OSError:
             continue
-    raise AssertionError("nobody trains")
+    return None
 
 
 def sha256(path):
@@ -101,47 +80,86 @@ def undisturbed(tmp_path_factory):
 
 
 def test_a_training_survives_preemption_scancel_and_a_hang_until_its_time_limit(slurm, small, undisturbed):
-    driver = start(slurm, small, *SFT)
+    driver = slurm.start_snakemake(small, *SFT)
     try:
-        wait_for(lambda: log_says(small, "step "))
-        (job,) = jobs_of(slurm, small, "train_sft")
+        wait_for(lambda: stepped(small), 150, "a first step")
+        (job,) = slurm.jobs_of(small, "train_sft")
 
         # Preempted: Slurm itself queues the same job again.
         slurm.ask("sbatch", "-p", "urgent", "--gpus=2", "--nodes=1", "-o", "/dev/null", "--wrap", "sleep 2")
-        wait_for(lambda: jobs_of(slurm, small, "train_sft")[0]["Restarts"] == "1")
-        preempted_at = wait_for(lambda: resumed_at(small))
+        preempted_at = wait_for(lambda: resumed_at(small), 150, "the training to go on")
+        assert slurm.jobs_of(small, "train_sft")[0]["Restarts"] == "1"
 
         # Cancelled: another job, with more memory.
         slurm.ask("scancel", job["JobId"])
-        wait_for(lambda: len(jobs_of(slurm, small, "train_sft")) == 2)
-        wait_for(lambda: (resumed_at(small) or 0) > preempted_at)
+        wait_for(lambda: (resumed_at(small) or 0) > preempted_at, 150, "the next job to go on")
 
         # Hanging until it is out of time, deaf to SIGTERM.
-        os.kill(training_in(small), signal.SIGSTOP)
-        second = jobs_of(slurm, small, "train_sft")[1]
+        os.kill(process_of(small, "train_sft"), signal.SIGSTOP)
+        second = slurm.jobs_of(small, "train_sft")[1]
         slurm.ask("scontrol", "update", f"JobId={second['JobId']}", "EndTime=now")
         said, _ = driver.communicate(timeout=300)
     finally:
         driver.kill()
     assert driver.returncode == 0, said[-3000:]
-    jobs = jobs_of(slurm, small, "train_sft")
+    jobs = slurm.jobs_of(small, "train_sft")
     assert [job["JobState"] for job in jobs] == ["CANCELLED", "TIMEOUT", "COMPLETED"]
     assert [job["MinMemoryNode"] for job in jobs] == ["3000M", "6000M", "9000M"]
     assert sha256(small / WEIGHTS) == undisturbed
 
 
+def test_ten_preemptions_in_one_training_change_nothing(slurm, small, undisturbed):
+    driver = slurm.start_snakemake(small, *SFT)
+    try:
+        wait_for(lambda: stepped(small), 150, "a first step")
+        (job,) = slurm.jobs_of(small, "train_sft")
+        for _ in range(10):
+            trained = process_of(small, "train_sft")
+            slurm.ask("scontrol", "requeue", job["JobId"])
+            wait_for(lambda old=trained: process_of(small, "train_sft") not in (None, old), 150, "the job")
+            wait_for(lambda: resumed_at(small) and stepped(small), 150, "a step after the checkpoint")
+        said, _ = driver.communicate(timeout=300)
+    finally:
+        driver.kill()
+    assert driver.returncode == 0, said[-3000:]
+    (job,) = slurm.jobs_of(small, "train_sft")
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "10")
+    assert sha256(small / WEIGHTS) == undisturbed
+
+
+def test_a_training_goes_on_at_another_node_when_its_own_loses_power(two_nodes, small, undisturbed):
+    driver = two_nodes.start_snakemake(
+        small, *SFT[:1], "--set-resources", "train_sft:save_steps=20", *SFT[1:]
+    )
+    try:
+        wait_for(lambda: list((small / "work").glob("**/checkpoint-*")), 150, "a checkpoint")
+        (job,) = two_nodes.jobs_of(small, "train_sft")
+        dead = job["NodeList"]
+        two_nodes.cut_power(dead)
+        said, _ = driver.communicate(timeout=400)
+    finally:
+        driver.kill()
+        two_nodes.restore_power(dead)
+    assert driver.returncode == 0, said[-3000:]
+    (job,) = two_nodes.jobs_of(small, "train_sft")
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
+    assert job["NodeList"] != dead
+    assert resumed_at(small) >= 20
+    assert sha256(small / WEIGHTS) == undisturbed
+
+
 def test_a_killed_driver_leaves_no_second_writer(slurm, small, undisturbed):
-    driver = start(slurm, small, *SFT)
-    wait_for(lambda: log_says(small, "step "))
+    driver = slurm.start_snakemake(small, *SFT)
+    wait_for(lambda: stepped(small), 150, "a first step")
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
-    (job,) = jobs_of(slurm, small, "train_sft")
+    (job,) = slurm.jobs_of(small, "train_sft")
     assert job["JobState"] == "RUNNING"
 
-    again = start(slurm, small, *SFT)
+    again = slurm.start_snakemake(small, *SFT)
     said, _ = again.communicate(timeout=300)
     assert again.returncode == 0, said[-3000:]
-    first, *others = jobs_of(slurm, small, "train_sft")
+    first, *others = slurm.jobs_of(small, "train_sft")
     for other in others:
         assert other["StartTime"] >= first["EndTime"], "two jobs wrote the same files"
     assert sha256(small / WEIGHTS) == undisturbed
@@ -149,21 +167,21 @@ def test_a_killed_driver_leaves_no_second_writer(slurm, small, undisturbed):
 
 def test_bad_input_fails_once_and_says_why(slurm, small):
     (small / "small.yaml").write_text("models: {base: {source: data/world}}")
-    driver = start(slurm, small, *SFT)
+    driver = slurm.start_snakemake(small, *SFT)
     said, _ = driver.communicate(timeout=200)
     assert driver.returncode == 1
-    assert len(jobs_of(slurm, small, "fetch_model")) == 1
+    assert len(slurm.jobs_of(small, "fetch_model")) == 1
     assert "error: data/world" in said, said[-3000:]
 
 
 def test_a_killed_job_is_tried_again_with_more_memory(slurm, small):
-    driver = start(slurm, small, "results/models/base", "--configfile", "small.yaml")
+    driver = slurm.start_snakemake(small, "results/models/base", "--configfile", "small.yaml")
     try:
-        job = wait_for(lambda: jobs_of(slurm, small, "fetch_model"))[0]
+        job = wait_for(lambda: slurm.jobs_of(small, "fetch_model"), 60, "the job")[0]
         slurm.ask("scancel", "-s", "KILL", job["JobId"])
         said, _ = driver.communicate(timeout=200)
     finally:
         driver.kill()
     assert driver.returncode == 0, said[-3000:]
-    jobs = jobs_of(slurm, small, "fetch_model")
+    jobs = slurm.jobs_of(small, "fetch_model")
     assert [job["MinMemoryNode"] for job in jobs] == ["1000M", "2000M"]

@@ -117,7 +117,7 @@ def test_dvc_yaml_and_the_table_of_reruns_are_made_from_the_workflow(tmp_path):
         assert (tmp_path / name).read_text() == (ROOT / kept).read_text(), f"{kept} is old: make dvc.yaml"
 
 
-@slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_every_value_of_the_config_under_both_engines(copy):
     """What Snakemake plans is what the table says, and DVC would run every stage that it concerns."""

@@ -26,7 +26,7 @@ def jobs_of(directory):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc")
 def test_same_winrate_after_sigkills(finished, project):

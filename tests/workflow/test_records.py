@@ -113,6 +113,22 @@ def test_a_new_date_alone_is_no_change(copy):
     assert "Nothing to be done" in planned(copy)
 
 
+def test_a_clock_that_was_set_back_repeats_nothing_and_misses_nothing(copy):
+    """Everything is from tomorrow, and what is made now is older than what it is made of."""
+    for path in copy.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            tomorrow = path.stat().st_mtime + 86400
+            os.utime(path, (tomorrow, tomorrow))
+    assert "Nothing to be done" in planned(copy)
+    config = copy / "tests/workflow/quick.yaml"
+    config.write_text(config.read_text().replace("bootstrap_samples: 200", "bootstrap_samples: 300"))
+    said = snakemake(copy, *QUICK)
+    assert "rule compute_winrate" in said.stderr + said.stdout
+    assert "rule judge_mt_bench" not in said.stderr + said.stdout
+    assert json.loads((copy / "results/winrate.json").read_text())["bootstrap_samples"] == 300
+    assert "Nothing to be done" in planned(copy)
+
+
 def test_two_values_that_change_places_are_a_change(copy):
     """Snakemake compares the params of a job as a set."""
     config = copy / "tests/workflow/quick.yaml"

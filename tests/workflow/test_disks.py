@@ -1,0 +1,48 @@
+"""A disk that is full or read-only: one sentence, nothing half-written, and the next start goes on."""
+
+import subprocess
+
+import pytest
+from conftest import snakemake
+
+TARGET = "results/models/start"
+
+
+@pytest.fixture
+def disk(project):
+    """results/ of the project on a file system of its own, with room for one page."""
+    results = project / "results"
+    results.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4096", "none", results], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    yield results
+    subprocess.run(["umount", results], check=True)
+
+
+def remount(disk, option):
+    subprocess.run(["mount", "-o", f"remount,{option}", disk], check=True)
+
+
+def test_a_full_disk_leaves_nothing_half_written_and_is_no_users_mistake(project, disk):
+    done = snakemake(project, TARGET, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "cannot write: [Errno 28] No space left on device" in said
+    assert "make room and start again" in said
+    assert [path for path in disk.rglob("*") if path.is_file()] == []
+    remount(disk, "size=100m")
+    snakemake(project, TARGET)
+    assert (project / TARGET / "config.json").stat().st_size > 0
+    assert list(disk.rglob("*.tmp")) == []
+
+
+def test_results_that_cannot_be_written_are_said_before_a_job_starts(project, disk):
+    remount(disk, "ro")
+    done = snakemake(project, TARGET, check=False)
+    assert done.returncode != 0
+    assert "results/ cannot be written" in done.stderr
+    assert "rule fetch_model" not in done.stderr + done.stdout
+    assert "fetch_model" in snakemake(project, "-n", TARGET).stdout
