@@ -4,10 +4,10 @@ Each function takes a Batch of N pairs and the loss's hyperparameters, floats by
 loss of each pair: (N,), float32; averaging them is the trainer's part. Names and numbers are those of TRL's
 DPOTrainer (cpo and simpo: of its CPOTrainer; rebel, rebel_paper and sppo: of the authors). In the equations
 
-    c, r    log π(y|x) − log π_ref(y|x), the log-ratio of the chosen and of the rejected completion
-    Δ       c − r
+    c, r      log π(y|x) − log π_ref(y|x), the log-ratio of the chosen and of the rejected completion
+    Δ         c − r
     |c|, |r|  their numbers of tokens, the end token included
-    σ       the logistic function
+    σ         the logistic function
 
 The loss of a pair depends on this pair alone, so accumulation, devices and packing do not matter. There are
 two exceptions: sft weighs tokens alike (see there), and the losses of WHOLE_BATCH sort the batch, which a
