@@ -66,7 +66,7 @@ def test_a_sweep_over_losses(finished):
     assert planned(finished, "recipes/six_losses.yaml") == six
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_sweep_trains(copy):
     pairs = (copy / "results/samples/sft/tokenized.parquet").stat().st_mtime_ns
     snakemake(copy, *QUICK, "recipes/six_losses.yaml")
