@@ -2,8 +2,9 @@
 
 The chain of --configfile runs once undisturbed. Then it runs again with results/ on a file system of its own
 (tmpfs; needs root), which is always full: when a job could not write what it made, room is made for that
-alone, and the same command is given again. So each job meets a full disk once. What is there in the end is
-compared byte by byte with the undisturbed run, and nothing half-written may be left beside it.
+alone, and the same command is given again. So the disk is full for every job whose files do not fit into the
+rest of a page or two. What is there in the end is compared byte by byte with the undisturbed run, and nothing
+half-written may be left beside it.
 
     python -m benchmarks.full_disk --configfile tests/workflow/quick.yaml
 """

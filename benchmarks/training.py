@@ -74,24 +74,23 @@ def losses(trainer):
 
 def ours(model, pairs, directory, args):
     import pyarrow as pa
-    from torch.nn.functional import logsigmoid
     from transformers import TrainingArguments
 
     from scripts.common import logps
-    from scripts.common.preference_trainer import Pairs, PreferenceTrainer
+    from scripts.common import losses as formulas
+    from scripts.common.preference_trainer import COLUMNS, Pairs, PreferenceTrainer
 
     logps.prepare(model)
-    none = pa.nulls(len(pairs), pa.float32())
-    rows = pa.Table.from_pylist(pairs)
-    for name in ("chosen_reward", "rejected_reward"):
-        rows = rows.append_column(name, none)
+    rows, values = pa.Table.from_pylist(pairs), {"beta": BETA, "label_smoothing": 0.0}
+    for name in set(COLUMNS) - set(rows.column_names):
+        rows = rows.append_column(name, pa.nulls(len(pairs), pa.float32()))
     return losses(
         PreferenceTrainer(
             model=model,
             args=TrainingArguments(**arguments(directory, args)),
             train_dataset=Pairs(rows),
-            pair_loss=lambda chosen, rejected, *_: -logsigmoid(BETA * (chosen - rejected)),
-            reward_scale=BETA,
+            pair_loss=lambda batch: formulas.total(batch, "sigmoid", values),
+            implied_rewards=lambda batch: formulas.implied_rewards(batch, "sigmoid", values),
             temperature=1.0,
         )
     )

@@ -9,7 +9,8 @@ kept whole or dropped, and counted under the first reason that holds:
     long_completion  more tokens in chosen or rejected than --max-completion-length
 
     reads   the columns of tables.PREFERENCES
-    writes  prompt_id, split, prompt_ids, chosen_ids, rejected_ids (unpadded int32), both rewards; in order
+    writes  prompt_id, split, prompt_ids, chosen_ids, rejected_ids (unpadded int32), rewards, win
+            probabilities; in order
 
     python -m scripts.tokenize_preferences --preferences results/samples/sft/preferences.parquet \\
         --tokenizer results/models/sft --max-prompt-length 128 --max-completion-length 64 \\

@@ -1,12 +1,11 @@
-"""Train a policy from preference pairs with precomputed reference log-probabilities: DPO or REBEL.
+"""Train a policy from preference pairs and precomputed reference log-probabilities, by any loss of losses.py.
 
 Train pairs train; test pairs are evaluated before and after. The reference is never loaded: its
 log-probabilities come row by row from compute_ref_logps, and both files must agree on every row's prompt and
 token counts. Every optimizer step takes --global-batch-size pairs, on whatever number of devices. log.csv and
-metrics.json use TRL's names; rewards/* are the rewards that the policy implies, beta times the log-ratio for
-DPO, and the log-ratio over eta, in the reward model's units, for REBEL.
+metrics.json use TRL's names; rewards/* are the rewards that the policy implies (losses.implied_rewards).
 
-    reads   prompt_id, split, prompt_ids, chosen_ids, rejected_ids, chosen_reward, rejected_reward
+    reads   prompt_id, split, prompt_ids, chosen_ids, rejected_ids, rewards, win probabilities
             prompt_id, ref_chosen_logps, ref_rejected_logps, chosen_tokens, rejected_tokens
     writes  a model directory, its manifest, metrics.json, log.csv
 
@@ -16,11 +15,20 @@ DPO, and the log-ratio over eta, in the reward model's units, for REBEL.
 """
 
 import argparse
+import json
+import math
+import os
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from scripts.common import errors, files, losses, manifest, tables, trainer
 from scripts.common.errors import InputError
+
+# Nats of log-ratio between chosen and rejected for each token of rejected: hardly a difference; what REBEL
+# does well with; more than a policy that still speaks the language can give.
+LEAST_NATS, SENSIBLE_NATS, MOST_NATS = 0.01, 0.5, 5.0
 
 
 def join(tokenized, ref_logps):
@@ -47,16 +55,73 @@ def join(tokenized, ref_logps):
     return tokenized
 
 
-def check_rewards(pairs):
-    """Raise InputError for the first pair without two finite rewards: REBEL regresses on them."""
-    for name in ("chosen_reward", "rejected_reward"):
+def check_pairs(pairs, loss_type):
+    """Raise InputError for the first pair that teaches nothing, or lacks a number that the losses need."""
+    for name in losses.columns(loss_type):
         finite = pc.fill_null(pc.is_finite(pairs[name]), False)
         if not pc.all(finite, min_count=0).as_py():
             row = pc.index(finite, False).as_py()
+            instead = "take loss_type sppo_hard, which needs none"
+            if name in losses.COLUMNS["rebel"]:
+                instead = "take loss_type sigmoid, or name the data's columns in prompts.preferences.columns"
             raise InputError(
                 f"--tokenized, row {row}, prompt_id {pairs['prompt_id'][row]}: {name} is {pairs[name][row]}, "
-                "but loss_type rebel needs rewards; take loss_type sigmoid, or name the data's reward columns"
+                f"but loss_type {loss_type} needs it; {instead}"
             )
+    lengths = [pc.list_value_length(pairs[name]) for name in ("chosen_ids", "rejected_ids")]
+    for row in pc.indices_nonzero(pc.equal(*lengths)).to_pylist():
+        if pairs["chosen_ids"][row].values.equals(pairs["rejected_ids"][row].values):
+            raise InputError(
+                f"--tokenized, row {row}, prompt_id {pairs['prompt_id'][row]}: chosen and rejected are the "
+                "same tokens; remove the row, or have tokenize_preferences make the file: it drops such pairs"
+            )
+
+
+def scale_rewards(pairs, reward_scaling):
+    """The pairs with their rewards as REBEL takes them; InputError where train pairs' rewards are all equal.
+
+    z_score divides by the standard deviation of all chosen and rejected rewards of the train pairs, having
+    subtracted their mean; none leaves them as they are.
+    """
+    columns = losses.COLUMNS["rebel"]
+    train = split_of(pairs, "train")
+    chosen, rejected = (train[name].to_numpy().astype(float) for name in columns)
+    if np.array_equal(chosen, rejected):
+        raise InputError(
+            f"--tokenized: in each of the {len(train)} train pairs, beginning with prompt_id "
+            f"{train['prompt_id'][0]}, chosen_reward equals rejected_reward, and REBEL learns from their "
+            "difference; see rewards and rank.min_margin, or take loss_type sigmoid"
+        )
+    if reward_scaling == "none":
+        return pairs
+    rewards = np.concatenate([chosen, rejected])
+    for name in columns:
+        scaled = (pairs[name].to_numpy() - rewards.mean()) / rewards.std()
+        column = pa.array(scaled.astype(np.float32))
+        pairs = pairs.set_column(pairs.schema.get_field_index(name), name, column)
+    return pairs
+
+
+def reach_warning(pairs, eta):
+    """What to say (str) if eta asks of a typical pair what no policy can do, or next to nothing; else None.
+
+    REBEL wants the log-ratio of chosen to exceed that of rejected by eta times the difference of rewards.
+    Chosen can gain little, what the reference lacks of certainty; so rejected must lose it, token by token.
+    """
+    chosen, rejected = (pairs[name].to_numpy().astype(float) for name in losses.COLUMNS["rebel"])
+    spread = float(np.median(np.abs(chosen - rejected)))
+    tokens = float(np.median(pc.list_value_length(pairs["rejected_ids"]).to_numpy()))
+    asked, least, most = eta * spread, LEAST_NATS * tokens, MOST_NATS * tokens
+    if spread == 0 or least <= asked <= most:
+        return None
+    consequence = "next to nothing: the policy will hardly leave the reference"
+    if asked > most:
+        consequence = "out of reach: rewards will only weigh the pairs, and the loss will hardly fall"
+    return (
+        f"warning: eta {eta:g} times the rewards' median difference {spread:.3g} asks for log-ratios that "
+        f"are {asked:.3g} nats apart where rejected has {tokens:.0f} tokens, {consequence}; eta "
+        f"{SENSIBLE_NATS * tokens / spread:.2g} would ask for {SENSIBLE_NATS} nats a token"
+    )
 
 
 def split_of(pairs, split):
@@ -70,16 +135,47 @@ def split_of(pairs, split):
     return chosen
 
 
-def objective(args):
-    """(pair_loss, reward_scale) of the flags: see PreferenceTrainer."""
+def check_whole_batch(args, training_arguments):
+    """Raise InputError if a loss that sorts the global batch would see it in pieces."""
+    sorting = [name for name in losses.names(args.loss_type) if name in losses.WHOLE_BATCH]
+    pieces = training_arguments.gradient_accumulation_steps * training_arguments.world_size
+    if sorting and pieces > 1:
+        raise InputError(
+            f"the loss {sorting[0]} sorts the whole batch of {args.global_batch_size} pairs, which must be "
+            f"on one device at once, not in {pieces} pieces; raise the resource per_device_train_batch_size, "
+            "lower global_batch_size, or train on one device"
+        )
 
-    def sigmoid(chosen_logratios, rejected_logratios, *_):
-        return losses.sigmoid(chosen_logratios, rejected_logratios, args.beta, args.label_smoothing)
 
-    def rebel(*ratios_and_rewards):
-        return losses.rebel(*ratios_and_rewards, args.eta)
+def evaluate(preference_trainer, prompt_ids):
+    """Means over the held-out pairs (dict of float); InputError names the first whose loss is not finite.
 
-    return (sigmoid, args.beta) if args.loss_type == "sigmoid" else (rebel, 1 / args.eta)
+    prompt_ids: list of str, those of preference_trainer.eval_dataset.
+    """
+    from scripts.common.preference_trainer import means
+
+    finite = []
+
+    def measure(model, batch):
+        pair_losses, sums = preference_trainer.measure(model, batch)
+        finite.extend(pair_losses.isfinite().tolist())
+        return sums
+
+    metrics = means(trainer.held_out(preference_trainer, measure))
+    if not math.isfinite(metrics["loss"]):
+        own = prompt_ids[int(os.environ.get("RANK", "0")) :: trainer.world_size()]
+        bad = [prompt_id for prompt_id, good in zip(own, finite, strict=True) if not good]
+        raise InputError(
+            f"the loss of the held-out pairs is {metrics['loss']} after "
+            f"{preference_trainer.state.global_step} steps, first of prompt_id "
+            f"{bad[0] if bad else '(on another device)'}; look at it, or at beta, eta and learning_rate"
+        )
+    return metrics
+
+
+def one_or_list(text):
+    """A name as it is, a JSON list of names as a list."""
+    return json.loads(text) if text.startswith("[") else text
 
 
 def parse(argv):
@@ -95,16 +191,25 @@ def parse(argv):
         "--temperature", type=float, required=True, help="divides the logits, as in ref_logps"
     )
     parser.add_argument(
-        "--loss-type", choices=list(losses.HYPERPARAMETERS), required=True, help="DPO or REBEL"
+        "--loss-type", type=one_or_list, required=True, help="a loss of losses.py, or a JSON list to add up"
     )
-    parser.add_argument("--beta", type=float, help="sigmoid: DPO's weight of the KL penalty")
-    parser.add_argument("--label-smoothing", type=float, help="sigmoid: DPO's share of turned pairs")
-    parser.add_argument("--eta", type=float, help="rebel: REBEL's scale of the reward differences")
+    for name, kind, text in (
+        ("beta", float, "of most losses: weight of the KL penalty"),
+        ("label-smoothing", float, "share of pairs that are the wrong way round"),
+        ("discopop-tau", float, "discopop's temperature"),
+        ("simpo-gamma", float, "simpo's margin"),
+        ("eta", float, "REBEL's nats of log-ratio for one unit of reward"),
+        ("reward-scaling", str, "REBEL's rewards: none or z_score"),
+        ("loss-weights", json.loads, "of a list of losses: their weights as a JSON list, or null for 1"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
     trainer.add_arguments(parser)
     args = parser.parse_args(argv)
-    missing = [key for key in losses.HYPERPARAMETERS[args.loss_type] if getattr(args, key) is None]
+    losses.check_names(args.loss_type)
+    missing = sorted(losses.hyperparameters(args.loss_type) - vars(args).keys())
     if missing:
         parser.error(f"the loss {args.loss_type} needs --{missing[0].replace('_', '-')}")
+    losses.check(args.loss_type, vars(args))
     return args
 
 
@@ -116,41 +221,42 @@ def main(argv=None):
     if trainer.restore(args, key, "train_policy", parents):
         return
     pairs = join(tables.read(args.tokenized, tables.TOKENIZED), tables.read(args.ref_logps, tables.REF_LOGPS))
-    if args.loss_type == "rebel":
-        check_rewards(pairs)
+    check_pairs(pairs, args.loss_type)
+    rebel = "eta" in losses.hyperparameters(args.loss_type)
+    if rebel:
+        pairs = scale_rewards(pairs, args.reward_scaling)
     train, test = split_of(pairs, "train"), split_of(pairs, "test")
     if trainer.is_main():
         print(f"{len(train)} train pairs, {len(test)} test pairs", flush=True)
+        warning = reach_warning(train, args.eta) if rebel else None
+        if warning:
+            print(warning, flush=True)
 
     trainer.quiet()
     from transformers import AutoModelForCausalLM
 
     from scripts.common import logps
-    from scripts.common.preference_trainer import Pairs, PreferenceTrainer, disable_dropout, means
+    from scripts.common.preference_trainer import Pairs, PreferenceTrainer, disable_dropout
 
     model = trainer.load_model(args, AutoModelForCausalLM)
     disable_dropout(model)
     logps.prepare(model)
-    pair_loss, reward_scale = objective(args)
+    training_arguments = trainer.arguments(args, remove_unused_columns=False)
+    check_whole_batch(args, training_arguments)
     preference_trainer = PreferenceTrainer(
         model=model,
-        args=trainer.arguments(args, remove_unused_columns=False),
+        args=training_arguments,
         train_dataset=Pairs(train),
         eval_dataset=Pairs(test),
-        pair_loss=pair_loss,
-        reward_scale=reward_scale,
+        pair_loss=lambda batch: losses.total(batch, args.loss_type, vars(args)),
+        implied_rewards=lambda batch: losses.implied_rewards(batch, args.loss_type, vars(args)),
         temperature=args.temperature,
     )
-
-    def evaluate():
-        return means(
-            trainer.held_out(preference_trainer, lambda *batch: preference_trainer.measure(*batch)[1])
-        )
-
-    before = evaluate()
+    held_out = test["prompt_id"].to_pylist()
+    before = evaluate(preference_trainer, held_out)
     rows = [f"prompt_id {prompt_id}" for prompt_id in train["prompt_id"].to_pylist()]
     metrics = trainer.fit(preference_trainer, args, key, rows)
-    after = evaluate()
+    after = evaluate(preference_trainer, held_out)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
     trainer.save(model, args, "train_policy", parents)

@@ -15,10 +15,10 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from scripts.common import losses
 from scripts.common.errors import InputError
-from scripts.common.losses import HYPERPARAMETERS
 
-LOSS_KEYS = {key for keys in HYPERPARAMETERS.values() for key in keys}
+LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
 # The kinds of rewards, and the keys that each takes beside kind, weight and normalize.
 REWARD_KEYS = {
     "classifier": ("model", "dtype", "head_weights"),
@@ -59,7 +59,7 @@ def load(config, files=()):
         order = [name for file in reversed(files) for name in _runs_of(file)]
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
-        config["runs"] = {name: run for name, run in runs.items() if run is not None}
+        config["runs"] = {name: _without_nulls(run) for name, run in runs.items() if run is not None}
     if isinstance(config.get("rewards"), dict):
         config["rewards"] = {
             name: _of_its_kind(one) for name, one in config["rewards"].items() if one is not None
@@ -80,7 +80,7 @@ def training(config, run):
     """
     own = config["runs"][run]
     keys = {key: own.get(key, value) for key, value in config["train"].items()}
-    foreign = LOSS_KEYS - set(HYPERPARAMETERS[keys["loss_type"]])
+    foreign = LOSS_KEYS - losses.hyperparameters(keys["loss_type"])
     return {key: value for key, value in keys.items() if key not in foreign}
 
 
@@ -147,8 +147,13 @@ def _sentence(error):
         near = difflib.get_close_matches(str(unknown), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{key} has no key {unknown!r}; {hint}"
+    message = error.message
+    if error.validator == "enum" and isinstance(error.instance, str):
+        near = difflib.get_close_matches(error.instance, map(str, error.validator_value), n=1)
+        if near:
+            message = f"{error.instance!r} is none of its values; did you mean {near[0]!r}?"
     meaning = f" ({schema['description']})" if "description" in schema and error.instance is not None else ""
-    return f"{key}: {error.message}{meaning}"
+    return f"{key}: {message}{meaning}"
 
 
 def _known_keys(schema):
@@ -187,6 +192,32 @@ def _check_names(config):
             raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
         if run in taken:
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
+        _check_loss(config, run)
+
+
+def _without_nulls(run):
+    """A section of `runs` without null hyperparameters of losses: so an overlay takes one away.
+
+    That is what another loss than the default's asks for.
+    """
+    if not isinstance(run, dict):
+        return run
+    return {key: value for key, value in run.items() if value is not None or key not in LOSS_KEYS}
+
+
+def _check_loss(config, run):
+    """Raise InputError if a run has a hyperparameter that its loss does not take, or not with this value."""
+    keys = training(config, run)
+    foreign = sorted(LOSS_KEYS & config["runs"][run].keys() - keys.keys())
+    if foreign:
+        raise InputError(
+            f"config: runs.{run}: the loss {keys['loss_type']} does not take {foreign[0]!r} (null takes it "
+            f"away); it takes {', '.join(sorted(LOSS_KEYS & keys.keys()))}"
+        )
+    try:
+        losses.check(keys["loss_type"], keys)
+    except InputError as error:
+        raise InputError(f"config: runs.{run}: {error}") from None
 
 
 def _of_its_kind(reward):

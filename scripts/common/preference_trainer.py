@@ -12,6 +12,7 @@ import torch
 from transformers import Trainer
 
 from scripts.common import logps
+from scripts.common.losses import Batch
 
 METRICS = (
     "loss",
@@ -22,14 +23,18 @@ METRICS = (
     "logps/chosen",
     "logps/rejected",
 )
-SCALARS = ("ref_chosen_logps", "ref_rejected_logps", "chosen_reward", "rejected_reward")
+COLUMNS = (
+    *("ref_chosen_logps", "ref_rejected_logps", "chosen_reward", "rejected_reward"),
+    *("chosen_win_probability", "rejected_win_probability"),
+)
+SCALARS = (*COLUMNS, "chosen_tokens", "rejected_tokens", "mean_chosen_tokens")
 
 
 class Pairs:
     """The rows of a pyarrow Table as training examples; ids stay in Arrow's memory until they are asked for.
 
-    The table has prompt_ids, chosen_ids and rejected_ids, lists of int32, and SCALARS, float32; a reward
-    that is null becomes NaN.
+    The table has prompt_ids, chosen_ids and rejected_ids, lists of int32, and COLUMNS, float32; what is null
+    there becomes NaN.
     """
 
     def __init__(self, table):
@@ -37,7 +42,11 @@ class Pairs:
         for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
             column = table[name].combine_chunks()
             self.ids[name] = column.values.to_numpy(), column.offsets.to_numpy()
-        self.scalars = {name: table[name].to_numpy().astype(np.float32) for name in SCALARS}
+        self.scalars = {name: table[name].to_numpy().astype(np.float32) for name in COLUMNS}
+        for side in ("chosen", "rejected"):
+            self.scalars[f"{side}_tokens"] = np.diff(self.ids[f"{side}_ids"][1]).astype(np.float32)
+        tokens = self.scalars["chosen_tokens"]
+        self.scalars["mean_chosen_tokens"] = np.full_like(tokens, tokens.mean(dtype=np.float64))
         self.rows = len(table)
 
     def __len__(self):
@@ -82,16 +91,14 @@ def disable_dropout(model):
 class PreferenceTrainer(Trainer):
     """Trainer on batches of `collate`.
 
-    pair_loss: function of (chosen_logratios, rejected_logratios, chosen_rewards, rejected_rewards), all
-    float32 (N,), that returns the pairs' losses (N,). reward_scale: float, what a log-ratio is multiplied
-    with to be the reward that the policy implies (DPO: beta; REBEL: 1 / eta, in the reward model's units).
-    temperature: float, of the softmax.
+    pair_loss and implied_rewards: functions of a losses.Batch of N pairs: the pairs' losses (N,), and the
+    rewards (chosen, rejected), each (N,), that the policy implies. temperature: float, of the softmax.
     """
 
-    def __init__(self, *args, pair_loss, reward_scale, temperature, **kwargs):
+    def __init__(self, *args, pair_loss, implied_rewards, temperature, **kwargs):
         super().__init__(*args, data_collator=collate, **kwargs)
         self.pair_loss = pair_loss
-        self.reward_scale = reward_scale
+        self.implied_rewards = implied_rewards
         self.temperature = temperature
         self.loss_is_scaled_for_ga = True
         self.sums = 0  # of `measure` since the last log
@@ -99,15 +106,20 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches of an optimizer step and the number of their pairs over all devices.
 
-        What fills up the last batches of an epoch gets the weight 0.
+        What fills up the last batches of an epoch gets the weight 0. mean_chosen_tokens becomes the step's.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         state = self.accelerator.gradient_state
         if state.end_of_dataloader and state.remainder > 0:
             weights = batches[-1]["weights"]
             weights[max(state.remainder - self.accelerator.process_index * len(weights), 0) :] = 0
-        pairs = torch.stack([batch["weights"].sum() for batch in batches]).sum().to(device)
-        return batches, self.accelerator.reduce(pairs, reduction="sum")
+        names = ("weights", "chosen_tokens")
+        weights, tokens = (torch.cat([batch[name] for batch in batches]) for name in names)
+        sums = torch.stack([weights.sum(), (weights * tokens).sum()]).to(device)
+        pairs, tokens = self.accelerator.reduce(sums, reduction="sum")
+        for batch in batches:
+            batch["mean_chosen_tokens"] = torch.full_like(batch["weights"], (tokens / pairs).item())
+        return batches, pairs
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The sum of the pairs' losses over num_items_in_batch pairs, or their mean where that is None.
@@ -123,12 +135,9 @@ class PreferenceTrainer(Trainer):
     def measure(self, model, inputs):
         """(losses, sums) of a batch of N pairs: float32 (N,), and the sums over them that `means` takes."""
         chosen_logps, rejected_logps = self._logps(model, inputs).split(len(inputs["ref_chosen_logps"]))
-        chosen_logratios = chosen_logps - inputs["ref_chosen_logps"]
-        rejected_logratios = rejected_logps - inputs["ref_rejected_logps"]
-        losses = self.pair_loss(
-            chosen_logratios, rejected_logratios, inputs["chosen_reward"], inputs["rejected_reward"]
-        )
-        chosen, rejected = self.reward_scale * chosen_logratios, self.reward_scale * rejected_logratios
+        batch = Batch(chosen_logps, rejected_logps, **{name: inputs[name] for name in SCALARS})
+        losses = self.pair_loss(batch)
+        chosen, rejected = self.implied_rewards(batch)
         correct = (chosen > rejected).float()
         columns = [losses, chosen, rejected, chosen - rejected, correct, chosen_logps, rejected_logps]
         counted = torch.stack([*columns, torch.ones_like(losses)]).detach() * inputs["weights"]

@@ -81,6 +81,8 @@ TOKENIZED = pa.schema(
         ("rejected_ids", IDS),
         ("chosen_reward", pa.float32()),
         ("rejected_reward", pa.float32()),
+        ("chosen_win_probability", pa.float32()),
+        ("rejected_win_probability", pa.float32()),
     ]
 )
 REF_LOGPS = pa.schema(

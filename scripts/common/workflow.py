@@ -12,6 +12,7 @@ from typing import NamedTuple
 import yaml
 
 from scripts.common import config as configuration
+from scripts.common import losses
 
 CONFIG = Path("config.yaml")
 OUR_FUNCTIONS = [f"scripts/common/rewards/functions.py:{name}" for name in ("length", "valid_json")]
@@ -115,7 +116,7 @@ def edits():
 def is_choice(path):
     """Whether the value at `path` may decide which other values of its section count."""
     schema = schema_of(path)
-    return "enum" in schema or "null" in schema.get("type", ())
+    return bool({"enum", "if"} & schema.keys()) or "null" in schema.get("type", ())
 
 
 def _walk(section, path):
@@ -169,8 +170,13 @@ def _others(path, value, schema):
         return [other for other in OUR_FUNCTIONS if other != value][:1]
     if path[-1] == "rubric":
         return ["data/README.md"]
-    if path[-1] == "head_weights":
+    if path[-1] in ("head_weights", "loss_weights"):
         return [[1.0]]
+    if path[-1] == "loss_type":  # a run may name hyperparameters
+        wanted = losses.hyperparameters(value)
+        return [
+            other for other in losses.LOSSES if other != value and wanted <= losses.hyperparameters(other)
+        ][:1]
     if "enum" in schema:
         return [choice for choice in schema["enum"] if choice != value][:1]
     if isinstance(value, bool):

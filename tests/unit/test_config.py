@@ -1,6 +1,7 @@
 """config.yaml and its schema: every mistake found at once, named with its key."""
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripts.common import config as configuration
+from scripts.common import losses
 from scripts.common.errors import InputError
 
 TEXT = Path("config.yaml").read_text(encoding="utf-8")
@@ -224,21 +226,79 @@ def test_the_model_that_training_begins_with_must_exist():
     )
 
 
+RUN = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current"}
+
+
+def with_run(**keys):
+    """The default config with one run, `own`."""
+    return {**DEFAULT, "runs": {"own": {**RUN, **keys}}}
+
+
 def test_a_run_overrides_what_it_names_of_train():
-    run = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current"}
-    config = {**DEFAULT, "runs": {"own": {**run, "loss_type": "rebel", "eta": 40.0}}}
-    trained = configuration.training(configuration.load(config), "own")
-    shared = {key: value for key, value in DEFAULT["train"].items() if key not in ("beta", "label_smoothing")}
-    assert trained == {**shared, "loss_type": "rebel", "eta": 40.0}
+    trained = configuration.training(configuration.load(with_run(loss_type="rebel", eta=40.0)), "own")
+    shared = {key: value for key, value in DEFAULT["train"].items() if key not in configuration.LOSS_KEYS}
+    assert trained == {**shared, "loss_type": "rebel", "eta": 40.0, "reward_scaling": "none"}
 
 
 def test_a_run_is_shaped_by_its_own_loss_alone():
     loaded = configuration.load(DEFAULT)
-    assert {"beta", "label_smoothing", "eta"} & set(configuration.training(loaded, "rebel")) == {"eta"}
-    assert {"beta", "label_smoothing", "eta"} & set(configuration.training(loaded, "dpo")) == {
-        "beta",
-        "label_smoothing",
-    }
+    for run, keys in (("rebel", {"eta", "reward_scaling"}), ("dpo", {"beta", "label_smoothing"})):
+        assert configuration.LOSS_KEYS & configuration.training(loaded, run).keys() == keys
+
+
+def test_every_loss_can_be_chosen_with_trains_values():
+    assert losses.LOSSES.keys() == set(SCHEMA["$defs"]["loss_name"]["enum"])
+    for name, keys in losses.HYPERPARAMETERS.items():
+        config = with_run(loss_type=name, **{key: DEFAULT["train"][key] for key in keys})
+        if name == "exo_pair":
+            config["runs"]["own"]["label_smoothing"] = 1e-3
+        loaded = configuration.load(config)
+        assert configuration.LOSS_KEYS & configuration.training(loaded, "own").keys() == set(keys)
+
+
+@pytest.mark.filterwarnings("ignore:You are importing from 'trl.experimental'")
+def test_the_defaults_are_trls():
+    import trl
+    from trl.experimental.cpo import CPOConfig
+
+    theirs = {field.name: field.default for field in dataclasses.fields(trl.DPOConfig)}
+    for key in ("beta", "label_smoothing", "discopop_tau", "loss_weights"):
+        assert DEFAULT["train"][key] == theirs[key], key
+    assert DEFAULT["train"]["simpo_gamma"] == CPOConfig.__dataclass_fields__["simpo_gamma"].default
+
+
+@pytest.mark.parametrize(
+    ("run", "sentence"),
+    [
+        ({"loss_type": "sigmod"}, "own.loss_type: 'sigmod' is none of its values; did you mean 'sigmoid'?"),
+        ({"loss_type": ["ipo", "stf"]}, "own.loss_type.1: 'stf' is none of its values; did you mean 'sft'?"),
+        ({"loss_type": ["ipo", "ipo"]}, "own.loss_type: ['ipo', 'ipo'] has non-unique elements"),
+        ({"loss_type": []}, "own.loss_type: [] should be non-empty"),
+        ({"loss_type": 3}, "own.loss_type: 3 is not of type 'string', 'array'"),
+        (
+            {"loss_type": "rebel", "beta": 0.1},
+            "own: the loss rebel does not take 'beta' (null takes it away); it takes eta, reward_scaling",
+        ),
+        ({"loss_weights": [1.0]}, "own: the loss sigmoid does not take 'loss_weights'"),
+        (
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]},
+            "own: loss_weights has 1 numbers for 2 losses (sigmoid, sft); give one for each, or null for 1",
+        ),
+        ({"loss_type": "exo_pair"}, "own: exo_pair is infinite where label_smoothing is 0"),
+        ({"loss_type": "simpo", "simpo_gamma": -1}, "own.simpo_gamma: -1 is less than the minimum"),
+        ({"loss_type": "rebel", "reward_scaling": "zscore"}, "did you mean 'z_score'?"),
+    ],
+    ids=str,
+)
+def test_a_run_has_the_hyperparameters_of_its_loss(run, sentence):
+    assert sentence in refused(with_run(**run))
+
+
+def test_an_overlay_takes_a_hyperparameter_away_with_its_loss():
+    run = configuration.load(with_run(loss_type="rebel", beta=None))["runs"]["own"]
+    assert "beta" not in run
+    summed = with_run(loss_type=["sigmoid", "sft"], loss_weights=["1e-1", 1])
+    assert configuration.load(summed)["runs"]["own"]["loss_weights"] == [0.1, 1]
 
 
 # The schema itself.

@@ -3,14 +3,17 @@
 import math
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import small_model
 import torch
@@ -27,6 +30,7 @@ TRAINING = {
     "beta": 0.1,
     "label_smoothing": 0.0,
     "eta": 2.0,
+    "reward_scaling": "none",
     "learning_rate": 1e-3,
     "num_train_epochs": 2,
     "global_batch_size": 8,
@@ -152,10 +156,17 @@ def launched(flags, devices="0,1"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("batch", "per_device"), [(4, 2), (4, 1), (8, 4)])
-def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device):
-    """In the last case, the last 4 of the 20 pairs are one device's; the other has none of its own."""
-    sizes = {"global_batch_size": batch, "per_device_train_batch_size": per_device}
+@pytest.mark.parametrize(
+    ("batch", "per_device", "loss_type"),
+    [(4, 2, "sigmoid"), (4, 1, "sigmoid"), (8, 4, "sigmoid"), (8, 4, "sft")],
+)
+def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type):
+    """In the last cases, the last 4 of the 20 pairs are one device's; the other has none of its own."""
+    sizes = {
+        "global_batch_size": batch,
+        "per_device_train_batch_size": per_device,
+        "loss_type": loss_type,
+    }
     wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
     flags = training_flags(world, tmp_path / "two", **sizes)
     said = launched(flags)
@@ -168,6 +179,25 @@ def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device):
 
 def test_gradient_checkpointing_does_not_matter(world, undisturbed, tmp_path):
     assert distance(train(world, tmp_path, gradient_checkpointing=True)[0], undisturbed[0]) < 1e-6
+
+
+@pytest.mark.parametrize("per_device", [1, 4])
+def test_nor_does_it_where_tokens_are_averaged(world, tmp_path, per_device):
+    """sft and what is per token know the lengths of the whole global batch, and of the whole held-out set."""
+    losses = {"loss_type": '["ipo", "sft"]', "loss_weights": "[0.1, 1.0]", "num_train_epochs": 1}
+    wanted, wanted_metrics, wanted_log = train(world, tmp_path / "whole", **losses)
+    weights, metrics, log = train(world, tmp_path / "cut", per_device_train_batch_size=per_device, **losses)
+    assert distance(weights, wanted) < 1e-5
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], rel=1e-5)
+    assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], rel=1e-5)
+
+
+def test_a_loss_that_sorts_the_batch_must_have_it_whole(world, tmp_path):
+    _, metrics, log = train(world, tmp_path, loss_type="aot")
+    assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-5)
+    assert log[-1]["loss"] < log[0]["loss"]
+    with pytest.raises(InputError, match=r"aot sorts the whole batch of 8 pairs.* not in 4 pieces"):
+        train(world, tmp_path / "cut", loss_type="aot", per_device_train_batch_size=2)
 
 
 def test_label_smoothing_and_beta_reach_the_loss(world, undisturbed, tmp_path):
@@ -200,8 +230,8 @@ def test_the_manifest_names_every_parent(world, undisturbed, tmp_path):
 def test_a_killed_training_ends_where_an_undisturbed_one_does(world, undisturbed, tmp_path, number):
     command = [sys.executable, "-m", "scripts.train_policy", *training_flags(world, tmp_path)]
     # Slow the steps down, so that the signal arrives in the middle.
-    slow = "import scripts.common.losses as l, time; f = l.sigmoid; "
-    slow += "l.sigmoid = lambda *a: (time.sleep(0.3), f(*a))[1]; "
+    slow = "import scripts.common.losses as l, time; f = l.total; "
+    slow += "l.total = lambda *a: (time.sleep(0.3), f(*a))[1]; "
     slow += "from scripts import train_policy as t; from scripts.common import errors; errors.run(t.main)"
     process = subprocess.Popen([sys.executable, "-c", slow, *command[3:]], stdout=subprocess.PIPE)
     deadline = time.monotonic() + 60
@@ -260,8 +290,10 @@ def test_there_and_back_trains_twice(world, tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite_names_the_pairs(world, tmp_path):
-    with pytest.raises(InputError, match="prompt_id p"):
+    with pytest.raises(InputError, match=r"held-out pairs is inf after 0 steps, first of prompt_id p5;"):
         train(world, tmp_path, loss_type="rebel", eta=1e30)
+    with pytest.raises(InputError, match=r"became (nan|inf) at step \d of 6 .* prompt_id p\d+, prompt_id p"):
+        train(world, tmp_path, learning_rate=1e30)
 
 
 class TestJoin:
@@ -294,13 +326,117 @@ class TestJoin:
             train_policy.join(tokenized, ref_logps.from_pylist(rows, schema=tables.REF_LOGPS))
 
 
-@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
-def test_rebel_needs_rewards(world, bad):
-    rows = tables.read_rows(world / "tokenized.parquet", tables.TOKENIZED)
-    rows[3]["rejected_reward"] = bad
-    pairs = tables.read(world / "tokenized.parquet", tables.TOKENIZED).from_pylist(rows, tables.TOKENIZED)
-    with pytest.raises(InputError, match=r"prompt_id p3: rejected_reward is .* needs rewards"):
-        train_policy.check_rewards(pairs)
+def pairs_with(**columns):
+    """Train pairs p0, p1, … with those columns, one value for each."""
+    rows = [example(number, "train") for number in range(len(next(iter(columns.values()))))]
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return pa.Table.from_pylist(rows, schema=tables.TOKENIZED)
+
+
+class TestCheckPairs:
+    @pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+    def test_rebel_needs_rewards(self, bad):
+        pairs = pairs_with(rejected_reward=[0.0, 0.0, bad])
+        train_policy.check_pairs(pairs, "sigmoid")
+        with pytest.raises(
+            InputError, match=r"row 2, prompt_id p2: rejected_reward is .*; take loss_type sig"
+        ):
+            train_policy.check_pairs(pairs, ["sft", "rebel"])
+
+    def test_sppo_needs_win_probabilities(self):
+        pairs = pairs_with(chosen_win_probability=[0.9, 0.8], rejected_win_probability=[0.1, None])
+        train_policy.check_pairs(pairs, "sppo_hard")
+        with pytest.raises(InputError, match=r"p1: rejected_win_probability is .*; take loss_type sppo_hard"):
+            train_policy.check_pairs(pairs, "sppo")
+
+    def test_a_pair_of_equal_completions(self):
+        ids = [[1, 2], [3, 4], [5, 6, 7]]
+        train_policy.check_pairs(pairs_with(chosen_ids=ids, rejected_ids=[[1, 3], [3], [5, 6, 8]]), "sigmoid")
+        with pytest.raises(InputError, match="row 2, prompt_id p2: chosen and rejected are the same tokens"):
+            train_policy.check_pairs(pairs_with(chosen_ids=ids, rejected_ids=[[2], [4, 4], [5, 6, 7]]), "sft")
+
+
+class TestRewards:
+    def test_rewards_that_are_all_equal(self):
+        pairs = pairs_with(chosen_reward=[2.0, 3.0], rejected_reward=[2.0, 3.0])
+        for scaling in ("none", "z_score"):
+            with pytest.raises(InputError, match=r"each of the 2 train pairs, beginning with prompt_id p0"):
+                train_policy.scale_rewards(pairs, scaling)
+
+    def test_z_score_has_the_train_pairs_mean_and_deviation(self):
+        pairs = pairs_with(
+            chosen_reward=[4.0, 6.0, 104.0], rejected_reward=[2.0, 0.0, 3.0], split=["train", "train", "test"]
+        )
+        assert train_policy.scale_rewards(pairs, "none") is pairs
+        scaled = train_policy.scale_rewards(pairs, "z_score")
+        deviation = math.sqrt((1 + 9 + 1 + 9) / 4)
+        assert scaled["chosen_reward"].to_pylist() == pytest.approx(
+            [(reward - 3) / deviation for reward in (4, 6, 104)]
+        )
+        assert scaled["rejected_reward"].to_pylist() == pytest.approx(
+            [(reward - 3) / deviation for reward in (2, 0, 3)]
+        )
+        assert scaled.drop(["chosen_reward", "rejected_reward"]) == pairs.drop(
+            ["chosen_reward", "rejected_reward"]
+        )
+
+    def test_scaling_reaches_the_loss(self, world, tmp_path):
+        _, metrics, log = train(world, tmp_path, loss_type="rebel_paper", reward_scaling="z_score", eta=1.0)
+        rows = tables.read_rows(world / "tokenized.parquet", tables.TOKENIZED)
+        rewards = [(row["chosen_reward"], row["rejected_reward"]) for row in rows if row["split"] == "train"]
+        deviation = statistics.pstdev(reward for pair in rewards for reward in pair)
+        wanted = [((row["chosen_reward"] - row["rejected_reward"]) / deviation) ** 2 for row in rows]
+        wanted = [loss for loss, row in zip(wanted, rows, strict=True) if row["split"] == "test"]
+        assert metrics["eval_loss_before"] == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
+        assert log[-1]["loss"] < log[0]["loss"]
+
+    @pytest.mark.parametrize(
+        ("eta", "said"),
+        [
+            (1.0, None),
+            (
+                1e6,
+                r"5e\+05 nats apart where rejected has 4 tokens, out of reach: .*; eta 4 would ask for 0.5",
+            ),
+            (1e-3, "0.0005 nats apart where rejected has 4 tokens, next to nothing: .*; eta 4 would ask"),
+        ],
+    )
+    def test_eta_out_of_reach(self, eta, said):
+        pairs = pairs_with(
+            chosen_reward=[0.5, 1.5, 9.0], rejected_reward=[0.25, 1.0, 0.0], rejected_ids=[[1] * 4] * 3
+        )
+        warning = train_policy.reach_warning(pairs, eta)
+        assert warning is None if said is None else re.search(said, warning)
+
+    def test_a_training_says_so(self, world, tmp_path, capsys):
+        train(world, tmp_path, loss_type="rebel", eta=1e6, num_train_epochs=0.1)
+        assert "warning: eta 1e+06 times" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"loss_type": "rebell"}, "there is no loss 'rebell'; did you mean 'rebel'?"),
+        ({"loss_type": "exo_pair"}, "exo_pair is infinite where label_smoothing is 0"),
+        (
+            {"loss_type": '["sigmoid", "sft"]', "loss_weights": "[1]"},
+            "loss_weights has 1 numbers for 2 losses",
+        ),
+    ],
+    ids=str,
+)
+def test_losses_that_cannot_be(world, tmp_path, flags, sentence):
+    with pytest.raises(InputError) as error:
+        train(world, tmp_path, **flags)
+    assert sentence in str(error.value)
+
+
+def test_a_loss_without_its_hyperparameter(world, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train(world, tmp_path, loss_type="discopop")
+    assert "the loss discopop needs --discopop-tau" in capsys.readouterr().err
 
 
 def test_a_split_without_pairs(world):
