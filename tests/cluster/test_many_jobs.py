@@ -17,7 +17,7 @@ rule short:
     output:
         "short/{{number}}.txt",
     resources:
-        mem_mb=50,
+        mem_mb=500,
         runtime=10,
     shell:
         "echo {{wildcards.number}} >>{{output}}"
