@@ -15,8 +15,8 @@ def slurm():
         yield here
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def two_nodes():
-    """One with two nodes of two GPUs each."""
+    """One with two nodes of two GPUs each, for one test, which may break it."""
     with slurm_here.running(gpus=2, cpus=16, kill_wait=5, nodes=2) as here:
         yield here

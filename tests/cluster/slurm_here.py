@@ -319,11 +319,6 @@ class Slurm:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def restore_power(self, node):
-        """Start the slurmd of a node again; returns when the node is idle."""
-        self._launch("slurmd", "-D", "-N", node)
-        wait_for(lambda: self.ask("sinfo", "-h", "-n", node, "-p", "cpu", "-o", "%T") == "idle", 60, node)
-
     def ask(self, *words):
         """What a command of Slurm's says (str), nothing if it fails."""
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
