@@ -166,9 +166,15 @@ def test_repro_repeats_nothing_that_snakemake_did(copy):
     nothing_to_do(copy)
 
 
-@slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        pytest.param("copy", marks=slow),
+        pytest.param("hardlink", marks=pytest.mark.long),
+        pytest.param("symlink", marks=slow),
+    ],
+)
 def test_a_clone_has_nothing_to_do_and_records_nothing_false(clone, link):
     """Outputs of a stage are kept when it runs: an edit in a clone must still reach them, and come back."""
     clone = clone(link)
