@@ -95,7 +95,7 @@ def trl(model, pairs, args):
                 disable_tqdm=True,
             ),
             train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
-            processing_class=AutoTokenizer.from_pretrained(args.model),
+            processing_class=AutoTokenizer.from_pretrained(args.model, trust_remote_code=False),
         )
     return found
 

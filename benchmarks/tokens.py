@@ -100,7 +100,10 @@ def published(directory, rows):
     from transformers import AutoTokenizer
 
     datasets.disable_progress_bars()
-    right, left = (AutoTokenizer.from_pretrained(directory, padding_side=side) for side in ("right", "left"))
+    right, left = (
+        AutoTokenizer.from_pretrained(directory, trust_remote_code=False, padding_side=side)
+        for side in ("right", "left")
+    )
     dataset = datasets.Dataset.from_list(rows)
 
     def ids(tokenizer, role, text, **settings):

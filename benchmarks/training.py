@@ -112,7 +112,7 @@ def trl(model, pairs, directory, args):
             model,
             args=DPOConfig(**made, beta=BETA, precompute_ref_log_probs=True, max_length=None),
             train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
-            processing_class=AutoTokenizer.from_pretrained(args.model),
+            processing_class=AutoTokenizer.from_pretrained(args.model, trust_remote_code=False),
         )
     )
 

@@ -16,6 +16,7 @@ import base64
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import yaml
@@ -78,9 +79,9 @@ def sync(hashes, conda_prefix, images):
             records[output] = record
         else:
             wrong.append(output)
-    times = {}
+    times, now = {}, time.time_ns()
     for output in records:
-        _set_time(output, records, hashes, times)
+        _set_time(output, records, hashes, times, now)
     files.write_json(SEEN, seen)
     hashes.save()
     if wrong:
@@ -176,24 +177,27 @@ def _packages(made):
     return {name: pins[name] if deployed else manifest.version(name) for name in used}
 
 
-def _set_time(output, records, hashes, times):
+def _set_time(output, records, hashes, times, now):
     """Make `output` look newer than its inputs, or older if one is not what it was made from.
 
+    Nothing is newer than `now` (ns): after a clock was set back, Snakemake would refuse what it makes of it.
     times: {output: time in ns, as an input}, of those done. Returns times[output].
     """
     if output in times:
         return times[output]
+    if _time(output, False) > now:
+        _put_time(output, now, hashes)
     present = {}
     for path, sha in records[output]["inputs"].items():
         if Path(path).exists():
-            time = _set_time(path, records, hashes, times) if path in records else _time(path, True)
-            present[path] = time, sha == hashes.of(path)
-    changed = [time for time, same in present.values() if not same]
+            seen = _set_time(path, records, hashes, times, now) if path in records else _time(path, True)
+            present[path] = min(seen, now), sha == hashes.of(path)
+    changed = [seen for seen, same in present.values() if not same]
     if changed:
         if _time(output, False) >= min(changed):
             _put_time(output, min(changed) - 10**9, hashes)
     elif present:
-        newest = max(time for time, _ in present.values())
+        newest = max(seen for seen, _ in present.values())
         # Snakemake counts a job's benchmark file among its outputs; it is named like the log.
         logs = [Path(path).relative_to("logs") for path in records[output]["snakemake"]["log"]]
         for path in [Path(output), *(Path("benchmarks", log.with_suffix(".tsv")) for log in logs)]:

@@ -6,7 +6,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 
 ON_GPUS = {
