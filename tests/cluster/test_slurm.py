@@ -41,9 +41,7 @@ def _text(path):
 
 def test_the_default_chain_runs_and_only_gpu_rules_hold_gpus(slurm, project):
     before = {job["JobId"] for job in slurm.jobs()}
-    # Most jobs take 12 seconds: they have ended when Slurm is asked for the first time.
-    patient = ["--slurm-init-seconds-before-status-checks", "15"]
-    said = slurm.snakemake(project, "results/winrate.png", *patient, **dict.fromkeys(SECRETS, CANARY))
+    said = slurm.snakemake(project, "results/winrate.png", **dict.fromkeys(SECRETS, CANARY))
     assert (project / "results/winrate.png").stat().st_size > 0
 
     jobs = [job for job in slurm.jobs() if job["JobId"] not in before]
