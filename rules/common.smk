@@ -98,6 +98,12 @@ def get_ref_logps(wildcards):
     return [path for policy in get_data_policies(wildcards) for path in ref_logps_of(policy, reference)]
 
 
+def get_scale_by(wildcards):
+    """The pairs of a run's first iteration, where their rewards set the scale of all of its iterations."""
+    by_run = configuration.training(config, wildcards.run).get("reward_scaling") == "by_run"
+    return [f"results/samples/{START}/tokenized.parquet"] if by_run else []
+
+
 def pick(section, *keys):
     """Some keys of a config section."""
     return {key: config[section][key] for key in keys}
