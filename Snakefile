@@ -18,6 +18,7 @@ include: "rules/rank.smk"
 include: "rules/tokenize.smk"
 include: "rules/logps.smk"
 include: "rules/train.smk"
+include: "rules/watch.smk"
 include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
@@ -34,3 +35,4 @@ rule all:
         "results/winrate.csv",
         "results/vibe_check.md",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
+        expand("results/training/{trained}/training.png", trained=WATCHED),

@@ -28,6 +28,8 @@ RUNS = config["runs"]
 REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
+# What has a log.csv.
+WATCHED = [name for name in ("base", "sft", "reward_model") if config["models"][name]["source"] is None] + TRAINED
 # Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
 RANKED = [] if config["prompts"]["preferences"] else [START]
 RANKED += [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"])]

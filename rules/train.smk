@@ -33,6 +33,7 @@ rule train_policy:
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
         save_steps=50,
+        wandb_project="",
     params:
         code=code_of("train_policy"),
         settings=lambda wildcards: flags(
@@ -54,6 +55,7 @@ rule train_policy:
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
             --gradient-checkpointing {resources.gradient_checkpointing:q} \
             --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
             --work-dir work/train_policy \
             --out {output.model:q} \
             --manifest {output.manifest:q} \

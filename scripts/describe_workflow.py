@@ -22,7 +22,7 @@ from scripts.common import errors, files, imports, records, workflow
 PIECES = ("shard", "part")
 METRICS = ("metrics.json", "winrate.json")
 CURVES = "log.csv"
-PICTURES = ("winrate.png", "rewards.png")
+PICTURES = ("winrate.png", "rewards.png", "training.png")
 
 
 def stage_of(job):

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 
-from scripts.common import evaluations, files, trainer
+from scripts.common import evaluations, files, reports, trainer, utilization
 from scripts.common.errors import UNWRITABLE, InputError
 
 MARKER = "COMPLETE"
@@ -44,11 +44,12 @@ def fit(model_trainer, args, key, rows, evaluate):
     model_trainer.remove_callback(PrinterCallback)
     checkpoint = _to_go_on_from(folder, args)
     before = files.read_json(checkpoint / MARKER) if checkpoint else 0.0
+    per_token = utilization.flops_per_token(model_trainer.model)
     watch = Watch(model_trainer, args, rows, evaluate, before)
     model_trainer.add_callback(watch)
     model_trainer._save_checkpoint = watch.keeping_the_last(model_trainer._save_checkpoint)
     set_seed(model_trainer.args.seed)
-    with _sigterm(watch):
+    with _sigterm(watch), _reporting(watch, key, checkpoint):
         if checkpoint and _is_last(checkpoint, args):
             # Asked to resume after its last step, Trainer would take one more in a broken-off epoch.
             model_trainer._load_from_checkpoint(str(checkpoint))
@@ -72,6 +73,7 @@ def fit(model_trainer, args, key, rows, evaluate):
         "train_tokens": tokens,
         "train_runtime": round(seconds, 3),
         "train_tokens_per_second": round(tokens / seconds, 1),
+        "train_mfu": utilization.mfu(tokens / seconds, per_token, trainer.world_size(), args.dtype),
         **evaluated,
         **peak_memory(),
     }
@@ -100,6 +102,7 @@ class Watch(TrainerCallback):
         self.flags = args
         self.rows = rows
         self.evaluate = evaluate
+        self.reports = None  # where somebody may watch, in the process that writes
         self.seconds_before = seconds_before
         self.started = time.monotonic()
         self.signalled = False
@@ -123,6 +126,8 @@ class Watch(TrainerCallback):
         step, last = state.global_step, state.max_steps
         if self.flags.eval_steps and (step % self.flags.eval_steps == 0 or step == last):
             self._look(state, control)
+        if self.reports is not None:
+            self.reports.write(step, _numbers(state.log_history[-1]))
         if trainer.is_main() and (step % trainer.log_steps(last) == 0 or step == last):
             print(
                 f"step {step}/{last}  epoch {state.epoch:.2f}  loss {logs['loss']:.4f}  "
@@ -289,6 +294,19 @@ def _remove(folder, args, keep):
     for checkpoint in Path(folder).glob("checkpoint-*"):
         if checkpoint not in kept:
             shutil.rmtree(checkpoint)
+
+
+@contextlib.contextmanager
+def _reporting(watch, key, checkpoint):
+    """Within, the steps after `checkpoint` (a path, or None) are reported where they can be watched."""
+    if trainer.is_main():
+        step = files.read_json(checkpoint / STATE)["global_step"] if checkpoint else 0
+        watch.reports = reports.Reports(watch.flags, key, step, trainer.params(watch.flags))
+    try:
+        yield
+    finally:
+        if watch.reports is not None:
+            watch.reports.close()
 
 
 @contextlib.contextmanager

@@ -26,11 +26,11 @@ import os
 import shutil
 from pathlib import Path
 
-from scripts.common import evaluations, files, imports, kept, manifest, seeds
+from scripts.common import evaluations, files, imports, kept, manifest, reports, seeds
 from scripts.common.errors import InputError
 
 # Flags that say where things stand or how fast the work goes; every other one shapes the trained weights.
-PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv")
+PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv", "wandb_project")
 PACE = ("per_device_train_batch_size", "gradient_checkpointing", "save_steps")
 # Rows of log.csv, whatever the length of the training.
 LOG_ROWS = 100
@@ -63,6 +63,7 @@ def add_arguments(parser):
         ),
         ("peft", json.loads, "null, or the adapters as JSON: r, lora_alpha, lora_dropout, target_modules"),
         ("seed", whole, "the experiment's seed"),
+        ("wandb-project", str, "project of Weights & Biases to report to; empty reports nothing there"),
         ("work-dir", str, "folder for checkpoints; safe to delete at any time"),
         ("out", str, "model directory to write"),
         ("manifest", str, "the directory's manifest (json)"),
@@ -133,6 +134,7 @@ def arguments(args, cls=None, **overrides):
     """
     quiet()
     evaluations.check(vars(args))
+    reports.check(args.wandb_project)
     import torch
     from transformers import TrainingArguments
 
@@ -224,8 +226,9 @@ def fit(trainer, args, key, rows, evaluate):
     Whatever the trainer logs for each step (`Trainer.log`) becomes a column of args.log_csv.
 
     Returns {"train_loss": mean over all steps, "train_steps", "train_tokens", "train_runtime": seconds of the
-    steps that counted, "train_tokens_per_second", "peak_memory_mb", on a GPU also "peak_gpu_memory_mb"};
-    with args.eval_steps also "best_eval_loss", "best_step", "saved_step" and "stopped_early".
+    steps that counted, "train_tokens_per_second", "train_mfu" (utilization.py), "peak_memory_mb", on a GPU
+    also "peak_gpu_memory_mb"}; with args.eval_steps also "best_eval_loss", "best_step", "saved_step" and
+    "stopped_early".
     On SIGTERM it writes a checkpoint and exits with status 143. Raises InputError that names the step and its
     rows if a loss or a gradient is no longer finite, and OSError where a checkpoint cannot be written; the
     last good checkpoint stays.

@@ -28,6 +28,7 @@ TRAINING = {
     "dtype": "float32",
     "gradient_checkpointing": False,
     "save_steps": 100,
+    "wandb_project": "",
     "eval_steps": None,
     "checkpoint": "last",
     "early_stopping_patience": None,
