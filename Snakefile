@@ -21,6 +21,7 @@ include: "rules/train.smk"
 include: "rules/watch.smk"
 include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
+include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
 include: "rules/jobs.smk"
 include: "rules/environments.smk"
@@ -34,5 +35,6 @@ rule all:
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
+        "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
         expand("results/training/{trained}/training.png", trained=WATCHED),

@@ -29,7 +29,9 @@ REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
 # What has a log.csv.
-WATCHED = [name for name in ("base", "sft", "reward_model") if config["models"][name]["source"] is None] + TRAINED
+WATCHED = [
+    name for name in ("base", "sft", "reward_model") if config["models"][name]["source"] is None
+] + TRAINED
 # Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
 RANKED = [] if config["prompts"]["preferences"] else [START]
 RANKED += [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"])]
@@ -98,6 +100,12 @@ def get_ref_logps(wildcards):
     """All parts of the first policy's pairs, then of the second's: the order of get_tokenized."""
     reference = initial_or_previous(wildcards, "reference")
     return [path for policy in get_data_policies(wildcards) for path in ref_logps_of(policy, reference)]
+
+
+def get_references(wildcards):
+    """The start policy and, where it is another one, the reference of an iteration's loss."""
+    names = dict.fromkeys([START, initial_or_previous(wildcards, "reference")])
+    return [f"results/models/{name}" for name in names]
 
 
 def get_scale_by(wildcards):

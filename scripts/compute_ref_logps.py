@@ -49,21 +49,11 @@ def compute(args, missing, pairs, first_row):
 
     pairs: Table of this part's rows, first_row: number of the first in args.tokenized; their ids are checked.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
     from scripts.common import logps
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        args.model, dtype=args.dtype, use_safetensors=True, trust_remote_code=False
-    )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = logps.load(args.model, args.dtype)
     keys, sequences = list(missing), list(missing.values())
     ref_logps.check_ids(pairs, model.get_input_embeddings().num_embeddings, args.tokenized, first_row)
-    logps.prepare(model)
 
     prompts = [row["prompt_ids"] for row, _ in sequences]
     completions = [row[f"{side}_ids"] for row, side in sequences]
