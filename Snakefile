@@ -21,6 +21,7 @@ include: "rules/train.smk"
 include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
+include: "rules/report.smk"
 include: "rules/jobs.smk"
 include: "rules/environments.smk"
 include: "rules/records.smk"
@@ -30,6 +31,7 @@ rule all:
     """Everything that one would want to look at."""
     default_target: True
     input:
+        "results/report.html",
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
