@@ -23,6 +23,8 @@ include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
+include: "rules/report.smk"
+include: "rules/publish.smk"
 include: "rules/jobs.smk"
 include: "rules/environments.smk"
 include: "rules/records.smk"
@@ -32,9 +34,11 @@ rule all:
     """Everything that one would want to look at."""
     default_target: True
     input:
+        "results/report.html",
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
         "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
         expand("results/training/{trained}/training.png", trained=WATCHED),
+        expand("results/cards/{policy}.md", policy=TRAINED),
