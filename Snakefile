@@ -40,5 +40,5 @@ rule all:
         "results/vibe_check.md",
         "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
-        expand("results/training/{trained}/training.png", trained=WATCHED),
+        expand("results/training/{trained}/training.png", trained=TRAININGS),
         expand("results/cards/{policy}.md", policy=TRAINED),

@@ -28,10 +28,6 @@ RUNS = config["runs"]
 REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
-# What has a log.csv.
-WATCHED = [
-    name for name in ("base", "sft", "reward_model") if config["models"][name]["source"] is None
-] + TRAINED
 # Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
 RANKED = [] if config["prompts"]["preferences"] else [START]
 RANKED += [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"])]
@@ -46,6 +42,20 @@ wildcard_constraints:
     reward="|".join(REWARDS),
     shard=r"(train|test)-\d{5}",
     part=r"\d{4}",
+
+
+def trained_models():
+    """The models, policies of runs aside, that are trained for the start policy or a reward, in config's order."""
+    found, waiting = set(), [START, *(section.get("model") for section in REWARDS.values())]
+    for name in waiting:
+        if name is not None and config["models"][name]["source"] is None and name not in found:
+            found.add(name)
+            waiting.append(config["models"][name]["init"])
+    return [name for name in config["models"] if name in found]
+
+
+# What has a log.csv.
+TRAININGS = trained_models() + TRAINED
 
 
 def code_of(script):

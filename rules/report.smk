@@ -1,9 +1,8 @@
 # everything under results/ that one would want to look at -> results/report.html
 
 REPORT_ASSETS = [f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "browser.js")]
-# Whose pairs train a policy, and the models that are trained.
+# Whose pairs train a policy.
 DATA_POLICIES = sorted({policy for policy, _ in PAIRED}, key=POLICIES.index)
-TRAININGS = [name for name in config["models"] if name not in FETCHED] + TRAINED
 
 
 rule write_report:

@@ -13,7 +13,7 @@ rule plot_training:
     benchmark:
         "benchmarks/{trained}/plot_training.tsv"
     wildcard_constraints:
-        trained="|".join(WATCHED),
+        trained="|".join(TRAININGS),
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
