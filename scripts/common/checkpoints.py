@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 
-from scripts.common import files, trainer
+from scripts.common import files, sharding, trainer
 from scripts.common.errors import InputError
 
 MARKER = "COMPLETE"
@@ -48,8 +48,12 @@ def fit(model_trainer, args, key, rows):
     with _sigterm(watch):
         if checkpoint and _is_last(checkpoint):
             # Asked to resume after its last step, Trainer would take one more in a broken-off epoch.
-            model_trainer._load_from_checkpoint(str(checkpoint))
             model_trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
+            if sharding.name() is None:
+                model_trainer._load_from_checkpoint(str(checkpoint))
+            else:
+                loader = model_trainer.get_train_dataloader()
+                model_trainer._prepare_for_training(model_trainer.state.max_steps, loader, str(checkpoint))
         else:
             model_trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if watch.terminated:

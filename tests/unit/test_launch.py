@@ -39,7 +39,7 @@ def test_flags_with_blanks_and_braces_arrive_as_they_are(tmp_path):
     (tmp_path / "echo.py").write_text("import sys, json; print(json.dumps(sys.argv[1:]))")
     words = ["--peft", '{"r": 4}', "a b", "$HOME;"]
     process = subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "echo", *words],
+        [sys.executable, "-m", "scripts.launch", "ddp", "echo", *words],
         env={"PYTHONPATH": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from scripts import compute_ref_logps, train_policy
 from scripts.common import files, manifest, tables
 from scripts.common.errors import InputError
+from scripts.common.preference_trainer import PreferenceTrainer
 
 VOCABULARY = 61
 TRAINING = {
@@ -147,7 +148,7 @@ def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_de
 def launched(flags, devices="0,1"):
     """What a training with those devices says."""
     return subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "scripts.train_policy", *flags],
+        [sys.executable, "-m", "scripts.launch", "ddp", "scripts.train_policy", *flags],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": devices},
         check=True,
         capture_output=True,
@@ -205,14 +206,41 @@ def test_label_smoothing_and_beta_reach_the_loss(world, undisturbed, tmp_path):
     assert distance(smooth, undisturbed[0]) > 1e-5
 
 
-def test_lora_trains_adapters_and_saves_merged_weights(world, tmp_path):
+def test_lora_trains_adapters_that_are_merged(world, tmp_path):
     peft = small_model.LORA | {"lora_dropout": 0.0}
-    weights, metrics, _ = train(world, tmp_path, peft=peft, learning_rate=1e-2)
+    _, metrics, _ = train(world, tmp_path, peft=peft, learning_rate=1e-2)
+    small_model.merge(tmp_path, world / "sft")
+    weights = load_file(tmp_path / "merged/model.safetensors")
     start = load_file(world / "sft/model.safetensors")
     assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-6)
-    assert (tmp_path / "model/adapter/adapter_model.safetensors").is_file()
     assert torch.equal(weights["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
     assert distance(weights, start) > 1e-4
+
+
+def test_qlora_learns_in_packed_rows_and_goes_on_where_it_was(world, tmp_path, monkeypatch, capsys):
+    """The reference was not quantized, so the loss begins beside ln 2."""
+    settings = {"peft": small_model.QLORA, "learning_rate": 1e-2, "gradient_checkpointing": True}
+    wanted, metrics, log = train(world, tmp_path / "one", **settings)
+    assert 0 < abs(metrics["eval_loss_before"] - math.log(2)) < 0.2
+    assert log[-1]["rewards/margins"] > log[0]["rewards/margins"] + 0.1
+    apart = small_model.merge(tmp_path / "one", world / "sft", "quantized")
+    assert apart["quantized"]["max_token"] < 1e-4 < 1e-3 < apart["original"]["mean_token"]
+
+    step = PreferenceTrainer.training_step
+
+    def stopped(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceTrainer, "training_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(world, tmp_path / "two", **settings)
+    capsys.readouterr()
+    weights, *_ = train(world, tmp_path / "two", **settings)
+    assert "going on after step 2" in capsys.readouterr().out
+    assert distance(weights, wanted) == 0
 
 
 def test_the_manifest_names_every_parent(world, undisturbed, tmp_path):

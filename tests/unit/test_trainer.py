@@ -184,23 +184,6 @@ def test_a_gradient_that_is_not_finite_is_seen_before_its_weights_are_kept(world
         pretrain.main(flags(world, tmp_path, learning_rate=1e30, save_steps=1, max_grad_norm=0.0))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_adapters_are_kept_and_merged(world, tmp_path, dtype):
-    peft = pytest.importorskip("peft")
-    from transformers import AutoModelForCausalLM
-
-    pretrain.main(flags(world, tmp_path, peft=small_model.LORA | {"lora_dropout": 0.0}, dtype=dtype))
-    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
-    assert merged.dtype == getattr(torch, dtype)
-    assert files.read_json(tmp_path / "model/config.json")["eos_token_id"] == [4, 1]
-    started = AutoModelForCausalLM.from_pretrained(world / "start", dtype=torch.float32)
-    adapted = peft.PeftModel.from_pretrained(started, tmp_path / "model/adapter").eval()
-    ids = torch.arange(20).unsqueeze(0)
-    with torch.no_grad():
-        difference = (adapted(ids).logits - merged(ids).logits.float()).abs().max()
-    assert difference < (1e-4 if dtype == "float32" else 0.1)
-
-
 def test_full_training_in_bfloat16(world, tmp_path):
     pretrain.main(flags(world, tmp_path, dtype="bfloat16", gradient_checkpointing=True))
     weights, metrics, _ = small_model.results(tmp_path)

@@ -37,7 +37,7 @@ TRAININGS = {
 def start(script, out, flags, devices=""):
     """The running process of a training with those devices."""
     return subprocess.Popen(
-        [sys.executable, "-m", "scripts.launch", f"scripts.{script}", *flags],
+        [sys.executable, "-m", "scripts.launch", "ddp", f"scripts.{script}", *flags],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": devices, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

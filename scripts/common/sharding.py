@@ -1,0 +1,66 @@
+"""Weights that several processes share out among themselves: PyTorch's FSDP2 and DeepSpeed's ZeRO-3.
+
+scripts/launch.py says in the environment which of them a training is to use, and accelerate does it. What is
+here makes up for what accelerate leaves out: it would round what a model returns to bfloat16 (sums of
+log-probabilities near -300 would have steps of 2), it ignores FSDP without a word where there is no GPU, and
+whoever saves a model has to gather its weights.
+"""
+
+import importlib.util
+import os
+
+from scripts.common.errors import InputError
+
+
+def name():
+    """fsdp2, zero3, or None where every process holds the whole model."""
+    for switch, found in (("ACCELERATE_USE_FSDP", "fsdp2"), ("ACCELERATE_USE_DEEPSPEED", "zero3")):
+        if os.environ.get(switch) == "true":
+            return found
+    return None
+
+
+def check(quantization):
+    """Raise InputError if this machine or these weights cannot be shared out as the environment asks."""
+    if name() == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        raise InputError(
+            "the resource `parallel` is zero3, which needs DeepSpeed: pip install deepspeed, or take fsdp2, "
+            "which shares out the same"
+        )
+    if name() is not None and quantization is not None:
+        raise InputError(
+            f"the resource `parallel` is {name()}, but four-bit weights are not shared out; take ddp: they "
+            "are small enough for each device to hold them all"
+        )
+
+
+def prepare(model_trainer):
+    """Have a transformers.Trainer share out its model's weights; call it before it trains."""
+    if name() != "fsdp2":
+        return
+    import torch
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    state = model_trainer.accelerator.state
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        model_trainer.is_fsdp_enabled = True
+    if model_trainer.args.bf16:
+        state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+        )
+
+
+def gathered(model):
+    """The state dict of `model`, whole and on the CPU; None where it is whole in every process anyway.
+
+    All processes have to call it together; what those get that do not write is of no use.
+    """
+    if name() is None:
+        return None
+    whole = {}
+    for key, tensor in model.state_dict().items():
+        whole[key] = tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor.cpu()
+    return whole
