@@ -21,7 +21,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from scripts.common import adapters, errors, files, manifest, trainer
+from scripts.common import adapters, errors, files, manifest, models, trainer
 from scripts.common.errors import InputError
 
 WAYS = {"quantized": "the dequantized weights", "original": "the original weights"}
@@ -152,7 +152,7 @@ def main(argv=None):
         measured[way] = differences(wanted, values(model, sequences))
     tokens = sum(map(len, wanted))
     with files.atomic_directory(args.out) as directory:
-        trainer.save_model(model.cpu(), args.model, record["dtype"], directory)
+        models.save(model.cpu(), args.model, record["dtype"], directory)
     parents = [manifest.path_of(path) for path in (args.adapter, args.model)]
     parents = [path for path in parents if path.is_file()]
     shaped_by = {"merge_into": args.merge_into}

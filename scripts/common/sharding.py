@@ -56,11 +56,15 @@ def prepare(model_trainer):
 def gathered(model):
     """The state dict of `model`, whole and on the CPU; None where it is whole in every process anyway.
 
-    All processes have to call it together; what those get that do not write is of no use.
+    All processes have to call it together. A weight that has two names, such as a head that is the embeddings,
+    is there under the first.
     """
     if name() is None:
         return None
-    whole = {}
-    for key, tensor in model.state_dict().items():
-        whole[key] = tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor.cpu()
+    seen, whole = set(), {}
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensor = tensor.detach()
+            whole[key] = tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor.cpu()
     return whole

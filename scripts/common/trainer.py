@@ -25,9 +25,10 @@ import json
 import math
 import os
 import shutil
+from logging import ERROR, getLogger
 from pathlib import Path
 
-from scripts.common import adapters, files, imports, kept, manifest, seeds, sharding
+from scripts.common import adapters, files, imports, kept, manifest, models, seeds, sharding
 from scripts.common.errors import InputError
 
 # Flags that say where things stand or how fast the work goes; every other one shapes the trained weights.
@@ -51,8 +52,10 @@ def add_arguments(parser):
         ("adam-beta1", number, "AdamW's decay of the first moment"),
         ("adam-beta2", number, "AdamW's decay of the second moment"),
         ("adam-epsilon", number, "AdamW's epsilon"),
+        ("optim", str, "transformers' name of the optimizer: adamw_torch_fused, adamw_8bit, …"),
         ("max-grad-norm", number, "gradients are clipped to this norm; 0 does not clip"),
         ("dtype", str, "float32 or bfloat16"),
+        ("attn-implementation", str, "transformers' name of the attention: sdpa, flash_attention_2, …"),
         ("gradient-checkpointing", json.loads, "true: recompute activations instead of keeping them"),
         ("save-steps", whole, "optimizer steps between checkpoints"),
         ("peft", json.loads, "null, or the adapters as JSON: r, lora_alpha, …, and quantization, if any"),
@@ -145,6 +148,7 @@ def arguments(args, cls=None, **overrides):
             "adam_beta1": args.adam_beta1,
             "adam_beta2": args.adam_beta2,
             "adam_epsilon": args.adam_epsilon,
+            "optim": args.optim,
             "max_grad_norm": args.max_grad_norm,
             "bf16": args.dtype == "bfloat16",
             "gradient_checkpointing": args.gradient_checkpointing,
@@ -187,6 +191,8 @@ def load_model(args, cls, **overrides):
     dtype = "float32" if args.peft is None else args.dtype
     quantization = (args.peft or {}).get("quantization")
     sharding.check(quantization)
+    models.check_attention(args.attn_implementation, args.dtype)
+    overrides["attn_implementation"] = args.attn_implementation
     if quantization or any(Path(args.model).glob("*.safetensors")):
         model = adapters.load_frozen(args.model, cls, dtype, quantization, **overrides)
     else:
@@ -270,36 +276,8 @@ def save(model, args, rule, parents, sequences):
         if args.peft is not None:
             adapters.save(model, directory, args.dtype, args.peft, sequences, whole)
         else:
-            save_model(model, args.model, args.dtype, directory, whole)
+            models.save(model, args.model, args.dtype, directory, whole)
     manifest.write(args.manifest, args.out, rule, params(args), parents)
-
-
-def save_model(model, start, dtype, directory, whole=None):
-    """Write a trained model to `directory`: its weights, safetensors in `dtype`, and what belongs to them.
-
-    Tokenizer, chat template and generation config are the files of `start`, the directory that it was trained
-    from, untouched. whole: see sharding.gathered.
-    """
-    import torch
-    from transformers import AutoConfig, GenerationConfig
-
-    if whole is None:
-        model = model.to(getattr(torch, dtype))
-    else:
-        whole = {name: tensor.to(getattr(torch, dtype)) for name, tensor in whole.items()}
-        model.config.dtype = dtype
-    # Trainers align these with the tokenizer, whose one end token may be fewer than the model's.
-    initial = AutoConfig.from_pretrained(start, trust_remote_code=False)
-    model.config.bos_token_id, model.config.eos_token_id = initial.bos_token_id, initial.eos_token_id
-    if model.can_generate():
-        model.config.pad_token_id = initial.pad_token_id
-        model.generation_config = GenerationConfig.from_model_config(model.config)
-    model.save_pretrained(directory, state_dict=whole)
-    for pattern in manifest.COMPANIONS:
-        for companion in Path(start).glob(pattern):
-            copy = directory / companion.relative_to(start)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(companion, copy)
 
 
 def restore(args, key, rule, parents):
@@ -339,6 +317,7 @@ def quiet():
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    getLogger("bitsandbytes").setLevel(ERROR)
     logging.disable_progress_bar()
     with contextlib.suppress(ImportError):
         import datasets

@@ -191,6 +191,37 @@ def test_full_training_in_bfloat16(world, tmp_path):
     assert metrics["eval_loss"] < metrics["eval_loss_before"] - 0.5
 
 
+@pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_32bit"])
+def test_other_optimizers_learn_and_go_on_where_they_were(world, tmp_path, monkeypatch, optim):
+    settings = {"optim": optim, "save_steps": 2}
+    pretrain.main(flags(world, tmp_path / "whole", **settings))
+    _, metrics, _ = small_model.results(tmp_path / "whole")
+    assert metrics["eval_loss"] < metrics["eval_loss_before"] - 0.5
+
+    def stopped(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Watch, "on_step_end", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.main(flags(world, tmp_path / "stopped", **settings))
+    assert list(tmp_path.glob("stopped/work/*/checkpoint-2"))
+    pretrain.main(flags(world, tmp_path / "stopped", **settings))
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("flash_attention_2", "flash-attn"), ("flex_attention", "a GPU")],
+)
+def test_an_attention_that_the_machine_lacks(world, tmp_path, name, needs):
+    if torch.cuda.is_available():
+        pytest.skip("this machine may have it")
+    with pytest.raises(InputError, match=f"attn_implementation is {name}, which needs .*{needs}"):
+        pretrain.main(flags(world, tmp_path, attn_implementation=name))
+
+
 def test_flags_are_the_keys_of_the_schema():
     schema = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text())
     parser = argparse.ArgumentParser()
