@@ -56,7 +56,7 @@ def prepare(model_trainer):
 def gathered(model):
     """The state dict of `model`, whole and on the CPU; None where it is whole in every process anyway.
 
-    All processes have to call it together. A weight that has two names, such as a head that is the embeddings,
+    All processes have to call it together. A weight with two names, such as a head that is the embeddings,
     is there under the first.
     """
     if name() is None:

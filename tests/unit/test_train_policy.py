@@ -145,11 +145,11 @@ def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_de
         assert metrics[name] == pytest.approx(wanted_metrics[name], abs=1e-5)
 
 
-def launched(flags, devices="0,1"):
-    """What a training with those devices says."""
+def launched(flags, parallel="ddp"):
+    """What a training on two devices says, which share the work as `parallel` says."""
     return subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "ddp", "scripts.train_policy", *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": devices},
+        [sys.executable, "-m", "scripts.launch", parallel, "scripts.train_policy", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
         check=True,
         capture_output=True,
         text=True,
@@ -158,10 +158,16 @@ def launched(flags, devices="0,1"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("batch", "per_device", "loss_type"),
-    [(4, 2, "sigmoid"), (4, 1, "sigmoid"), (8, 4, "sigmoid"), (8, 4, "sft")],
+    ("batch", "per_device", "loss_type", "parallel"),
+    [
+        (4, 2, "sigmoid", "ddp"),
+        (4, 1, "sigmoid", "ddp"),
+        (8, 4, "sigmoid", "ddp"),
+        (8, 4, "sft", "ddp"),
+        (8, 4, "sigmoid", "fsdp2"),
+    ],
 )
-def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type):
+def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type, parallel):
     """In the last cases, the last 4 of the 20 pairs are one device's; the other has none of its own."""
     sizes = {
         "global_batch_size": batch,
@@ -170,7 +176,7 @@ def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, los
     }
     wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
     flags = training_flags(world, tmp_path / "two", **sizes)
-    said = launched(flags)
+    said = launched(flags, parallel)
     assert said.count("step 1/") == 1, "one of them speaks"
     weights, metrics, log = small_model.results(tmp_path / "two")
     assert distance(weights, wanted) < 1e-5
