@@ -23,6 +23,7 @@ include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
 include: "rules/report.smk"
+include: "rules/publish.smk"
 include: "rules/jobs.smk"
 include: "rules/environments.smk"
 include: "rules/records.smk"
@@ -37,3 +38,4 @@ rule all:
         "results/winrate.csv",
         "results/vibe_check.md",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
+        expand("results/cards/{policy}.md", policy=TRAINED),

@@ -27,6 +27,7 @@ COLOURS = {
     "winrate": "#CC79A7",
     "vibe_check": "#CC79A7",
     "report": "#CC79A7",
+    "publish": "#CC79A7",
 }
 DARK = {"train"}
 
