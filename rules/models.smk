@@ -82,7 +82,8 @@ rule pretrain:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
+        exec python -m scripts.lease_gpus {resources.gpu:q} \
+            python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
             --model {input.model:q} \
             {params.settings} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \

@@ -50,7 +50,8 @@ rule train_policy:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
+        exec python -m scripts.lease_gpus {resources.gpu:q} \
+            python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
             --model {input.model:q} \

@@ -20,8 +20,11 @@ def name():
     return None
 
 
-def check(quantization):
-    """Raise InputError if this machine or these weights cannot be shared out as the environment asks."""
+def check(quantization, optim):
+    """Raise InputError if what the environment asks for cannot be had here, or not with these settings.
+
+    quantization, optim: str, the training's config; None for whole weights.
+    """
     if name() == "zero3" and importlib.util.find_spec("deepspeed") is None:
         raise InputError(
             "the resource `parallel` is zero3, which needs DeepSpeed: pip install deepspeed, or take fsdp2, "
@@ -31,6 +34,11 @@ def check(quantization):
         raise InputError(
             f"the resource `parallel` is {name()}, but four-bit weights are not shared out; take ddp: they "
             "are small enough for each device to hold them all"
+        )
+    if name() is not None and ("8bit" in optim or "paged" in optim):
+        raise InputError(
+            f"the resource `parallel` is {name()}, which bitsandbytes' {optim} does not go with; take optim "
+            "adamw_torch_fused, whose moments are shared out, or ddp"
         )
 
 
@@ -65,6 +73,17 @@ def gathered(model):
     for key, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            tensor = tensor.detach()
-            whole[key] = tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor.cpu()
+            whole[key] = _whole(tensor)
     return whole
+
+
+def _whole(tensor):
+    """A copy on the CPU of a weight that may be shared out."""
+    if hasattr(tensor, "full_tensor"):
+        return tensor.detach().full_tensor().cpu()
+    if hasattr(tensor, "ds_id"):
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([tensor]):
+            return tensor.detach().cpu().clone()
+    return tensor.detach().cpu()

@@ -190,7 +190,7 @@ def load_model(args, cls, **overrides):
     set_seed(_library_seed(args.seed, "initial weights"))
     dtype = "float32" if args.peft is None else args.dtype
     quantization = (args.peft or {}).get("quantization")
-    sharding.check(quantization)
+    sharding.check(quantization, args.optim)
     models.check_attention(args.attn_implementation, args.dtype)
     overrides["attn_implementation"] = args.attn_implementation
     if quantization or any(Path(args.model).glob("*.safetensors")):
