@@ -166,7 +166,7 @@ def arguments(args, cls=None, **overrides):
             "dataloader_num_workers": 0,
             "dataloader_pin_memory": torch.cuda.is_available(),
             # Without it, CPUs refuse bfloat16, and processes that a launcher starts would each train alone.
-            "use_cpu": not torch.accelerator.is_available() and sharding.name() != "zero3",
+            "use_cpu": not torch.accelerator.is_available(),
             **overrides,
         }
     )
