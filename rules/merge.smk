@@ -1,6 +1,8 @@
-# results/adapters/{model}/ -> results/models/{model}/ and .json, results/training/{model}/merge.json
+# results/adapters/{model}/ -> results/models/{model}/ and .json
 #
-# Models and policies whose training has `peft`; how far each is from what was trained, the json says.
+# Models and policies whose training has `peft`; how far each is from what was trained, its merge.json says. The
+# outputs are those that a training without `peft` has: with one more, Snakemake would not look at what has changed
+# when `peft` comes or goes.
 
 ADAPTED = [model for model in [*config["models"], *TRAINED] if peft_of(model)]
 
@@ -15,7 +17,6 @@ rule merge_adapter:
     output:
         model=directory("results/models/{model}"),
         manifest="results/models/{model}.json",
-        metrics="results/training/{model}/merge.json",
     log:
         "logs/merge_adapter/{model}.txt",
     benchmark:
@@ -42,6 +43,5 @@ rule merge_adapter:
             --model {input.model:q} \
             --merge-into {params.merge_into:q} \
             --out {output.model:q} \
-            --manifest {output.manifest:q} \
-            --metrics {output.metrics:q}
+            --manifest {output.manifest:q}
         """

@@ -20,7 +20,7 @@ from scripts.common import errors, files, imports, records, workflow
 
 # Wildcards that number the pieces of one artifact: DVC tracks the folder that holds the pieces.
 PIECES = ("shard", "part")
-METRICS = ("metrics.json", "merge.json", "winrate.json")
+METRICS = ("metrics.json", "winrate.json")
 CURVES = "log.csv"
 PICTURES = ("winrate.png", "rewards.png")
 

@@ -10,11 +10,10 @@ every completion token (the score, of a reward model) under the model that was t
 under the merged one, as the rules after this one will load it.
 
     reads   the adapters, training.json beside them; the model directory that the training started from
-    writes  a model directory, its manifest; merge.json: for each way mean and largest absolute difference
+    writes  a model directory and its manifest; in it merge.json: each way's mean and largest difference
 
     python -m scripts.merge_adapter --adapter results/adapters/dpo-1 --model results/models/sft \
-        --merge-into quantized --out results/models/dpo-1 --manifest results/models/dpo-1.json \
-        --metrics results/training/dpo-1/merge.json
+        --merge-into quantized --out results/models/dpo-1 --manifest results/models/dpo-1.json
 """
 
 import argparse
@@ -24,6 +23,7 @@ from pathlib import Path
 from scripts.common import adapters, errors, files, manifest, models, trainer
 from scripts.common.errors import InputError
 
+METRICS = "merge.json"
 WAYS = {"quantized": "the dequantized weights", "original": "the original weights"}
 
 
@@ -122,7 +122,6 @@ def main(argv=None):
     )
     parser.add_argument("--out", required=True, help="model directory to write")
     parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
-    parser.add_argument("--metrics", required=True, help="differences to what was trained (json)")
     args = parser.parse_args(argv)
 
     trainer.quiet()
@@ -150,15 +149,14 @@ def main(argv=None):
         model = with_adapters(args.adapter, record, args.model, None)
         model = merge(model, trained if way == "quantized" else None).to(device)
         measured[way] = differences(wanted, values(model, sequences))
-    tokens = sum(map(len, wanted))
+    about = {"merge_into": args.merge_into, "sequences": len(sequences), "tokens": sum(map(len, wanted))}
     with files.atomic_directory(args.out) as directory:
+        files.write_json(directory / METRICS, about | measured)
         models.save(model.cpu(), args.model, record["dtype"], directory)
     parents = [manifest.path_of(path) for path in (args.adapter, args.model)]
     parents = [path for path in parents if path.is_file()]
     shaped_by = {"merge_into": args.merge_into}
     manifest.write(args.manifest, args.out, "merge_adapter", shaped_by, parents)
-    about = {"merge_into": args.merge_into, "sequences": len(sequences), "tokens": tokens}
-    files.write_json(args.metrics, about | measured)
     unit = "nats a token" if any(completion for _, completion in sequences) else "of a score"
     for way, found in measured.items():
         print(

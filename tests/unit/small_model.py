@@ -131,12 +131,11 @@ def merge(out, start, into="original"):
         "merge_into": into,
         "out": out / "merged",
         "manifest": out / "merged.json",
-        "metrics": out / "merge.json",
     }
     merge_adapter.main(
         [word for key, value in paths.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     )
-    return files.read_json(out / "merge.json")
+    return files.read_json(out / "merged/merge.json")
 
 
 def results(out):

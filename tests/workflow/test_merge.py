@@ -27,7 +27,7 @@ def test_adapters_are_trained_once_and_merged_as_asked(finished, tmp_path):
     shutil.copytree(finished, directory, symlinks=True)
     shutil.rmtree(directory / "work")
     assert run(directory, "quantized") == {"train_adapter", "merge_adapter"}
-    merged = json.loads((directory / "results/training/dpo-1/merge.json").read_text())
+    merged = json.loads((directory / "results/models/dpo-1/merge.json").read_text())
     assert merged["merge_into"] == "quantized"
     assert merged["quantized"]["mean_token"] < merged["original"]["mean_token"]
     assert run(directory, "quantized") == set()
