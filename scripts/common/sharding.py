@@ -6,6 +6,7 @@ log-probabilities near -300 would have steps of 2), it ignores FSDP without a wo
 whoever saves a model has to gather its weights.
 """
 
+import importlib
 import importlib.util
 import os
 
@@ -82,8 +83,7 @@ def _whole(tensor):
     if hasattr(tensor, "full_tensor"):
         return tensor.detach().full_tensor().cpu()
     if hasattr(tensor, "ds_id"):
-        from deepspeed.zero import GatheredParameters
-
-        with GatheredParameters([tensor]):
+        # No environment of the project has DeepSpeed: who wants it installs it.
+        with importlib.import_module("deepspeed.zero").GatheredParameters([tensor]):
             return tensor.detach().cpu().clone()
     return tensor.detach().cpu()
