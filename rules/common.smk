@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
@@ -85,8 +86,29 @@ def initial_or_previous(wildcards, role):
     return policy_of(wildcards.run, previous if RUNS[wildcards.run][role] == "previous" else 0)
 
 
+def peft_of(model):
+    """The adapters (config) that a policy or another model is trained with; None without, and for finished ones."""
+    if model in TRAINED:
+        return configuration.training(config, model.rsplit("-", 1)[0])["peft"]
+    section = config["models"][model]
+    return section["training"]["peft"] if section["source"] is None else None
+
+
+def trained(model):
+    """What the training of a model writes: its directory, or that of adapters, which merge_adapter takes."""
+    return f"results/{'adapters' if peft_of(model) else 'models'}/{model}"
+
+
 def get_init(wildcards):
     return f"results/models/{initial_or_previous(wildcards, 'init')}"
+
+
+def get_start(wildcards):
+    """The model that the training of {model}, a policy or another model, starts from."""
+    if wildcards.model in config["models"]:
+        return f"results/models/{config['models'][wildcards.model]['init']}"
+    run, number = wildcards.model.rsplit("-", 1)
+    return get_init(SimpleNamespace(run=run, iteration=number))
 
 
 def get_data_policies(wildcards):
@@ -218,4 +240,5 @@ def settings_of(model):
     """The flags of a training."""
     section = config["models"][model]
     keys = ("train_data", "eval_data", "columns", "max_length")
-    return flags({key: section[key] for key in keys}, section["training"], seed=config["seed"])
+    training = configuration.of_job(section["training"])
+    return flags({key: section[key] for key in keys}, training, seed=config["seed"])

@@ -3,8 +3,6 @@
 #     results/samples/{policy}/tokenized.parquet
 #  -> results/samples/{policy}/ref_logps/{reference}/{part}.parquet
 
-from types import SimpleNamespace
-
 ITERATIONS = [
     SimpleNamespace(run=run, iteration=t) for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)
 ]

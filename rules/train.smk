@@ -2,6 +2,10 @@
 #
 #     results/samples/{policy}/tokenized.parquet, results/samples/{policy}/ref_logps/{reference}/*.parquet
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+#
+# With `peft`, a run makes results/adapters/{run}-{t}/ and .json instead: the models come of merge_adapter.
+
+WITH_ADAPTERS = [run for run in RUNS if peft_of(f"{run}-1")]
 
 
 rule train_policy:
@@ -22,6 +26,8 @@ rule train_policy:
         "logs/{run}-{iteration}/train_policy.txt",
     benchmark:
         "benchmarks/{run}-{iteration}/train_policy.tsv"
+    wildcard_constraints:
+        run="|".join(run for run in RUNS if run not in WITH_ADAPTERS) or "(?!)",
     conda:
         "../envs/cpu/train.yaml"
     threads: 1
@@ -32,20 +38,23 @@ rule train_policy:
         runtime=720,
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
+        parallel="ddp",
         save_steps=50,
         wandb_project="",
     params:
         code=code_of("train_policy"),
         settings=lambda wildcards: flags(
             {"temperature": config["logps"]["temperature"]},
-            configuration.training(config, wildcards.run),
+            configuration.of_job(configuration.training(config, wildcards.run)),
             seed=config["seed"],
         ),
+        script="train_policy",
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch scripts.train_policy \
+        exec python -m scripts.lease_gpus {resources.gpu:q} \
+            python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
             --reference {input.reference:q} \
@@ -62,3 +71,13 @@ rule train_policy:
             --metrics {output.metrics:q} \
             --log-csv {output.log_csv:q}
         """
+
+
+use rule train_policy as train_adapter with:
+    output:
+        model=directory("results/adapters/{run}-{iteration}"),
+        manifest="results/adapters/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    wildcard_constraints:
+        run="|".join(WITH_ADAPTERS) or "(?!)",

@@ -120,7 +120,7 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out perplexity {metrics['eval_perplexity_before']:.4g} -> {metrics['eval_perplexity']:.4g}")
-    trainer.save(model, args, "pretrain", parents)
+    trainer.save(model, args, "pretrain", parents, [(block[:1], block[1:]) for block in eval_blocks])
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
     trainer.keep(args, key)

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scripts.common import errors, files, losses, manifest, ref_logps, tables, trainer
+from scripts.common import adapters, errors, files, losses, manifest, ref_logps, tables, trainer
 from scripts.common.errors import InputError
 
 # Nats of log-ratio between chosen and rejected for each token of rejected: hardly a difference; what REBEL
@@ -121,6 +121,12 @@ def split_of(pairs, split):
     return chosen
 
 
+def sequences(pairs):
+    """A Table's first completions, as trainer.save takes them: list of (prompt ids, completion ids)."""
+    rows = pairs.slice(0, adapters.HELD_OUT).to_pylist()
+    return [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in ("chosen", "rejected")]
+
+
 def check_whole_batch(args, training_arguments):
     """Raise InputError if a loss that sorts the global batch would see it in pieces."""
     sorting = [name for name in losses.names(args.loss_type) if name in losses.WHOLE_BATCH]
@@ -150,7 +156,7 @@ def evaluate(preference_trainer, prompt_ids):
     metrics = means(trainer.held_out(preference_trainer, measure))
     if not math.isfinite(metrics["loss"]):
         own = prompt_ids[int(os.environ.get("RANK", "0")) :: trainer.world_size()]
-        bad = [prompt_id for prompt_id, good in zip(own, finite, strict=True) if not good]
+        bad = [prompt_id for prompt_id, good in zip(own, finite, strict=False) if not good]
         raise InputError(
             f"the loss of the held-out pairs is {metrics['loss']} after "
             f"{preference_trainer.state.global_step} steps, first of prompt_id "
@@ -259,7 +265,7 @@ def main(argv=None):
     after = evaluate(preference_trainer, held_out)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    trainer.save(model, args, "train_policy", parents)
+    trainer.save(model, args, "train_policy", parents, sequences(test))
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
         for name in ("loss", "rewards/margins", "rewards/accuracies"):

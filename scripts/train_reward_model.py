@@ -15,7 +15,7 @@ reward is read. Pairs with a dialogue over --max-length, or of two equal ones, a
 import argparse
 import json
 
-from scripts.common import chat, files, sources, trainer
+from scripts.common import adapters, chat, files, sources, trainer
 from scripts.common.errors import InputError, run
 
 
@@ -123,6 +123,7 @@ def main(argv=None):
         eval_dataset=Dataset.from_list(test),
         processing_class=tokenizer,
     )
+    adapters.unrounded(rewarding.model)
     before = mean_loss_and_accuracy(rewarding)
     trained = trainer.fit(rewarding, args, key, names, lambda: mean_loss_and_accuracy(rewarding))
     after = mean_loss_and_accuracy(rewarding)
@@ -136,7 +137,8 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out accuracy {before['accuracy']:.3f} -> {after['accuracy']:.3f}")
-    trainer.save(rewarding.model, args, "train_reward_model", parents)
+    dialogues = [(pair[side], []) for pair in test for side in ("chosen_ids", "rejected_ids")]
+    trainer.save(rewarding.model, args, "train_reward_model", parents, dialogues)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
     trainer.keep(args, key)

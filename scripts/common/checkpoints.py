@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 
-from scripts.common import evaluations, files, reports, trainer, utilization
+from scripts.common import evaluations, files, reports, sharding, trainer, utilization
 from scripts.common.errors import UNWRITABLE, InputError
 
 MARKER = "COMPLETE"
@@ -52,8 +52,12 @@ def fit(model_trainer, args, key, rows, evaluate):
     with _sigterm(watch), _reporting(watch, key, checkpoint):
         if checkpoint and _is_last(checkpoint, args):
             # Asked to resume after its last step, Trainer would take one more in a broken-off epoch.
-            model_trainer._load_from_checkpoint(str(checkpoint))
             model_trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
+            if sharding.name() is None:
+                model_trainer._load_from_checkpoint(str(checkpoint))
+            else:
+                loader = model_trainer.get_train_dataloader()
+                model_trainer._prepare_for_training(model_trainer.state.max_steps, loader, str(checkpoint))
         else:
             model_trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if watch.terminated:

@@ -84,6 +84,12 @@ def training(config, run):
     return {key: value for key, value in keys.items() if key not in foreign}
 
 
+def of_job(keys):
+    """Training keys (dict) as the training takes them: without what its adapters are merged into later."""
+    peft = keys["peft"] and {key: value for key, value in keys["peft"].items() if key != "merge_into"}
+    return {**keys, "peft": peft}
+
+
 def flags(*sections, **more):
     """Config values as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64.
 

@@ -28,6 +28,11 @@ class Job(NamedTuple):
     outputs: tuple
     params: tuple
 
+    @property
+    def script(self):
+        """What it runs: the script of its rule's name, or of its param `script`, where rules share one."""
+        return f"scripts/{dict(self.params).get('script', self.rule)}.py"
+
 
 def jobs(overlay=None):
     """{first output: Job} for everything that `snakemake` would run if nothing were made yet.

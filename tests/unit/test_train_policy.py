@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from scripts import compute_ref_logps, train_policy
 from scripts.common import files, manifest, ref_logps, tables
 from scripts.common.errors import InputError
+from scripts.common.preference_trainer import PreferenceTrainer
 
 VOCABULARY = 61
 TRAINING = {
@@ -146,11 +147,11 @@ def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_de
         assert metrics[name] == pytest.approx(wanted_metrics[name], abs=1e-5)
 
 
-def launched(flags, devices="0,1"):
-    """What a training with those devices says."""
+def launched(flags, parallel="ddp"):
+    """What a training on two devices says, which share the work as `parallel` says."""
     return subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "scripts.train_policy", *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": devices},
+        [sys.executable, "-m", "scripts.launch", parallel, "scripts.train_policy", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
         check=True,
         capture_output=True,
         text=True,
@@ -159,10 +160,16 @@ def launched(flags, devices="0,1"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("batch", "per_device", "loss_type"),
-    [(4, 2, "sigmoid"), (4, 1, "sigmoid"), (8, 4, "sigmoid"), (8, 4, "sft")],
+    ("batch", "per_device", "loss_type", "parallel"),
+    [
+        (4, 2, "sigmoid", "ddp"),
+        (4, 1, "sigmoid", "ddp"),
+        (8, 4, "sigmoid", "ddp"),
+        (8, 4, "sft", "ddp"),
+        (8, 4, "sigmoid", "fsdp2"),
+    ],
 )
-def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type):
+def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type, parallel):
     """In the last cases, the last 4 of the 20 pairs are one device's; the other has none of its own."""
     sizes = {
         "global_batch_size": batch,
@@ -171,7 +178,7 @@ def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, los
     }
     wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
     flags = training_flags(world, tmp_path / "two", **sizes)
-    said = launched(flags)
+    said = launched(flags, parallel)
     assert said.count("step 1/") == 1, "one of them speaks"
     weights, metrics, log = small_model.results(tmp_path / "two")
     assert distance(weights, wanted) < 1e-5
@@ -207,14 +214,41 @@ def test_label_smoothing_and_beta_reach_the_loss(world, undisturbed, tmp_path):
     assert distance(smooth, undisturbed[0]) > 1e-5
 
 
-def test_lora_trains_adapters_and_saves_merged_weights(world, tmp_path):
+def test_lora_trains_adapters_that_are_merged(world, tmp_path):
     peft = small_model.LORA | {"lora_dropout": 0.0}
-    weights, metrics, _ = train(world, tmp_path, peft=peft, learning_rate=1e-2)
+    _, metrics, _ = train(world, tmp_path, peft=peft, learning_rate=1e-2)
+    small_model.merge(tmp_path, world / "sft")
+    weights = load_file(tmp_path / "merged/model.safetensors")
     start = load_file(world / "sft/model.safetensors")
     assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-6)
-    assert (tmp_path / "model/adapter/adapter_model.safetensors").is_file()
     assert torch.equal(weights["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
     assert distance(weights, start) > 1e-4
+
+
+def test_qlora_learns_in_packed_rows_and_goes_on_where_it_was(world, tmp_path, monkeypatch, capsys):
+    """The reference was not quantized, so the loss begins beside ln 2."""
+    settings = {"peft": small_model.QLORA, "learning_rate": 1e-2, "gradient_checkpointing": True}
+    wanted, metrics, log = train(world, tmp_path / "one", **settings)
+    assert 0 < abs(metrics["eval_loss_before"] - math.log(2)) < 0.2
+    assert log[-1]["rewards/margins"] > log[0]["rewards/margins"] + 0.1
+    apart = small_model.merge(tmp_path / "one", world / "sft", "quantized")
+    assert apart["quantized"]["max_token"] < 1e-4 < 1e-3 < apart["original"]["mean_token"]
+
+    step = PreferenceTrainer.training_step
+
+    def stopped(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceTrainer, "training_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(world, tmp_path / "two", **settings)
+    capsys.readouterr()
+    weights, *_ = train(world, tmp_path / "two", **settings)
+    assert "going on after step 2" in capsys.readouterr().out
+    assert distance(weights, wanted) == 0
 
 
 def test_the_manifest_names_every_parent(world, undisturbed, tmp_path):
