@@ -29,8 +29,9 @@ REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
 # Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
-RANKED = [] if config["prompts"]["preferences"] else [START]
-RANKED += [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"])]
+PAIRED_RUNS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
+RANKED = [START] if PAIRED_RUNS and not config["prompts"]["preferences"] else []
+RANKED += [f"{run}-{t}" for run in PAIRED_RUNS for t in range(1, RUNS[run]["iterations"])]
 
 
 wildcard_constraints:
@@ -75,6 +76,15 @@ def get_init(wildcards):
     return f"results/models/{initial_or_previous(wildcards, 'init')}"
 
 
+def get_reference(wildcards):
+    return f"results/models/{initial_or_previous(wildcards, 'reference')}"
+
+
+def runs_of_methods(*methods):
+    """The names of the runs that these methods train, as a pattern; one that matches nothing if there are none."""
+    return "|".join(run for run in RUNS if configuration.method_of(config, run) in methods) or "(?!)"
+
+
 def get_data_policies(wildcards):
     """The policies whose pairs an iteration trains on: the previous one, or all so far."""
     t = int(wildcards.iteration)
@@ -84,6 +94,17 @@ def get_data_policies(wildcards):
 
 def get_tokenized(wildcards):
     return [f"results/samples/{policy}/tokenized.parquet" for policy in get_data_policies(wildcards)]
+
+
+def get_prompts(wildcards):
+    """The prompts that an iteration samples from, and the held-out ones, which are the same for all."""
+    policies = get_data_policies(wildcards)
+    train = [
+        f"results/samples/{policy}/prompts/{shard}.parquet"
+        for policy in policies
+        for shard in shards("train")
+    ]
+    return train + [f"results/samples/{policies[-1]}/prompts/{shard}.parquet" for shard in shards("test")]
 
 
 def ref_logps_of(policy, reference):
@@ -131,6 +152,19 @@ def get_reward_model(wildcards):
     if model is None:
         return {}
     return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
+
+
+def models_of_rewards():
+    """The directories of all models that rewards name."""
+    named = {section["model"] for section in REWARDS.values() if section.get("model")}
+    return [f"results/models/{model}" for model in sorted(named)]
+
+
+def files_of_rewards(*kinds):
+    """The files that rewards of these kinds read: rubrics of judges, and what functions stand in."""
+    sections = [section for section in REWARDS.values() if section["kind"] in kinds]
+    read = [section.get("rubric") or section["function"].rsplit(":", 1)[0] for section in sections]
+    return sorted(set(read))
 
 
 def reward_settings(wildcards, *keys):

@@ -2,6 +2,8 @@
 #
 #     results/samples/{policy}/tokenized.parquet, results/samples/{policy}/ref_logps/{reference}/*.parquet
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+#
+# Runs of the methods that sample while they train are those of online.smk.
 
 
 rule train_policy:
@@ -20,6 +22,8 @@ rule train_policy:
         "logs/{run}-{iteration}/train_policy.txt",
     benchmark:
         "benchmarks/{run}-{iteration}/train_policy.tsv"
+    wildcard_constraints:
+        run=runs_of_methods("preference"),
     conda:
         "../envs/cpu/train.yaml"
     threads: 1
@@ -51,6 +55,59 @@ rule train_policy:
             --gradient-checkpointing {resources.gradient_checkpointing:q} \
             --save-steps {resources.save_steps:q} \
             --work-dir work/train_policy \
+            --out {output.model:q} \
+            --manifest {output.manifest:q} \
+            --metrics {output.metrics:q} \
+            --log-csv {output.log_csv:q}
+        """
+
+
+rule train_kto:
+    """Train a policy from the completions of preference pairs, one by one."""
+    input:
+        tokenized=get_tokenized,
+        model=ancient(get_init),
+        manifest=lambda wildcards: f"{get_init(wildcards)}.json",
+        reference=ancient(get_reference),
+        reference_manifest=lambda wildcards: f"{get_reference(wildcards)}.json",
+    output:
+        model=directory("results/models/{run}-{iteration}"),
+        manifest="results/models/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    log:
+        "logs/{run}-{iteration}/train_kto.txt",
+    benchmark:
+        "benchmarks/{run}-{iteration}/train_kto.tsv"
+    wildcard_constraints:
+        run=runs_of_methods("kto"),
+    conda:
+        "../envs/cpu/train.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
+        runtime=720,
+        per_device_train_batch_size=64,
+        gradient_checkpointing="false",
+        save_steps=50,
+    params:
+        code=code_of("train_kto"),
+        settings=lambda wildcards: flags(configuration.training(config, wildcards.run), seed=config["seed"]),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch scripts.train_kto \
+            --tokenized {input.tokenized:q} \
+            --model {input.model:q} \
+            --reference {input.reference:q} \
+            {params.settings} \
+            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
+            --gradient-checkpointing {resources.gradient_checkpointing:q} \
+            --save-steps {resources.save_steps:q} \
+            --work-dir work/train_kto \
             --out {output.model:q} \
             --manifest {output.manifest:q} \
             --metrics {output.metrics:q} \
