@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from scripts import train_online
 from scripts.common import chat, files, manifest, tables
+from scripts.common.errors import InputError
 
 TOKENIZER = small_model.make_tokenizer()
 ENDS = (4, 1, *range(40, 80))
@@ -189,3 +190,63 @@ def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(world, tmp_path,
     assert log == wanted_log
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
     assert not list(tmp_path.glob("work/*/checkpoint-*")), "the result is kept instead"
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "sentence"),
+    [
+        ("grpo", {"num_generations": 3}, "num_generations 3 does not divide global_batch_size 16"),
+        (
+            "rloo",
+            {"global_batch_size": 128},
+            "a step takes 32 prompts, but there are 16; lower global_batch_size",
+        ),
+        (
+            "ppo",
+            {"per_device_train_batch_size": 8},
+            "must be in memory at once, not in 2 pieces; raise the resource",
+        ),
+        (
+            "ppo",
+            {"global_batch_size": 32, "per_device_train_batch_size": 32},
+            "takes 32 prompts, but there are 16",
+        ),
+    ],
+)
+def test_batches_that_a_method_cannot_have_are_one_sentence(world, tmp_path, method, changed, sentence):
+    with pytest.raises(InputError, match=sentence):
+        train(world, tmp_path, method, **changed)
+
+
+def test_completions_that_are_compared_must_be_on_one_device(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    args = train_online.parse(
+        words(world, tmp_path, "grpo", {"short": SHORT | {"normalize": "prompt"}}, num_generations=16)
+    )
+    with pytest.raises(
+        InputError, match="each of 2 has 8 completions; take a global_batch_size that is a mult"
+    ):
+        train_online.check_batches(args, 16)
+
+
+def test_ppo_needs_a_padding_token_of_its_own(tmp_path):
+    with pytest.raises(InputError, match=r"the padding token is '<.im_end.>'; name a special token"):
+        train_online.check_padding(small_model.make_tokenizer(pad_token="<|im_end|>"), ENDS, tmp_path)
+
+
+def test_no_prompts_of_a_split_is_one_sentence(world):
+    with pytest.raises(InputError, match="--prompts has no test prompts; raise"):
+        train_online.read_prompts([world / "train-00000.parquet"])
+
+
+def test_a_loss_that_is_not_finite_names_the_prompts(world, tmp_path):
+    with pytest.raises(InputError, match=r"became nan at step \d+ of 8 .* in the batch of prompt_id p\d+, "):
+        train(world, tmp_path, "rloo", learning_rate=1e30)
+
+
+def test_what_was_trained_before_is_taken_from_where_it_was_kept(world, tmp_path, capsys):
+    wanted, metrics, log = train(world, tmp_path, "rloo", num_train_epochs=1)
+    weights, again, same = train(world, tmp_path, "rloo", num_train_epochs=1, batch_tokens=999)
+    assert "nothing to train" in capsys.readouterr().out
+    assert (again, same) == (metrics, log)
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
