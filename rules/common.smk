@@ -28,10 +28,11 @@ RUNS = config["runs"]
 REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
-# Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
+# Whose pairs train a policy, and whose completions are ranked: a preference dataset stands in for the start's.
 PAIRED_RUNS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
-RANKED = [START] if PAIRED_RUNS and not config["prompts"]["preferences"] else []
-RANKED += [f"{run}-{t}" for run in PAIRED_RUNS for t in range(1, RUNS[run]["iterations"])]
+DATA_POLICIES = [START] if PAIRED_RUNS else []
+DATA_POLICIES += [f"{run}-{t}" for run in PAIRED_RUNS for t in range(1, RUNS[run]["iterations"])]
+RANKED = [name for name in DATA_POLICIES if name != START or not config["prompts"]["preferences"]]
 
 
 wildcard_constraints:
