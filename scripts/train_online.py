@@ -139,6 +139,7 @@ def proximal(args, model, tokenizer, train, rewards, ends):
             local_rollout_forward_batch_size=args.per_device_train_batch_size,
             num_sample_generations=0,
             save_strategy="no",
+            include_num_input_tokens_seen="no",  # TRL's ppo counts none
         ),
         train_dataset=Dataset.from_dict({"input_ids": [row["prompt_ids"] for row in train]}),
         processing_class=tokenizer,

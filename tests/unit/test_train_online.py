@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import small_model
@@ -250,3 +253,22 @@ def test_what_was_trained_before_is_taken_from_where_it_was_kept(world, tmp_path
     assert "nothing to train" in capsys.readouterr().out
     assert (again, same) == (metrics, log)
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.slow
+def test_two_processes_share_prompts_and_completions(world, tmp_path):
+    flags = words(
+        world, tmp_path, "rloo", {"short": SHORT}, per_device_train_batch_size=8, num_train_epochs=1
+    )
+    said = subprocess.run(
+        [sys.executable, "-m", "scripts.launch", "scripts.train_online", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert said.count("step 1/4 ") == 1, "one of them speaks"
+    metrics = files.read_json(tmp_path / "metrics.json")
+    alone = train(world, tmp_path / "alone", "rloo", num_train_epochs=0.25)[1]
+    assert metrics["eval_reward_before"] == pytest.approx(alone["eval_reward_before"], abs=1e-6)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"]
