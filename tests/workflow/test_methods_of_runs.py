@@ -32,7 +32,7 @@ PAIRS = {
 def test_what_samples_while_it_trains_needs_prompts_and_models_alone(project):
     jobs = planned(project, method="rloo", global_batch_size=16)
     assert jobs["train_online"] == 2
-    assert jobs["sample_prompts"] == 2 * 3 - 1, "two shards of fresh prompts each, and one that is held out"
+    assert jobs["sample_prompts"] == 2 * 3, "two shards of fresh prompts each, and one that is held out"
     assert jobs["train_reward_model"] == 1
     assert not jobs.keys() & (PAIRS | {"train_policy", "train_kto", "compute_ref_logps"})
 
