@@ -18,7 +18,7 @@ FILES = [f"envs/{hardware}/{name}.yaml" for hardware in lock_envs.HARDWARE for n
 LOCK = dict((lock_envs.name_of(pin), pin.split("==")[1]) for pin in lock_envs.lock())
 
 
-# What is imported on roads that a rule does not take: judges of a training are asked on servers that are there.
+# What is imported on roads that a rule does not take: a training asks its judges on servers elsewhere.
 NEVER_REACHED = {"train_online": ["vllm"]}
 
 
