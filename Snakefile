@@ -19,8 +19,10 @@ include: "rules/tokenize.smk"
 include: "rules/logps.smk"
 include: "rules/train.smk"
 include: "rules/online.smk"
+include: "rules/watch.smk"
 include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
+include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
 include: "rules/report.smk"
 include: "rules/publish.smk"
@@ -37,5 +39,7 @@ rule all:
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
+        "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
+        expand("results/training/{trained}/training.png", trained=TRAININGS),
         expand("results/cards/{policy}.md", policy=TRAINED),

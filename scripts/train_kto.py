@@ -137,7 +137,7 @@ def main(argv=None):
     )
     kto.remove_callback(PrinterCallback)
     before = evaluate(kto)
-    metrics = trainer.fit(kto, args, key, names)
+    metrics = trainer.fit(kto, args, key, names, lambda: evaluate(kto))
     after = evaluate(kto)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}

@@ -230,10 +230,11 @@ def main(argv=None):
     ppo = args.method == "ppo"
     made = (proximal if ppo else grouped)(args, model, policy.tokenizer, train, rewards, policy.end_tokens)
 
-    def evaluate(when):
-        return held_out.evaluate(
+    def evaluate(when="while training"):
+        measured = held_out.evaluate(
             args, model, made.ref_model, made.accelerator, test, rewards, when, machine["batch_tokens"]
         )
+        return {"loss": -measured["reward"], **measured}  # what the best checkpoint has least of
 
     before = evaluate("before training")
     if ppo:
@@ -241,7 +242,7 @@ def main(argv=None):
 
         metrics = fit(made, args)
     else:
-        metrics = trainer.fit(made, args, key, [])
+        metrics = trainer.fit(made, args, key, [], evaluate)
     after = evaluate("after training")
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}

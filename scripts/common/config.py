@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from scripts.common import losses, methods
+from scripts.common import evaluations, losses, methods
 from scripts.common.errors import InputError
 
 LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
@@ -175,6 +175,7 @@ def _known_keys(schema):
 def _check_names(config):
     for name in ("sft", "reward_model", "base"):
         model = config["models"][name]
+        evaluations.check(model["training"], f"config: models.{name}.training.")
         if model["source"] is None and model["init"] not in config["models"]:
             raise InputError(
                 f"config: models.{name}.init names the model {model['init']!r}, which `models` lacks; "
@@ -222,6 +223,7 @@ def _check_method(config, run):
             f"config: runs.{run}: {methods.name(method, keys.get('loss_type'))} does not take {foreign[0]!r} "
             f"(null takes it away); it takes {', '.join(own)}"
         )
+    evaluations.check(keys, f"config: runs.{run}.")
     try:
         methods.check(method, keys, config["rewards"])
     except InputError as error:

@@ -52,6 +52,8 @@ def check(method, values, rewards):
         raise InputError(f"{method} trains all parameters; set peft to null, or take the method preference")
     if method in ("rloo", "grpo"):
         check_groups(values["global_batch_size"], values["num_generations"])
+    if method == "ppo" and (values["eval_steps"] or values["checkpoint"] == "best"):
+        raise InputError("TRL's ppo has no checkpoints; set eval_steps to null and checkpoint to last")
     if method == "ppo" and values["max_grad_norm"]:
         raise InputError("TRL's ppo does not clip gradients; set max_grad_norm to 0")
     if method in ONLINE:
