@@ -29,9 +29,11 @@ RUNS = config["runs"]
 REWARDS = config["rewards"]
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
-# Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
-RANKED = [] if config["prompts"]["preferences"] else [START]
-RANKED += [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"])]
+# Whose pairs train a policy, and whose completions are ranked: a preference dataset stands in for the start's.
+PAIRED_RUNS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
+DATA_POLICIES = [START] if PAIRED_RUNS else []
+DATA_POLICIES += [f"{run}-{t}" for run in PAIRED_RUNS for t in range(1, RUNS[run]["iterations"])]
+RANKED = [name for name in DATA_POLICIES if name != START or not config["prompts"]["preferences"]]
 
 
 wildcard_constraints:
@@ -111,6 +113,17 @@ def get_start(wildcards):
     return get_init(SimpleNamespace(run=run, iteration=number))
 
 
+def get_reference(wildcards):
+    return f"results/models/{initial_or_previous(wildcards, 'reference')}"
+
+
+def runs_of_methods(*methods):
+    """The names of the runs that these methods train, all parameters of them, as a pattern; one that matches nothing
+    if there are none."""
+    chosen = [run for run in RUNS if configuration.method_of(config, run) in methods]
+    return "|".join(run for run in chosen if not peft_of(f"{run}-1")) or "(?!)"
+
+
 def get_data_policies(wildcards):
     """The policies whose pairs an iteration trains on: the previous one, or all so far."""
     t = int(wildcards.iteration)
@@ -120,6 +133,17 @@ def get_data_policies(wildcards):
 
 def get_tokenized(wildcards):
     return [f"results/samples/{policy}/tokenized.parquet" for policy in get_data_policies(wildcards)]
+
+
+def get_prompts(wildcards):
+    """The prompts that an iteration samples from, and the held-out ones, which are the same for all."""
+    policies = get_data_policies(wildcards)
+    train = [
+        f"results/samples/{policy}/prompts/{shard}.parquet"
+        for policy in policies
+        for shard in shards("train")
+    ]
+    return train + [f"results/samples/{policies[-1]}/prompts/{shard}.parquet" for shard in shards("test")]
 
 
 def ref_logps_of(policy, reference):
@@ -179,6 +203,19 @@ def get_reward_model(wildcards):
     if model is None:
         return {}
     return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
+
+
+def models_of_rewards():
+    """The directories of all models that rewards name."""
+    named = {section["model"] for section in REWARDS.values() if section.get("model")}
+    return [f"results/models/{model}" for model in sorted(named)]
+
+
+def files_of_rewards(*kinds):
+    """The files that rewards of these kinds read: rubrics of judges, and what functions stand in."""
+    sections = [section for section in REWARDS.values() if section["kind"] in kinds]
+    read = [section.get("rubric") or section["function"].rsplit(":", 1)[0] for section in sections]
+    return sorted(set(read))
 
 
 def reward_settings(wildcards, *keys):

@@ -1,8 +1,6 @@
 # everything under results/ that one would want to look at -> results/report.html
 
 REPORT_ASSETS = [f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "browser.js")]
-# Whose pairs train a policy.
-DATA_POLICIES = sorted({policy for policy, _ in PAIRED}, key=POLICIES.index)
 
 
 rule write_report:
@@ -51,7 +49,14 @@ rule write_report:
         settings=lambda wildcards: flags(
             config["report"],
             config=config,
-            runs={run: {**RUNS[run], **configuration.training(config, run)} for run in RUNS},
+            runs={
+                run: {
+                    "method": configuration.method_of(config, run),
+                    **RUNS[run],
+                    **configuration.training(config, run),
+                }
+                for run in RUNS
+            },
         ),
         policies=POLICIES,
         sampled=RANKED,

@@ -4,8 +4,7 @@
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
 #
 # With `peft`, a run makes results/adapters/{run}-{t}/ and .json instead: the models come of merge_adapter.
-
-WITH_ADAPTERS = [run for run in RUNS if peft_of(f"{run}-1")]
+# Runs of the methods that sample while they train are those of online.smk.
 
 
 rule train_policy:
@@ -27,7 +26,7 @@ rule train_policy:
     benchmark:
         "benchmarks/{run}-{iteration}/train_policy.tsv"
     wildcard_constraints:
-        run="|".join(run for run in RUNS if run not in WITH_ADAPTERS) or "(?!)",
+        run=runs_of_methods("preference"),
     conda:
         "../envs/cpu/train.yaml"
     threads: 1
@@ -80,4 +79,59 @@ use rule train_policy as train_adapter with:
         metrics="results/training/{run}-{iteration}/metrics.json",
         log_csv="results/training/{run}-{iteration}/log.csv",
     wildcard_constraints:
-        run="|".join(WITH_ADAPTERS) or "(?!)",
+        run="|".join(run for run in RUNS if peft_of(f"{run}-1")) or "(?!)",
+
+
+rule train_kto:
+    """Train a policy from the completions of preference pairs, one by one."""
+    input:
+        tokenized=get_tokenized,
+        model=ancient(get_init),
+        manifest=lambda wildcards: f"{get_init(wildcards)}.json",
+        reference=ancient(get_reference),
+        reference_manifest=lambda wildcards: f"{get_reference(wildcards)}.json",
+    output:
+        model=directory("results/models/{run}-{iteration}"),
+        manifest="results/models/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    log:
+        "logs/{run}-{iteration}/train_kto.txt",
+    benchmark:
+        "benchmarks/{run}-{iteration}/train_kto.tsv"
+    wildcard_constraints:
+        run=runs_of_methods("kto"),
+    conda:
+        "../envs/cpu/train.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
+        runtime=720,
+        per_device_train_batch_size=64,
+        gradient_checkpointing="false",
+        save_steps=50,
+        wandb_project="",
+    params:
+        code=code_of("train_kto"),
+        settings=lambda wildcards: flags(configuration.training(config, wildcards.run), seed=config["seed"]),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch ddp scripts.train_kto \
+            --tokenized {input.tokenized:q} \
+            --model {input.model:q} \
+            --reference {input.reference:q} \
+            {params.settings} \
+            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
+            --gradient-checkpointing {resources.gradient_checkpointing:q} \
+            --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
+            --work-dir work/train_kto \
+            --out {output.model:q} \
+            --manifest {output.manifest:q} \
+            --metrics {output.metrics:q} \
+            --log-csv {output.log_csv:q}
+        """

@@ -210,7 +210,10 @@ class Watch(TrainerCallback):
         )
 
     def _complaint(self, meaning, value, state, dataloader):
-        named = [self.rows[row] for row in rows_of_step(self.trainer, state, dataloader)]
+        if hasattr(self.trainer, "rows_of_step"):
+            named = self.trainer.rows_of_step()
+        else:
+            named = [self.rows[row] for row in rows_of_step(self.trainer, state, dataloader)]
         more = f" and {len(named) - ROWS_NAMED} more" if len(named) > ROWS_NAMED else ""
         kept = last_complete(self.trainer.args.output_dir)
         return (

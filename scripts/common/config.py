@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from scripts.common import evaluations, losses
+from scripts.common import evaluations, losses, methods
 from scripts.common.errors import InputError
 
 LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
@@ -74,13 +74,15 @@ def load(config, files=()):
 
 
 def training(config, run):
-    """The training keys of a run: `train` with the run's own values in their place.
+    """The training keys of a run: `train` and `online` with the run's own values in their place.
 
-    Without the hyperparameters of other losses than the run's: their values do not concern it.
+    Without `method`, and without the hyperparameters of other methods and losses than the run's: their values
+    do not concern it.
     """
+    keys = {**config["online"], **config["train"]}
     own = config["runs"][run]
-    keys = {key: own.get(key, value) for key, value in config["train"].items()}
-    foreign = LOSS_KEYS - losses.hyperparameters(keys["loss_type"])
+    keys = {key: own.get(key, value) for key, value in keys.items()}
+    foreign = methods.KEYS - methods.hyperparameters(keys.pop("method"), keys["loss_type"])
     return {key: value for key, value in keys.items() if key not in foreign}
 
 
@@ -88,6 +90,11 @@ def of_job(keys):
     """Training keys (dict) as the training takes them: without what its adapters are merged into later."""
     peft = keys["peft"] and {key: value for key, value in keys["peft"].items() if key != "merge_into"}
     return {**keys, "peft": peft}
+
+
+def method_of(config, run):
+    """The method (str) that trains the policies of a run."""
+    return config["runs"][run].get("method", config["train"]["method"])
 
 
 def flags(*sections, **more):
@@ -199,31 +206,32 @@ def _check_names(config):
             raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
         if run in taken:
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
-        _check_loss(config, run)
+        _check_method(config, run)
 
 
 def _without_nulls(run):
-    """A section of `runs` without null hyperparameters of losses: so an overlay takes one away.
+    """A section of `runs` without null hyperparameters of methods and losses: so an overlay takes one away.
 
-    That is what another loss than the default's asks for.
+    That is what another loss or method than the default's asks for.
     """
     if not isinstance(run, dict):
         return run
-    return {key: value for key, value in run.items() if value is not None or key not in LOSS_KEYS}
+    return {key: value for key, value in run.items() if value is not None or key not in methods.KEYS}
 
 
-def _check_loss(config, run):
-    """Raise InputError if a run has a hyperparameter that its loss does not take, or not with this value."""
-    keys = training(config, run)
-    foreign = sorted(LOSS_KEYS & config["runs"][run].keys() - keys.keys())
+def _check_method(config, run):
+    """Raise InputError if a run has a hyperparameter that its method or loss does not take, or not so."""
+    keys, method = training(config, run), method_of(config, run)
+    foreign = sorted(methods.KEYS & config["runs"][run].keys() - keys.keys())
     if foreign:
+        own = sorted((methods.KEYS - {"loss_type"}) & keys.keys())
         raise InputError(
-            f"config: runs.{run}: the loss {keys['loss_type']} does not take {foreign[0]!r} (null takes it "
-            f"away); it takes {', '.join(sorted(LOSS_KEYS & keys.keys()))}"
+            f"config: runs.{run}: {methods.name(method, keys.get('loss_type'))} does not take {foreign[0]!r} "
+            f"(null takes it away); it takes {', '.join(own)}"
         )
     evaluations.check(keys, f"config: runs.{run}.")
     try:
-        losses.check(keys["loss_type"], keys)
+        methods.check(method, keys, config["rewards"])
     except InputError as error:
         raise InputError(f"config: runs.{run}: {error}") from None
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import yaml
 
 from scripts.common import config as configuration
-from scripts.common import losses
+from scripts.common import losses, methods
 
 CONFIG = Path("config.yaml")
 OUR_FUNCTIONS = [f"scripts/common/rewards/functions.py:{name}" for name in ("length", "valid_json")]
@@ -142,6 +142,11 @@ def _nested(path, value, config):
         dropped = dict.fromkeys(configuration.REWARD_KEYS[config["rewards"][path[1]]["kind"]])
         function = {"function": OUR_FUNCTIONS[0], "arguments": {}}
         overlay["rewards"][path[1]] |= dropped | function
+    if path[-1] == "method":
+        foreign = methods.KEYS - methods.hyperparameters(value, config["train"]["loss_type"])
+        runs = overlay.setdefault("runs", {})
+        for name in [path[1]] if path[0] == "runs" else config["runs"]:
+            runs.setdefault(name, {}).update(dict.fromkeys(foreign & config["runs"][name].keys()))
     return overlay
 
 
@@ -177,6 +182,11 @@ def _others(path, value, schema):
         return ["data/README.md"]
     if path[-1] in ("head_weights", "loss_weights"):
         return [[1.0]]
+    if path[-1] == "num_generations":  # must divide the batch as `value` does
+        divisors = [number for number in range(2, value) if value % number == 0]
+        return [*divisors, 2 * value][:1]
+    if path[-1] == "global_batch_size":
+        return [2 * value]
     if path[-1] == "loss_type":  # a run may name hyperparameters
         wanted = losses.hyperparameters(value)
         return [

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripts.common import config as configuration
-from scripts.common import losses
+from scripts.common import losses, methods
 from scripts.common.errors import InputError
 
 TEXT = Path("config.yaml").read_text(encoding="utf-8")
@@ -236,7 +236,8 @@ def with_run(**keys):
 
 def test_a_run_overrides_what_it_names_of_train():
     trained = configuration.training(configuration.load(with_run(loss_type="rebel", eta=40.0)), "own")
-    shared = {key: value for key, value in DEFAULT["train"].items() if key not in configuration.LOSS_KEYS}
+    foreign = {"method", *methods.KEYS}
+    shared = {key: value for key, value in DEFAULT["train"].items() if key not in foreign}
     assert trained == {**shared, "loss_type": "rebel", "eta": 40.0, "reward_scaling": "none"}
 
 
