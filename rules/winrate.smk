@@ -7,7 +7,7 @@ JUDGE = config["mt_bench"]["judge"]
 rule compute_winrate:
     """Compute every policy's win rate against the start policy, with its interval."""
     input:
-        questions=ancient(config["mt_bench"]["questions"]),
+        questions=ancient(mt_bench_file("questions")),
         judgments=expand("results/mt_bench/judgments/{judge}/{policy}.jsonl", judge=JUDGE, policy=TRAINED),
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=TRAINED),
         start_answers=f"results/mt_bench/answers/{START}.jsonl",

@@ -27,6 +27,21 @@ def outcome(judgment):
     return "tie"
 
 
+def of_model(judgments, model):
+    """The judgments (list of dict) of a model's matches, seen from its side: it is model_1 in all of them."""
+    turned = {"model_1": "model_2", "model_2": "model_1"}
+    found = []
+    for row in judgments:
+        if row["model_1"] == model:
+            found.append(row)
+        elif row["model_2"] == model:
+            names = {"model_1": model, "model_2": row["model_1"]}
+            games = {game: turned.get(row[game], row[game]) for game in ("g1_winner", "g2_winner")}
+            # Which answer stood first changes with the side: the games change places.
+            found.append({**row, **names, "g1_winner": games["g2_winner"], "g2_winner": games["g1_winner"]})
+    return found
+
+
 def summary(judgments, bootstrap_samples, seed):
     """Counts, rates and the interval of win_rate_adjusted for some judgments: dict of plain numbers.
 
