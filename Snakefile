@@ -31,7 +31,6 @@ rule all:
     """Everything that one would want to look at."""
     default_target: True
     input:
-        "results/winrate.png",
-        "results/winrate.csv",
+        evaluations(),
         "results/vibe_check.md",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),

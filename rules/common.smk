@@ -160,6 +160,12 @@ def judgments(judge, matches):
     return [f"results/mt_bench/judgments/{judge}/{match}.jsonl" for match in matches]
 
 
+def evaluations():
+    """What shows how good the policies are, by the modes of judging."""
+    found = ["results/ratings.csv"] if "single" in MODES else []
+    return found + (["results/winrate.png", "results/winrate.csv"] if set(MODES) - {"single"} else [])
+
+
 def get_answers(wildcards):
     """The answers that a judge compares, or the one policy's that it rates."""
     names = (MATCHES | SINGLE)[wildcards.match]

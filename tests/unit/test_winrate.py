@@ -191,7 +191,8 @@ def run(tmp_path):
             "out": str(tmp_path / "winrate.json"),
             "csv": str(tmp_path / "winrate.csv"),
         }
-        compute_winrate.main([word for key, value in arguments.items() for word in (f"--{key}", value)])
+        words = [word for key, value in arguments.items() for word in (f"--{key}", value)]
+        compute_winrate.main([*words, "--other-judges", "--other-judgments", "--pairs"])
         return json.loads((tmp_path / "winrate.json").read_text()), (tmp_path / "winrate.csv").read_text()
 
     return compute
