@@ -145,7 +145,7 @@ def draw_others(axes, result):
             rate = other["win_rates"][policy]["overall"]["win_rate_adjusted"]
             if rate is not None:
                 axes.plot(rate, row + LOWER, **mark(marker, colour, 4, hollow=True), clip_on=False)
-    axes.legend(handles=handles, **LEGEND | {"ncols": len(handles), "fontsize": 8})
+    axes.legend(handles=handles, **LEGEND | {"ncols": len(handles), "fontsize": 8, "borderaxespad": 0.5})
 
 
 def judge_name(name):
