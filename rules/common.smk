@@ -36,6 +36,7 @@ MATCHES |= {f"{a}_vs_{b}": (a, b) for number, a in enumerate(TRAINED) for b in T
 SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
 LLM_JUDGES = config["mt_bench"]["judges"]
 JUDGES = judge_names(config["mt_bench"])
+PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["servers"]]
 MODES = config["mt_bench"]["modes"]
 JUDGED = list(MATCHES) if "pairwise-all" in MODES else TRAINED
 # Whose completions are ranked for a training; a preference dataset stands in for the start policy's.
@@ -185,6 +186,13 @@ def judge_settings(wildcards):
     keys = ("kind", "dtype", "served_model", "max_tokens")
     section = LLM_JUDGES[wildcards.judge]
     return flags({key: section[key] for key in keys}, seed=config["seed"])
+
+
+def matches_of(judge):
+    """The matches that a judge is asked about, as lists of policies."""
+    held = JUDGED if judge == JUDGES[0] else TRAINED
+    pairs = [MATCHES[match] for match in held if set(MODES) - {"single"}]
+    return [list(pair) for pair in pairs] + [[policy] for policy in POLICIES if "single" in MODES]
 
 
 def of_judge(key):

@@ -138,3 +138,39 @@ rule merge_judgments:
             --judgments {input.judgments:q} \
             --out {output.merged:q}
         """
+
+
+# `snakemake judging_costs`: what the judges would be asked and cost, before they are.
+rule judging_costs:
+    """Say how many calls the judges would be, and what they may cost."""
+    input:
+        questions=ancient(mt_bench_file("questions")),
+        references=ancient(mt_bench_file("references")),
+        judge_prompts=ancient(mt_bench_file("judge_prompts")),
+        answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
+    log:
+        "logs/judging_costs.txt",
+    conda:
+        "../envs/cpu/generate.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        judges=json.dumps({name: LLM_JUDGES[name] for name in PAID}),
+        matches=json.dumps({name: matches_of(name) for name in PAID}),
+        seed=config["seed"],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.judging_costs \
+            --questions {input.questions:q} \
+            --references {input.references:q} \
+            --judge-prompts {input.judge_prompts:q} \
+            --answers results/mt_bench/answers \
+            --judges {params.judges:q} \
+            --matches {params.matches:q} \
+            --seed {params.seed:q} \
+            --journal work/journal
+        """

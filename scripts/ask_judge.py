@@ -87,9 +87,14 @@ def money(meter):
     return f"{meter.calls} calls, {meter.tokens[0]} tokens in and {meter.tokens[1]} out{cost}"
 
 
+def sizes_of(questions):
+    """Bytes (list of int) that the questions (asking.Question) take."""
+    return [size_of({"messages": question.messages}) for question in questions]
+
+
 def still_to_do(meter, questions):
     """What the calls for `questions` (asking.Question) would be and cost, as text."""
-    number, cost = meter.left([size_of({"messages": question.messages}) for question in questions])
+    number, cost = meter.left(sizes_of(questions))
     return f"{number} calls" + (f", about {cost:.2f} by the config's prices" if any(meter.prices) else "")
 
 
@@ -201,7 +206,7 @@ def main(argv=None):
             f"{len(asked) - len(missing)} are in the journal; to be made: "
             f"{still_to_do(meter, missing.values())}"
         )
-        return
+        return meter.left(sizes_of(missing.values()))
     with alone(kept.folder):
         values, reasons, said = ask(args, asked, kept)
     report(args, against, asked, values, reasons)
