@@ -22,6 +22,8 @@ include: "rules/mt_bench.smk"
 include: "rules/judges.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
+include: "rules/report.smk"
+include: "rules/publish.smk"
 include: "rules/jobs.smk"
 include: "rules/environments.smk"
 include: "rules/records.smk"
@@ -31,6 +33,8 @@ rule all:
     """Everything that one would want to look at."""
     default_target: True
     input:
+        "results/report.html",
         evaluations(),
         "results/vibe_check.md",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
+        expand("results/cards/{policy}.md", policy=TRAINED),

@@ -9,10 +9,9 @@ import subprocess
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import networkx
 import yaml
-from grandalf.graphs import Edge, Graph, Vertex
-from grandalf.layouts import SugiyamaLayout
+
+from scripts.common.rulegraph import HEIGHT, WIDTH, positions, without_shortcuts
 
 # The palette of Okabe and Ito, one colour for each file under rules/.
 COLOURS = {
@@ -27,9 +26,10 @@ COLOURS = {
     "mt_bench": "#CC79A7",
     "winrate": "#CC79A7",
     "vibe_check": "#CC79A7",
+    "report": "#CC79A7",
+    "publish": "#CC79A7",
 }
 DARK = {"train"}
-WIDTH, HEIGHT = 190, 40
 
 
 def rule_graph():
@@ -58,30 +58,6 @@ def sections():
         for name in re.findall(r"^(?:rule|use rule \w+ as) (\w+)\b", path.read_text(encoding="utf-8"), re.M):
             found[name] = path.stem
     return found
-
-
-def without_shortcuts(edges):
-    """The edges that no longer path replaces: what makes a graph readable."""
-    return list(networkx.transitive_reduction(networkx.DiGraph(edges)).edges)
-
-
-def positions(rules, edges):
-    """{rule: (x, y)} of the boxes' centres by Sugiyama's layered layout, top to bottom."""
-    vertices = {rule: Vertex(rule) for rule in rules}
-    graph = Graph(list(vertices.values()), [Edge(vertices[a], vertices[b]) for a, b in edges])
-    for vertex in vertices.values():
-        vertex.view = type("View", (), {"w": WIDTH, "h": HEIGHT, "xy": (0, 0)})()
-    placed, offset = {}, 0
-    for component in graph.C:
-        layout = SugiyamaLayout(component)
-        layout.xspace, layout.yspace = 28, 34
-        layout.init_all()
-        layout.draw()
-        left = min(vertex.view.xy[0] for vertex in component.sV)
-        for vertex in component.sV:
-            placed[vertex.data] = (vertex.view.xy[0] - left + offset, -vertex.view.xy[1])
-        offset = max(x for x, _ in placed.values()) + WIDTH + 28
-    return placed
 
 
 def draw(path):

@@ -163,8 +163,8 @@ def judgments(judge, matches):
 
 def evaluations():
     """What shows how good the policies are, by the modes of judging."""
-    found = ["results/ratings.csv"] if "single" in MODES else []
-    return found + (["results/winrate.png", "results/winrate.csv"] if set(MODES) - {"single"} else [])
+    ratings = ["results/ratings.csv"] if "single" in MODES else []
+    return ["results/winrate.png", "results/winrate.csv", *ratings]
 
 
 def get_answers(wildcards):
@@ -191,8 +191,7 @@ def judge_settings(wildcards):
 def matches_of(judge):
     """The matches that a judge is asked about, as lists of policies."""
     held = JUDGED if judge == JUDGES[0] else TRAINED
-    pairs = [MATCHES[match] for match in held if set(MODES) - {"single"}]
-    return [list(pair) for pair in pairs] + [[policy] for policy in POLICIES if "single" in MODES]
+    return [list(MATCHES[match]) for match in held] + [[policy] for policy in POLICIES if "single" in MODES]
 
 
 def of_judge(key):

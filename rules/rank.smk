@@ -53,7 +53,12 @@ rule plot_rewards:
         ranked="results/samples/{policy}/ranked.parquet",
         metrics="results/samples/{policy}/preferences.json",
     output:
-        picture="results/samples/{policy}/rewards.png",
+        picture=report(
+            "results/samples/{policy}/rewards.png",
+            caption="captions/rewards.rst",
+            category="Data",
+            labels={"policy": "{policy}"},
+        ),
     log:
         "logs/{policy}/plot_rewards.txt",
     benchmark:

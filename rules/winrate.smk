@@ -56,7 +56,7 @@ rule plot_winrate:
     input:
         winrate="results/winrate.json",
     output:
-        picture="results/winrate.png",
+        picture=report("results/winrate.png", caption="captions/winrate.rst", category="Results"),
     log:
         "logs/plot_winrate.txt",
     benchmark:

@@ -17,8 +17,8 @@ def modules_of(script):
         if path in found:
             continue
         found.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        waiting += [module for node in ast.walk(tree) for module in _imported(node)]
+        names = _imported(path.read_text(encoding="utf-8"), path)
+        waiting += [module for name in names if (module := _module(name))]
     return sorted(str(path) for path in found)
 
 
@@ -52,19 +52,20 @@ def _plain(node):
     return node
 
 
-def _imported(node):
-    """The project's files that one import statement names."""
-    if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-        names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    else:
-        return
-    for name in names:
-        if name.split(".")[0] != "scripts":
-            continue
-        path = Path(*name.split("."))
-        if path.with_suffix(".py").is_file():
-            yield path.with_suffix(".py")
-        elif (path / "__init__.py").is_file():
-            yield path / "__init__.py"
+@functools.cache
+def _imported(text, path):
+    """What of the project the import statements of a file's text may name, with dots (list of str)."""
+    found = []
+    for node in ast.walk(ast.parse(text, str(path))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in found if name.split(".")[0] == "scripts"]
+
+
+def _module(name):
+    """The project's file that the name (scripts.common.files, say) is a module's or package's; else None."""
+    path = Path(*name.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)

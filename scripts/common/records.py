@@ -58,6 +58,18 @@ def read(output):
     return files.read_json(path) if path.is_file() else None
 
 
+def origin(output):
+    """(rule, inputs) of the job that made `output`, inputs a list of paths; None if no job did.
+
+    Of Snakemake's metadata, which is there as soon as a job is done, or of the record.
+    """
+    if not Path(output).is_relative_to(RESULTS):
+        return None
+    path = _metadata_path(output)
+    made = json.loads(path.read_text()) if path.is_file() else (read(output) or {}).get("snakemake")
+    return (made["rule"], made["input"]) if made else None
+
+
 def sync(hashes, conda_prefix, images):
     """Make records, Snakemake's metadata and the times of files agree with what the files hold.
 

@@ -39,9 +39,16 @@ def _text(path):
     return path.read_bytes().decode(errors="replace")
 
 
-def test_the_default_chain_runs_and_only_gpu_rules_hold_gpus(slurm, project):
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        pytest.param([], id="default"),
+        pytest.param(["--configfile", "tests/workflow/quick.yaml"], id="quick"),
+    ],
+)
+def test_the_chain_runs_and_only_gpu_rules_hold_gpus(slurm, project, overlay):
     before = {job["JobId"] for job in slurm.jobs()}
-    said = slurm.snakemake(project, "results/winrate.png", **dict.fromkeys(SECRETS, CANARY))
+    said = slurm.snakemake(project, "results/winrate.png", *overlay, **dict.fromkeys(SECRETS, CANARY))
     assert (project / "results/winrate.png").stat().st_size > 0
 
     jobs = [job for job in slurm.jobs() if job["JobId"] not in before]

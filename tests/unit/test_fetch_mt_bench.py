@@ -68,7 +68,8 @@ def test_what_fails_is_tried_again_and_what_is_gone_is_not(address):
         ({"questions": "https://x.y/q.jsonl"}, "mt_bench.questions"),
         ({"questions": "https://x.y/q.jsonl#sha256=abc"}, "mt_bench.questions"),
         ({"judge": "gpt"}, "names the judge 'gpt', which mt_bench.judges lacks; known: reference, reward"),
-        ({"modes": ["single"]}, "the judge reference only compares"),
+        ({"modes": ["single"]}, "add pairwise-baseline or pairwise-all, for the win rates"),
+        ({"modes": ["pairwise-all", "single"]}, "the judge reference only compares"),
         ({"modes": []}, "mt_bench.modes"),
         ({"judges": {"g": {"kind": "openai", "max_tokens": 9}}}, "name servers to ask, or a model"),
         (

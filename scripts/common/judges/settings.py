@@ -48,6 +48,11 @@ def complete(section):
         for name, judge in section["judges"].items()
         if judge is not None
     }
+    if set(section["modes"]) <= {"single"}:
+        raise InputError(
+            "config: mt_bench.modes: add pairwise-baseline or pairwise-all, for the win rates; ratings alone "
+            "are made by `snakemake results/ratings.csv`"
+        )
     known = [*BUILT_IN, *judges]
     for name in names_of(section):
         if name not in known:

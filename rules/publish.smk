@@ -1,0 +1,86 @@
+# results/models/{policy}, results/winrate.json -> results/cards/{policy}.md
+# a policy and its card, at an explicit request -> the hub, results/published/{policy}.json
+
+CARD = "scripts/report/card.md.j2"
+
+
+rule write_model_card:
+    """Write the page that introduces a policy to others."""
+    input:
+        template=ancient(CARD),
+        manifest="results/models/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        winrate="results/winrate.json",
+        pairs=lambda wildcards: [
+            f"results/samples/{policy}/tokenized.json" for policy in get_data_policies(wildcards)
+        ],
+    output:
+        card="results/cards/{run}-{iteration}.md",
+    log:
+        "logs/{run}-{iteration}/write_model_card.txt",
+    benchmark:
+        "benchmarks/{run}-{iteration}/write_model_card.tsv"
+    conda:
+        "../envs/cpu/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        code=code_of("write_model_card"),
+        contents=contents_of(CARD),
+        settings=lambda wildcards: flags(config=config),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.write_model_card \
+            --policy {wildcards.run:q}-{wildcards.iteration:q} \
+            --manifest {input.manifest:q} \
+            --metrics {input.metrics:q} \
+            --winrate {input.winrate:q} \
+            --pairs {input.pairs:q} \
+            {params.settings} \
+            --out {output.card:q}
+        """
+
+
+rule publish:
+    """Push a policy to the hub. Nothing else needs this: `snakemake results/published/dpo-1.json`."""
+    input:
+        model="results/models/{run}-{iteration}",
+        manifest="results/models/{run}-{iteration}.json",
+        card="results/cards/{run}-{iteration}.md",
+        pairs=lambda wildcards: [
+            f"results/samples/{policy}/preferences.parquet"
+            for policy in get_data_policies(wildcards)
+            if config["publish"]["pairs"]
+        ],
+    output:
+        published="results/published/{run}-{iteration}.json",
+    log:
+        "logs/{run}-{iteration}/publish.txt",
+    benchmark:
+        "benchmarks/{run}-{iteration}/publish.tsv"
+    conda:
+        "../envs/cpu/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(2_000),
+        runtime=240,
+    params:
+        code=code_of("publish"),
+        settings=lambda wildcards: flags(pick("publish", "namespace", "name", "private")),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.publish \
+            --policy {wildcards.run:q}-{wildcards.iteration:q} \
+            --model {input.model:q} \
+            --manifest {input.manifest:q} \
+            --card {input.card:q} \
+            --pairs {input.pairs:q} \
+            {params.settings} \
+            --out {output.published:q}
+        """

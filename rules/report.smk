@@ -1,0 +1,82 @@
+# everything under results/ that one would want to look at -> results/report.html
+
+REPORT_ASSETS = [f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "browser.js")]
+# Whose pairs train a policy, and the models that are trained.
+DATA_POLICIES = sorted({policy for policy, _ in PAIRED}, key=POLICIES.index)
+TRAININGS = [name for name in config["models"] if name not in FETCHED] + TRAINED
+
+
+rule write_report:
+    """Put the whole experiment on one page that opens from a disk."""
+    input:
+        assets=ancient(REPORT_ASSETS),
+        questions=ancient(mt_bench_file("questions")),
+        pool="results/prompts/pool.json",
+        winrate="results/winrate.json",
+        picture="results/winrate.png",
+        answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
+        judgments=judgments(JUDGES[0], TRAINED),
+        vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
+        samples=expand(
+            "results/samples/{policy}/{kind}/{shard}.parquet",
+            policy=RANKED,
+            kind=["prompts", "completions"],
+            shard=ALL_SHARDS,
+        ),
+        ranked=expand(
+            "results/samples/{policy}/{file}", policy=RANKED, file=["ranked.parquet", "rewards.png"]
+        ),
+        counts=expand(
+            "results/samples/{policy}/{step}.json", policy=DATA_POLICIES, step=["preferences", "tokenized"]
+        ),
+        metrics=expand("results/training/{model}/metrics.json", model=TRAININGS),
+        manifests=expand("results/models/{model}.json", model=[*config["models"], *TRAINED]),
+    output:
+        page=report("results/report.html", caption="captions/report.rst", category="Results"),
+    log:
+        "logs/write_report.txt",
+    benchmark:
+        "benchmarks/write_report.tsv"
+    conda:
+        "../envs/cpu/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(4_000),
+        runtime=30,
+    params:
+        code=code_of("write_report"),
+        contents=contents_of(config["mt_bench"]["questions"], *REPORT_ASSETS),
+        settings=lambda wildcards: flags(
+            config["report"],
+            config=config,
+            runs={run: {**RUNS[run], **configuration.training(config, run)} for run in RUNS},
+        ),
+        policies=POLICIES,
+        sampled=RANKED,
+        paired=DATA_POLICIES,
+        shards=ALL_SHARDS,
+        trained=TRAININGS,
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.write_report \
+            --winrate {input.winrate:q} \
+            --winrate-picture {input.picture:q} \
+            --questions {input.questions:q} \
+            --policies {params.policies:q} \
+            --answers {input.answers:q} \
+            --judgments {input.judgments:q} \
+            --vibe-check {input.vibe_check:q} \
+            --pool {input.pool:q} \
+            --samples results/samples \
+            --sampled {params.sampled:q} \
+            --paired {params.paired:q} \
+            --shards {params.shards:q} \
+            --training results/training \
+            --trained {params.trained:q} \
+            --manifests {input.manifests:q} \
+            --benchmarks benchmarks \
+            {params.settings} \
+            --out {output.page:q}
+        """
