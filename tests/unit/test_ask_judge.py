@@ -386,6 +386,47 @@ def test_fastchats_own_figures_are_ours_single(start, judge, tmp_path):
             assert float(found[1]) == pytest.approx(sum(scores) / len(scores), abs=1e-5)
 
 
+def fastchats_rows(monkeypatch, prompts_file, mode):
+    """What FastChat's gen_judgment makes of the same files, with the same judge in the place of its API."""
+    common = pytest.importorskip("fastchat.llm_judge.common")
+    gen_judgment = pytest.importorskip("fastchat.llm_judge.gen_judgment")
+    monkeypatch.setattr(
+        common,
+        "chat_completion_openai",
+        lambda model, conv, **_: mine({"messages": conv.to_openai_api_messages()}),
+    )
+    pairwise = mode == "pairwise"
+    make_judges = gen_judgment.make_judge_pairwise if pairwise else gen_judgment.make_judge_single
+    make_match = gen_judgment.make_match if pairwise else gen_judgment.make_match_single
+    play = gen_judgment.play_a_match_pair if pairwise else gen_judgment.play_a_match_single
+    judges = make_judges("gpt-4", common.load_judge_prompts(prompts_file))
+    said = {name: {row["question_id"]: row for row in answer_rows(turns)} for name, turns in SAID.items()}
+    right = {question["question_id"]: ["right 1", "right 2"] for question in QUESTIONS}
+    references = {"gpt-4": {row["question_id"]: row for row in answer_rows(right)}}
+    math = [question for question in QUESTIONS if question["category"] in common.NEED_REF_CATS]
+    rest = [question for question in QUESTIONS if question not in math]
+    rows = []
+    for questions, name, known in ((rest, "default", None), (math, "math", references)):
+        for turns, multi_turn in (("", False), ("-mt", True)):
+            judge = judges[name + turns]
+            matches = make_match(questions, ["dpo-1"], said, judge, "sft", known, multi_turn=multi_turn)
+            rows += [play(match, output_file=None) for match in matches]
+    return {(row["question_id"], row["turn"]): row for row in rows}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["pairwise", "single"])
+def test_what_is_asked_and_read_is_what_fastchat_asks_and_reads(start, judge, monkeypatch, mode):
+    theirs = fastchats_rows(monkeypatch, "data/mt_bench/judge_prompts.jsonl", mode)
+    ours = judge(start(), "dpo-1", "sft" if mode == "pairwise" else None)
+    assert len(ours) == len(theirs) == 20
+    for row in ours:
+        other = dict(theirs[row["question_id"], row["turn"]])
+        del other["tstamp"]
+        assert list(row) == list(other)
+        assert row | {"judge": ["gpt-4", row["judge"][1]]} == other | {"judge": list(other["judge"])}
+
+
 # Money.
 
 
