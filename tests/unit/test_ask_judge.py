@@ -484,6 +484,10 @@ def test_a_missing_key_is_said_before_any_call_and_a_key_is_never_said(
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(InputError, match=r"mt_bench\.judges\.stand_in: the environment has no JUDGE_KEY"):
         judge(server, key_variable="JUDGE_KEY")
+    (tmp_path / "key").write_text("another server's")
+    monkeypatch.setenv("PREFLINE_API_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(InputError, match="the environment has no JUDGE_KEY"):
+        judge(server, key_variable="JUDGE_KEY")
     monkeypatch.setenv("JUDGE_KEY", "wr0ng")
     with pytest.raises(InputError, match=r"wants a key .* and JUDGE_KEY is refused") as error:
         judge(server, key_variable="JUDGE_KEY")

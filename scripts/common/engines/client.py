@@ -20,9 +20,11 @@ import tenacity
 from scripts.common.engines.meter import OverBudget
 from scripts.common.errors import InputError
 
-# Where the key is read from, or the name of a file with it; it is in no config, log or message.
+# Where the key is read from, or with the ending the name of a file with it; it is in no config, log or
+# message. Another server's key has another variable, and so another file.
 KEY_VARIABLE = "PREFLINE_API_KEY"
-KEY_FILE_VARIABLE = "PREFLINE_API_KEY_FILE"
+FILE_ENDING = "_FILE"
+KEY_FILE_VARIABLE = KEY_VARIABLE + FILE_ENDING
 BUSY_OR_BROKEN = {408, 425, 429, 500, 502, 503, 504, 529}
 LONGEST_RETRY_AFTER = 600.0
 # Requests given up in a row that are the server's fault, not the requests'.
@@ -233,7 +235,7 @@ class Client:
             state = "is refused" if self.key else "is not set"
             raise InputError(
                 f"{server.url}: the server wants a key (status {status}) and {self.key_variable} {state}; "
-                f"export the right one, or {KEY_FILE_VARIABLE}"
+                f"export the right one, or {self.key_variable}{FILE_ENDING}"
             )
         if status in BUSY_OR_BROKEN:
             server.not_before = time.monotonic() + retry_after(response.headers.get("Retry-After"))
@@ -272,15 +274,16 @@ def environment_key(variable=KEY_VARIABLE):
     Raises InputError for a file that is not there or that others may read, and for what is no key: a library
     would repeat it in its message.
     """
-    key, path = os.environ.get(variable), os.environ.get(KEY_FILE_VARIABLE)
+    file_variable = variable + FILE_ENDING
+    key, path = os.environ.get(variable), os.environ.get(file_variable)
     try:
         if not key and path:
             with open(path, encoding="utf-8") as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                    raise InputError(f"{KEY_FILE_VARIABLE}: others may read {path}; chmod 600 {path}")
+                    raise InputError(f"{file_variable}: others may read {path}; chmod 600 {path}")
                 key = file.read()
     except OSError as error:
-        raise InputError(f"{KEY_FILE_VARIABLE}: {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{file_variable}: {path} cannot be read: {error.strerror}") from None
     key = (key or "").strip()
     if not (key.isascii() and key.isprintable()):
         raise InputError(f"{variable}: has characters that no key has; set it again")
