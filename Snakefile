@@ -18,9 +18,11 @@ include: "rules/rank.smk"
 include: "rules/tokenize.smk"
 include: "rules/logps.smk"
 include: "rules/train.smk"
+include: "rules/watch.smk"
 include: "rules/mt_bench.smk"
 include: "rules/judges.smk"
 include: "rules/winrate.smk"
+include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
 include: "rules/report.smk"
 include: "rules/publish.smk"
@@ -36,5 +38,7 @@ rule all:
         "results/report.html",
         evaluations(),
         "results/vibe_check.md",
+        "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
+        expand("results/training/{trained}/training.png", trained=TRAININGS),
         expand("results/cards/{policy}.md", policy=TRAINED),

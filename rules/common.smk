@@ -56,6 +56,20 @@ wildcard_constraints:
     match="|".join([*MATCHES, *SINGLE]),
 
 
+def trained_models():
+    """The models, policies of runs aside, that are trained for the start policy or a reward, in config's order."""
+    found, waiting = set(), [START, *(section.get("model") for section in REWARDS.values())]
+    for name in waiting:
+        if name is not None and config["models"][name]["source"] is None and name not in found:
+            found.add(name)
+            waiting.append(config["models"][name]["init"])
+    return [name for name in config["models"] if name in found]
+
+
+# What has a log.csv.
+TRAININGS = trained_models() + TRAINED
+
+
 def code_of(script):
     """What a script and the modules that it imports do, as a hash: a comment runs no rule again."""
     digest = code_hash(f"scripts/{script}.py")
@@ -108,6 +122,18 @@ def get_ref_logps(wildcards):
     """All parts of the first policy's pairs, then of the second's: the order of get_tokenized."""
     reference = initial_or_previous(wildcards, "reference")
     return [path for policy in get_data_policies(wildcards) for path in ref_logps_of(policy, reference)]
+
+
+def get_references(wildcards):
+    """The start policy and, where it is another one, the reference of an iteration's loss."""
+    names = dict.fromkeys([START, initial_or_previous(wildcards, "reference")])
+    return [f"results/models/{name}" for name in names]
+
+
+def get_scale_by(wildcards):
+    """The pairs of a run's first iteration, where their rewards set the scale of all of its iterations."""
+    by_run = configuration.training(config, wildcards.run).get("reward_scaling") == "by_run"
+    return [f"results/samples/{START}/tokenized.parquet"] if by_run else []
 
 
 def pick(section, *keys):

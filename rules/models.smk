@@ -71,6 +71,7 @@ rule pretrain:
         per_device_train_batch_size=8,
         gradient_checkpointing="false",
         save_steps=500,
+        wandb_project="",
     params:
         code=code_of("pretrain"),
         contents=contents_of(*start_of("base")["data"]),
@@ -86,6 +87,7 @@ rule pretrain:
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
             --gradient-checkpointing {resources.gradient_checkpointing:q} \
             --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
             --work-dir work/{params.script} \
             --out {output.model:q} \
             --manifest {output.manifest:q} \
@@ -114,6 +116,7 @@ use rule pretrain as train_sft with:
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
         save_steps=200,
+        wandb_project="",
     params:
         code=code_of("train_sft"),
         contents=contents_of(*start_of("sft")["data"]),
@@ -142,6 +145,7 @@ use rule pretrain as train_reward_model with:
         per_device_train_batch_size=32,
         gradient_checkpointing="false",
         save_steps=100,
+        wandb_project="",
     params:
         code=code_of("train_reward_model"),
         contents=contents_of(*start_of("reward_model")["data"]),

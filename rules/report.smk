@@ -1,9 +1,8 @@
 # everything under results/ that one would want to look at -> results/report.html
 
 REPORT_ASSETS = [f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "browser.js")]
-# Whose pairs train a policy, and the models that are trained.
+# Whose pairs train a policy.
 DATA_POLICIES = sorted({policy for policy, _ in PAIRED}, key=POLICIES.index)
-TRAININGS = [name for name in config["models"] if name not in FETCHED] + TRAINED
 
 
 rule write_report:
@@ -14,6 +13,7 @@ rule write_report:
         pool="results/prompts/pool.json",
         winrate="results/winrate.json",
         picture="results/winrate.png",
+        drift="results/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
         judgments=judgments(JUDGES[0], TRAINED),
         vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
@@ -29,7 +29,9 @@ rule write_report:
         counts=expand(
             "results/samples/{policy}/{step}.json", policy=DATA_POLICIES, step=["preferences", "tokenized"]
         ),
-        metrics=expand("results/training/{model}/metrics.json", model=TRAININGS),
+        trainings=expand(
+            "results/training/{model}/{file}", model=TRAININGS, file=["metrics.json", "training.png"]
+        ),
         manifests=expand("results/models/{model}.json", model=[*config["models"], *TRAINED]),
     output:
         page=report("results/report.html", caption="captions/report.rst", category="Results"),
@@ -63,6 +65,7 @@ rule write_report:
         exec python -m scripts.write_report \
             --winrate {input.winrate:q} \
             --winrate-picture {input.picture:q} \
+            --drift-picture {input.drift:q} \
             --questions {input.questions:q} \
             --policies {params.policies:q} \
             --answers {input.answers:q} \

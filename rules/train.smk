@@ -9,6 +9,8 @@ rule train_policy:
     input:
         tokenized=get_tokenized,
         ref_logps=get_ref_logps,
+        reference=lambda wildcards: f"results/models/{initial_or_previous(wildcards, 'reference')}.json",
+        scale_by=get_scale_by,
         model=ancient(get_init),
         manifest=lambda wildcards: f"{get_init(wildcards)}.json",
     output:
@@ -31,6 +33,7 @@ rule train_policy:
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
         save_steps=50,
+        wandb_project="",
     params:
         code=code_of("train_policy"),
         settings=lambda wildcards: flags(
@@ -45,11 +48,14 @@ rule train_policy:
         exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch scripts.train_policy \
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
+            --reference {input.reference:q} \
+            --scale-by {input.scale_by:q} \
             --model {input.model:q} \
             {params.settings} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
             --gradient-checkpointing {resources.gradient_checkpointing:q} \
             --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
             --work-dir work/train_policy \
             --out {output.model:q} \
             --manifest {output.manifest:q} \

@@ -20,9 +20,9 @@ from scripts.common import errors, files, imports, records, workflow
 
 # Wildcards that number the pieces of one artifact: DVC tracks the folder that holds the pieces.
 PIECES = ("shard", "part")
-METRICS = ("metrics.json", "winrate.json")
+METRICS = ("metrics.json", "winrate.json", "drift.json")
 CURVES = "log.csv"
-PICTURES = ("winrate.png", "rewards.png")
+PICTURES = ("winrate.png", "rewards.png", "training.png", "drift.png")
 
 
 def stage_of(job):

@@ -102,7 +102,10 @@ def main(argv=None):
         data_collator=collate,
     )
     before = trainer.mean_token_loss(pretraining)
-    trained = trainer.fit(pretraining, args, key, [f"block {number}" for number in range(len(train_blocks))])
+    names = [f"block {number}" for number in range(len(train_blocks))]
+    trained = trainer.fit(
+        pretraining, args, key, names, lambda: {"loss": trainer.mean_token_loss(pretraining)}
+    )
     after = trainer.mean_token_loss(pretraining)
     metrics = {
         "eval_loss_before": before,

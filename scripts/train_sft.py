@@ -116,7 +116,7 @@ def main(argv=None):
         processing_class=tokenizer,
     )
     before = trainer.mean_token_loss(sft)
-    trained = trainer.fit(sft, args, key, names)
+    trained = trainer.fit(sft, args, key, names, lambda: {"loss": trainer.mean_token_loss(sft)})
     metrics = {
         "eval_loss_before": before,
         "eval_loss": trainer.mean_token_loss(sft),

@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from scripts.common import losses
+from scripts.common import evaluations, losses
 from scripts.common.errors import InputError
 from scripts.common.judges import settings as judge_settings
 
@@ -170,6 +170,7 @@ def _known_keys(schema):
 def _check_names(config):
     for name in ("sft", "reward_model", "base"):
         model = config["models"][name]
+        evaluations.check(model["training"], f"config: models.{name}.training.")
         if model["source"] is None and model["init"] not in config["models"]:
             raise InputError(
                 f"config: models.{name}.init names the model {model['init']!r}, which `models` lacks; "
@@ -217,6 +218,7 @@ def _check_loss(config, run):
             f"config: runs.{run}: the loss {keys['loss_type']} does not take {foreign[0]!r} (null takes it "
             f"away); it takes {', '.join(sorted(LOSS_KEYS & keys.keys()))}"
         )
+    evaluations.check(keys, f"config: runs.{run}.")
     try:
         losses.check(keys["loss_type"], keys)
     except InputError as error:

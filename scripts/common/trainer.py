@@ -7,7 +7,7 @@ A training script calls, in this order,
     restore(args, key, rule, parents)       its results, if they were kept: then nothing else is to be done
     load_model(args, AutoModelForCausalLM)  weights to start from, with adapters where `--peft` has them
     arguments(args, cls)                    TrainingArguments, SFTConfig, RewardConfig
-    fit(trainer, args, key, rows)           trains, going on with what was interrupted; writes log.csv
+    fit(trainer, args, key, rows, evaluate) trains, going on with what was interrupted; writes log.csv
     save(model, args, rule, parents)        the model directory, then its manifest
     keep(args, key)                         last of all: the results for another time, instead of checkpoints
 
@@ -26,11 +26,11 @@ import os
 import shutil
 from pathlib import Path
 
-from scripts.common import files, imports, kept, manifest, seeds
+from scripts.common import evaluations, files, imports, kept, manifest, reports, seeds
 from scripts.common.errors import InputError
 
 # Flags that say where things stand or how fast the work goes; every other one shapes the trained weights.
-PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv")
+PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv", "wandb_project")
 PACE = ("per_device_train_batch_size", "gradient_checkpointing", "save_steps")
 # Rows of log.csv, whatever the length of the training.
 LOG_ROWS = 100
@@ -54,8 +54,16 @@ def add_arguments(parser):
         ("dtype", str, "float32 or bfloat16"),
         ("gradient-checkpointing", json.loads, "true: recompute activations instead of keeping them"),
         ("save-steps", whole, "optimizer steps between checkpoints"),
+        ("eval-steps", json.loads, "null, or optimizer steps between evaluations of the held-out data"),
+        ("checkpoint", str, "last, or best: the weights whose held-out loss is the lowest"),
+        (
+            "early-stopping-patience",
+            json.loads,
+            "null, or evaluations without a lower held-out loss after which training stops",
+        ),
         ("peft", json.loads, "null, or the adapters as JSON: r, lora_alpha, lora_dropout, target_modules"),
         ("seed", whole, "the experiment's seed"),
+        ("wandb-project", str, "project of Weights & Biases to report to; empty reports nothing there"),
         ("work-dir", str, "folder for checkpoints; safe to delete at any time"),
         ("out", str, "model directory to write"),
         ("manifest", str, "the directory's manifest (json)"),
@@ -125,6 +133,8 @@ def arguments(args, cls=None, **overrides):
     same if the training was interrupted.
     """
     quiet()
+    evaluations.check(vars(args))
+    reports.check(args.wandb_project)
     import torch
     from transformers import TrainingArguments
 
@@ -205,21 +215,27 @@ def load_model(args, cls, **overrides):
     return model
 
 
-def fit(trainer, args, key, rows):
+def fit(trainer, args, key, rows, evaluate):
     """Train, from the last complete checkpoint if there is one; return what is to know of it.
 
     trainer: transformers.Trainer (or a subclass) with the TrainingArguments of `arguments`; key: str from
-    `work_key`; rows: list of str, a name for each row of trainer.train_dataset, used when a loss goes wrong.
+    `work_key`; rows: list of str, a name for each row of trainer.train_dataset, used when a loss goes wrong;
+    evaluate: function without arguments that gives means over the held-out data, a dict of float with `loss`.
+    Every args.eval_steps steps, and after the last, these become columns eval_* of args.log_csv; they decide
+    which weights the trainer's model has in the end (args.checkpoint) and whether it is stopped early.
     Whatever the trainer logs for each step (`Trainer.log`) becomes a column of args.log_csv.
 
     Returns {"train_loss": mean over all steps, "train_steps", "train_tokens", "train_runtime": seconds of the
-    steps that counted, "train_tokens_per_second", "peak_memory_mb", on a GPU also "peak_gpu_memory_mb"}.
+    steps that counted, "train_tokens_per_second", "train_mfu" (utilization.py), "peak_memory_mb", on a GPU
+    also "peak_gpu_memory_mb"}; with args.eval_steps also "best_eval_loss", "best_step", "saved_step" and
+    "stopped_early".
     On SIGTERM it writes a checkpoint and exits with status 143. Raises InputError that names the step and its
-    rows if a loss or a gradient is no longer finite; the last good checkpoint stays.
+    rows if a loss or a gradient is no longer finite, and OSError where a checkpoint cannot be written; the
+    last good checkpoint stays.
     """
     from scripts.common import checkpoints
 
-    return checkpoints.fit(trainer, args, key, rows)
+    return checkpoints.fit(trainer, args, key, rows, evaluate)
 
 
 def held_out(trainer, measure):
@@ -340,7 +356,7 @@ def write_log(path, history):
     """Write log.csv: one row for every `log_steps` optimizer steps, and one for what is left over.
 
     history: list of dicts, one for each step, with `step` and numbers. A row holds the last step, epoch,
-    learning rate and token count of its steps, and the means of everything else.
+    learning rate, token count and evaluation (eval_*) of its steps, and the means of everything else.
     """
     window_steps = log_steps(len(history))
     last = ("step", "epoch", "learning_rate", "num_input_tokens_seen")
@@ -354,7 +370,7 @@ def write_log(path, history):
             numbers = [step[name] for step in window if name in step]
             if not numbers:
                 values.append("")
-            elif name in last:
+            elif name in last or name.startswith("eval_"):
                 values.append(f"{numbers[-1]:.10g}")
             else:
                 values.append(f"{math.fsum(numbers) / len(numbers):.6g}")

@@ -28,6 +28,10 @@ TRAINING = {
     "dtype": "float32",
     "gradient_checkpointing": False,
     "save_steps": 100,
+    "wandb_project": "",
+    "eval_steps": None,
+    "checkpoint": "last",
+    "early_stopping_patience": None,
     "peft": None,
     "seed": 1,
 }
@@ -119,9 +123,9 @@ def flags(out, **values):
 
 
 def results(out):
-    """(weights, metrics, rows of log.csv) of a training that wrote to `out`."""
+    """(weights, metrics, rows of log.csv) of a training that wrote to `out`; rows lack what is empty."""
     from safetensors.torch import load_file
 
     with open(out / "log.csv") as file:
-        log = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        log = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     return load_file(out / "model/model.safetensors"), files.read_json(out / "metrics.json"), log

@@ -411,3 +411,13 @@ def test_an_overlay_changes_the_kind_of_a_reward_and_removes_one():
     assert list(configuration.load(config)["rewards"]) == ["reward_model"]
     config["mt_bench"]["judge"] = "reward"
     assert "no entry of `rewards` is a classifier" in refused(config)
+
+
+@pytest.mark.parametrize("path", [("train",), ("models", "sft", "training")], ids=".".join)
+@pytest.mark.parametrize(("key", "value"), [("checkpoint", "best"), ("early_stopping_patience", 2)])
+def test_what_goes_by_the_held_out_loss_needs_looks_at_it(path, key, value):
+    said = refused(changed((*path, key), value))
+    assert f"{key} {value} goes by the held-out loss on the way, but eval_steps is null: say" in said
+    config = changed((*path, key), value)
+    put(config, (*path, "eval_steps"), 5)
+    configuration.load(config)

@@ -118,7 +118,7 @@ def test_killed_at_any_steps_it_is_the_same(world, undisturbed, tmp_path, seed):
 def test_sigterm_writes_a_checkpoint_of_that_step(world, undisturbed, tmp_path):
     changed = EVERY_STEP | {"save_steps": 1000}
     assert stop_at(start(world, tmp_path, **changed), 8, signal.SIGTERM) == checkpoints.TERMINATED
-    (folder,) = (tmp_path / "work").glob("*/")
+    (folder,) = {marker.parents[1] for marker in tmp_path.glob(f"work/*/*/{checkpoints.MARKER}")}
     step = int(checkpoints.last_complete(folder).name.rsplit("-", 1)[1])
     assert step >= 8
     assert f"going on after step {step}" in finish(start(world, tmp_path, **changed))
@@ -213,7 +213,7 @@ def test_flags_are_the_keys_of_the_schema():
     parser = argparse.ArgumentParser()
     trainer.add_arguments(parser)
     known = {action.dest for action in parser._actions if action.required}
-    paths = {"seed", "work_dir", "out", "manifest", "metrics", "log_csv"}
+    paths = {"seed", "work_dir", "out", "manifest", "metrics", "log_csv", "wandb_project"}
     assert known - paths - set(trainer.PACE) == set(schema["$defs"]["optimization"]["properties"])
     assert all(action.default is None for action in parser._actions if action.dest != "help")
 
