@@ -22,6 +22,7 @@ include: "rules/online.smk"
 include: "rules/watch.smk"
 include: "rules/merge.smk"
 include: "rules/mt_bench.smk"
+include: "rules/judges.smk"
 include: "rules/winrate.smk"
 include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
@@ -37,8 +38,7 @@ rule all:
     default_target: True
     input:
         "results/report.html",
-        "results/winrate.png",
-        "results/winrate.csv",
+        evaluations(),
         "results/vibe_check.md",
         "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),

@@ -95,6 +95,7 @@ def _mt_bench(folder, policies, say, drawn):
             *("--questions", f"{folder}/question.jsonl", "--policies", *policies[1:], "--start", policies[0]),
             *("--judgments", *(f"{folder}/judgments/{policy}.jsonl" for policy in policies[1:])),
             *("--answers", *(f"{folder}/answers/{policy}.jsonl" for policy in policies[1:])),
+            *("--other-judges", "--other-judgments", "--pairs"),
             *("--start-answers", f"{folder}/answers/{policies[0]}.jsonl", "--bootstrap-samples", "1000"),
             *("--seed", "1", "--out", f"{folder}/winrate.json", "--csv", f"{folder}/winrate.csv"),
         ]

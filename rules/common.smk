@@ -12,7 +12,8 @@ from scripts.common.config import flags
 from scripts.common.errors import InputError
 from scripts.common.hashes import Hashes
 from scripts.common.imports import code_hash
-from scripts.common.sources import local_files, members
+from scripts.common.judges.settings import names_of as judge_names
+from scripts.common.sources import local_files, members, parse_url
 
 try:
     config = configuration.load(config, workflow.configfiles)
@@ -34,6 +35,16 @@ PAIRED_RUNS = [run for run in RUNS if configuration.method_of(config, run) in ("
 DATA_POLICIES = [START] if PAIRED_RUNS else []
 DATA_POLICIES += [f"{run}-{t}" for run in PAIRED_RUNS for t in range(1, RUNS[run]["iterations"])]
 RANKED = [name for name in DATA_POLICIES if name != START or not config["prompts"]["preferences"]]
+# Who is held against whom by a judge: a policy's name is its match with the start policy, and with _single
+# it is judged alone.
+MATCHES = {policy: (policy, START) for policy in TRAINED}
+MATCHES |= {f"{a}_vs_{b}": (a, b) for number, a in enumerate(TRAINED) for b in TRAINED[number + 1 :]}
+SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
+LLM_JUDGES = config["mt_bench"]["judges"]
+JUDGES = judge_names(config["mt_bench"])
+PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["servers"]]
+MODES = config["mt_bench"]["modes"]
+JUDGED = list(MATCHES) if "pairwise-all" in MODES else TRAINED
 
 
 wildcard_constraints:
@@ -45,20 +56,23 @@ wildcard_constraints:
     reward="|".join(REWARDS),
     shard=r"(train|test)-\d{5}",
     part=r"\d{4}",
+    match="|".join([*MATCHES, *SINGLE]),
 
 
-def trained_models():
-    """The models, policies of runs aside, that are trained for the start policy or a reward, in config's order."""
+def needed_models():
+    """The models, policies of runs aside, that the start policy and the rewards are or come of, in config's order."""
     found, waiting = set(), [START, *(section.get("model") for section in REWARDS.values())]
     for name in waiting:
-        if name is not None and config["models"][name]["source"] is None and name not in found:
+        if name is not None and name not in found:
             found.add(name)
-            waiting.append(config["models"][name]["init"])
+            if config["models"][name]["source"] is None:
+                waiting.append(config["models"][name]["init"])
     return [name for name in config["models"] if name in found]
 
 
+NEEDED = needed_models()
 # What has a log.csv.
-TRAININGS = trained_models() + TRAINED
+TRAININGS = [name for name in NEEDED if config["models"][name]["source"] is None] + TRAINED
 
 
 def code_of(script):
@@ -229,6 +243,54 @@ def reward_weighting():
     return {"weighting": {name: {key: REWARDS[name][key] for key in keys} for name in sorted(REWARDS)}}
 
 
+def judgments(judge, matches):
+    """A judge's files of some matches."""
+    return [f"results/mt_bench/judgments/{judge}/{match}.jsonl" for match in matches]
+
+
+def evaluations():
+    """What shows how good the policies are, by the modes of judging."""
+    ratings = ["results/ratings.csv"] if "single" in MODES else []
+    return ["results/winrate.png", "results/winrate.csv", *ratings]
+
+
+def get_answers(wildcards):
+    """The answers that a judge compares, or the one policy's that it rates."""
+    names = (MATCHES | SINGLE)[wildcards.match]
+    return [f"results/mt_bench/answers/{policy}.jsonl" for policy in names if policy is not None]
+
+
+def get_judge_model(wildcards):
+    """The model of a judge that runs on this machine, as inputs; none for another."""
+    model = LLM_JUDGES[wildcards.judge]["model"]
+    if model is None:
+        return {}
+    return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
+
+
+def judge_settings(wildcards):
+    """What of a judge's section shapes its verdicts, as flags."""
+    keys = ("kind", "dtype", "served_model", "max_tokens")
+    section = LLM_JUDGES[wildcards.judge]
+    return flags({key: section[key] for key in keys}, seed=config["seed"])
+
+
+def matches_of(judge):
+    """The matches that a judge is asked about, as lists of policies."""
+    held = JUDGED if judge == JUDGES[0] else TRAINED
+    return [list(MATCHES[match]) for match in held] + [[policy] for policy in POLICIES if "single" in MODES]
+
+
+def of_judge(key):
+    """A value of a judge's section that changes no verdict, as a resource: a new one runs nothing again."""
+
+    def value(wildcards):
+        found = LLM_JUDGES[wildcards.judge][key]
+        return found if isinstance(found, str) else json.dumps(found)
+
+    return value
+
+
 def function_file(reward):
     """The file that a reward's function stands in."""
     return REWARDS[reward]["function"].rsplit(":", 1)[0]
@@ -246,7 +308,14 @@ def contents_of(*sources):
     Data is an `ancient` input whose content is a param: a checkout that changes it may well leave it older
     than what was made from the data before.
     """
-    return f"data {HASHES.together(local_files(*sources))}"
+    fetched = [source for source in sources if source is not None and parse_url(source)]
+    return " ".join([f"data {HASHES.together(local_files(*sources))}", *fetched])
+
+
+def mt_bench_file(key):
+    """The path of a file that `mt_bench` names: where it is fetched to, or itself."""
+    source = config["mt_bench"][key]
+    return f"results/mt_bench/data/{key}.jsonl" if parse_url(source) else source
 
 
 def shards(split):

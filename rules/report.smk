@@ -7,13 +7,13 @@ rule write_report:
     """Put the whole experiment on one page that opens from a disk."""
     input:
         assets=ancient(REPORT_ASSETS),
-        questions=ancient(config["mt_bench"]["questions"]),
+        questions=ancient(mt_bench_file("questions")),
         pool="results/prompts/pool.json",
         winrate="results/winrate.json",
         picture="results/winrate.png",
         drift="results/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
-        judgments=expand("results/mt_bench/judgments/{judge}/{policy}.jsonl", judge=JUDGE, policy=TRAINED),
+        judgments=judgments(JUDGES[0], TRAINED),
         vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
         samples=expand(
             "results/samples/{policy}/{kind}/{shard}.parquet",
@@ -30,7 +30,7 @@ rule write_report:
         trainings=expand(
             "results/training/{model}/{file}", model=TRAININGS, file=["metrics.json", "training.png"]
         ),
-        manifests=expand("results/models/{model}.json", model=[*config["models"], *TRAINED]),
+        manifests=expand("results/models/{model}.json", model=[*NEEDED, *TRAINED]),
     output:
         page=report("results/report.html", caption="captions/report.rst", category="Results"),
     log:

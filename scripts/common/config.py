@@ -17,6 +17,7 @@ import yaml
 
 from scripts.common import evaluations, losses, methods
 from scripts.common.errors import InputError
+from scripts.common.judges import settings as judge_settings
 
 LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
 # The kinds of rewards, and the keys that each takes beside kind, weight and normalize.
@@ -69,6 +70,7 @@ def load(config, files=()):
     mistakes = list(VALIDATOR.iter_errors(config))
     if mistakes:
         raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
+    config["mt_bench"] = judge_settings.complete(config["mt_bench"])
     _check_names(config)
     return config
 
@@ -189,7 +191,8 @@ def _check_names(config):
             )
     for name, reward in config["rewards"].items():
         _check_reward(f"rewards.{name}", reward, config["models"])
-    if config["mt_bench"]["judge"] == "reward" and not any(
+    judge_settings.check(config["mt_bench"], config["models"])
+    if "reward" in judge_settings.names_of(config["mt_bench"]) and not any(
         reward["kind"] == "classifier" for reward in config["rewards"].values()
     ):
         raise InputError("config: mt_bench.judge is reward, but no entry of `rewards` is a classifier")

@@ -25,7 +25,6 @@ import json
 import math
 import os
 import shutil
-from logging import ERROR, getLogger
 from pathlib import Path
 
 from scripts.common import (
@@ -344,7 +343,6 @@ def quiet():
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    getLogger("bitsandbytes").setLevel(ERROR)
     logging.disable_progress_bar()
     with contextlib.suppress(ImportError):
         import datasets

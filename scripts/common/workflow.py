@@ -121,7 +121,8 @@ def edits():
 def is_choice(path):
     """Whether the value at `path` may decide which other values of its section count."""
     schema = schema_of(path)
-    return bool({"enum", "if"} & schema.keys()) or "null" in schema.get("type", ())
+    chosen = {"enum", "if"} & schema.keys() or path[-1] in ("judge", "modes")
+    return bool(chosen) or "null" in schema.get("type", ())
 
 
 def _walk(section, path):
@@ -180,6 +181,12 @@ def _others(path, value, schema):
         return [other for other in OUR_FUNCTIONS if other != value][:1]
     if path[-1] == "rubric":
         return ["data/README.md"]
+    if path == ("mt_bench", "judge"):
+        return ["reward"]
+    if path == ("mt_bench", "modes"):
+        return [["pairwise-all"]]
+    if path == ("mt_bench", "judges"):
+        return [{"another": {"kind": "anthropic", "served_model": "another", "max_tokens": 1}}]
     if path[-1] in ("head_weights", "loss_weights"):
         return [[1.0]]
     if path[-1] == "num_generations":  # must divide the batch as `value` does

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scripts import check_completions, compare_completions, rate_completions
+from scripts.common.engines import asking
 from scripts.common.errors import InputError
 from scripts.common.journal import Journal
 from scripts.common.rewards import Dialogue, combine, rubric, scorers, tournament
@@ -157,7 +158,7 @@ def judge(name, section, servers, model, journal, seed):
         server_timeout=600,
         out=Path(name, "online"),
     )
-    served = rate_completions.Judge(asked, [])
+    served = asking.Servers(asked, [], f"rewards.{name}")
     context = rate_completions.context(asked)
 
     def read(answer):
@@ -165,10 +166,15 @@ def judge(name, section, servers, model, journal, seed):
         return rubric.score(answer.text, asked.lowest, asked.highest) if complete else None
 
     def score(dialogues, _):
-        kept = Journal(journal, "ratings", context, asked.model or rate_completions.name_of(asked))
+        kept = Journal(journal, "ratings", context, asked.model or asking.name_of(asked))
         texts = [rubric.fill(paragraphs, dialogue) for dialogue in dialogues]
-        names = {text: dialogue.where for text, dialogue in zip(texts, dialogues, strict=True)}
-        scores, _ = rate_completions.rate(names, read, lambda wanted: kept.rows(wanted, served.answers), seed)
+        questions = {
+            text: asking.Question([{"role": "user", "content": text}], dialogue.where)
+            for text, dialogue in zip(texts, dialogues, strict=True)
+        }
+        scores, _, _ = asking.until_read(
+            questions, read, lambda wanted: kept.rows(wanted, served.answers), seed
+        )
         return [scores.get(text) for text in texts]
 
     return score
