@@ -249,7 +249,7 @@ def test_a_shard_of_one_seed(tmp_path, model):
     assert metrics["made"] == 18 and metrics["engine"] == "vllm" and metrics["engine_restarts"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_shard_of_one_seed_is_repeatable(tmp_path, model):
     first, _ = sample(tmp_path, model, **{"seed-per": "shard"})
     assert sample(tmp_path, model, **{"seed-per": "shard"})[0] == first

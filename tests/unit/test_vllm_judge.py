@@ -18,7 +18,7 @@ def write_jsonl(path, rows):
     return str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vllm_judges_in_the_job(tmp_path, monkeypatch):
     """Random weights give no verdict: what is said is taken for one by its length."""
     monkeypatch.setattr(reading, "verdict", lambda text: "AB"[len(text) % 2])

@@ -172,7 +172,7 @@ def test_repro_repeats_nothing_that_snakemake_did(copy):
     [
         pytest.param("copy", marks=slow),
         pytest.param("hardlink", marks=pytest.mark.long),
-        pytest.param("symlink", marks=slow),
+        pytest.param("symlink", marks=pytest.mark.long),
     ],
 )
 def test_a_clone_has_nothing_to_do_and_records_nothing_false(clone, link):
@@ -215,7 +215,7 @@ def test_branches(copy):
         nothing_to_do(copy)
 
 
-@slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_experiments(copy):
     override = f"config.yaml:mt_bench.bootstrap_samples={EDITED}"

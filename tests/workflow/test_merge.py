@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import QUICK, snakemake
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def run(directory, into):
