@@ -21,6 +21,7 @@ include: "rules/train.smk"
 include: "rules/mt_bench.smk"
 include: "rules/winrate.smk"
 include: "rules/vibe_check.smk"
+include: "rules/benchmarks.smk"
 include: "rules/report.smk"
 include: "rules/publish.smk"
 include: "rules/jobs.smk"
@@ -36,5 +37,6 @@ rule all:
         "results/winrate.png",
         "results/winrate.csv",
         "results/vibe_check.md",
+        BENCHMARK_TABLE,
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
         expand("results/cards/{policy}.md", policy=TRAINED),

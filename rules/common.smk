@@ -114,9 +114,14 @@ def engine_settings():
     }
 
 
+def of_kind(sections, kind):
+    """The names of the `sections` of a kind, as a pattern; one that matches nothing if there are none."""
+    return "|".join(name for name in sections if sections[name]["kind"] == kind) or "(?!)"
+
+
 def rewards_of_kind(kind):
-    """The names of the rewards of a kind, as a pattern; one that matches nothing if there are none."""
-    return "|".join(name for name in REWARDS if REWARDS[name]["kind"] == kind) or "(?!)"
+    """The names of the rewards of a kind, as a pattern."""
+    return of_kind(REWARDS, kind)
 
 
 def rewards_of_model(model):
@@ -142,6 +147,18 @@ def reward_weighting():
     """How the rewards are added up."""
     keys = ("kind", "weight", "normalize")
     return {"weighting": {name: {key: REWARDS[name][key] for key in keys} for name in sorted(REWARDS)}}
+
+
+def benchmark_settings(wildcards):
+    """A benchmark's section without its kind."""
+    section = config["benchmarks"][wildcards.benchmark]
+    return {key: value for key, value in section.items() if key != "kind"}
+
+
+def task_files(benchmark):
+    """All files of a benchmark's task folder: the tasks and their data."""
+    folder = config["benchmarks"][benchmark]["include_path"]
+    return [] if folder is None else members(folder)
 
 
 def function_file(reward):
