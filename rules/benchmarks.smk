@@ -46,6 +46,63 @@ rule evaluate_lm_eval:
         """
 
 
+rule answer_benchmark:
+    """Have a policy answer a benchmark's questions."""
+    input:
+        questions=lambda wildcards: ancient(BENCHMARKS[wildcards.benchmark]["references"]),
+        model=ancient("results/models/{policy}"),
+        manifest="results/models/{policy}.json",
+    output:
+        answers="results/benchmarks/{benchmark}/answers/{policy}.jsonl",
+    log:
+        "logs/{policy}/answer_benchmark/{benchmark}.txt",
+    benchmark:
+        "benchmarks/{policy}/answer_benchmark/{benchmark}.tsv"
+    wildcard_constraints:
+        benchmark=of_kind(BENCHMARKS, "alpaca_eval"),
+    conda:
+        "../envs/cpu/generate.yaml"
+    threads: 1
+    resources:
+        gpu=engine_gpus(),
+        nodes=1,
+        mem_mb=per_attempt(3_000),
+        runtime=240,
+        batch_size=256,
+        tensor_parallel_size=1,
+        gpu_memory_percent=90,
+        max_num_batched_tokens=0,
+        servers=config["generate"]["servers"] or "",
+        server_timeout=600,
+    params:
+        code=code_of("answer_benchmark"),
+        contents=lambda wildcards: contents_of(BENCHMARKS[wildcards.benchmark]["references"]),
+        settings=lambda wildcards: flags(
+            engine_settings(),
+            {key: BENCHMARKS[wildcards.benchmark][key] for key in ("temperature", "max_tokens")},
+            form=BENCHMARKS[wildcards.benchmark]["kind"],
+            seed=config["seed"],
+        ),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.answer_benchmark \
+            --questions {input.questions:q} \
+            --policy {wildcards.policy:q} \
+            --model {input.model:q} \
+            {params.settings} \
+            --batch-size {resources.batch_size:q} \
+            --tensor-parallel-size {resources.tensor_parallel_size:q} \
+            --gpu-memory-percent {resources.gpu_memory_percent:q} \
+            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
+            --servers={resources.servers:q} \
+            --server-timeout {resources.server_timeout:q} \
+            --journal work/journal \
+            --out {output.answers:q}
+        """
+
+
 rule gather_benchmarks:
     """Gather the results of all benchmarks and policies into one table."""
     input:

@@ -114,9 +114,9 @@ def engine_settings():
     }
 
 
-def of_kind(sections, kind):
-    """The names of the `sections` of a kind, as a pattern; one that matches nothing if there are none."""
-    return "|".join(name for name in sections if sections[name]["kind"] == kind) or "(?!)"
+def of_kind(sections, *kinds):
+    """The names of the `sections` of some kinds, as a pattern; one that matches nothing if there are none."""
+    return "|".join(name for name in sections if sections[name]["kind"] in kinds) or "(?!)"
 
 
 def rewards_of_kind(kind):
@@ -159,6 +159,23 @@ def task_files(benchmark):
     """All files of a benchmark's task folder: the tasks and their data."""
     folder = config["benchmarks"][benchmark]["include_path"]
     return [] if folder is None else members(folder)
+
+
+def regression_data(wildcards):
+    """The file that a benchmark's length-controlled win rate needs, as a list; none if it is left out."""
+    path = config["benchmarks"][wildcards.benchmark]["regression_data"]
+    return [] if path is None else [path]
+
+
+def given_annotations(wildcards):
+    """The file of annotations that a benchmark takes, as a list; none if a judge makes them."""
+    return [value for key, value in benchmark_settings(wildcards).items() if key == "annotations"]
+
+
+def get_annotations(wildcards):
+    """A policy's annotations, made by a judge or elsewhere."""
+    made = f"results/benchmarks/{wildcards.benchmark}/annotations/{wildcards.policy}.jsonl"
+    return ancient(given_annotations(wildcards)) or made
 
 
 def function_file(reward):

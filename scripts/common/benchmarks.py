@@ -6,9 +6,71 @@
 A value is on the library's own scale: some give parts of one, some percent. n counts the questions.
 """
 
+import json
 import math
+from pathlib import Path
 
 from scripts.common import files
+from scripts.common.errors import InputError
+
+# What a question is called in the files of each library.
+QUESTION = {"alpaca_eval": "instruction"}
+# How to come by the files that the libraries publish.
+FETCH = {
+    "alpaca_eval": "hf download --repo-type dataset tatsu-lab/alpaca_eval alpaca_eval_gpt4_baseline.json "
+    "--local-dir .",
+}
+
+
+def read_questions(path, form):
+    """The rows (list of dict) of a benchmark's questions, each asked once.
+
+    path: jsonl, or json with a list; form: of QUESTION. Raises InputError for a file that is not there, with
+    the command that gets the published one, and for rows without a question or with one that another has.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; the published one is to be had by: {FETCH[form]}")
+    key, seen, rows = QUESTION[form], set(), []
+    for where, row in read_list(path):
+        if not isinstance(row.get(key), str) or not row[key].strip():
+            raise InputError(f"{where}: has no text as {key!r}")
+        if row[key] in seen:
+            raise InputError(f"{where}: asks what an earlier row asks; remove one of the two")
+        seen.add(row[key])
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: holds no question")
+    return rows
+
+
+def read_list(path):
+    """Yield (where, row) for every row (dict) of a jsonl file, or of a json file with a list.
+
+    Raises InputError for anything else.
+    """
+    if Path(path).suffix != ".json":
+        yield from _lines(path)
+        return
+    try:
+        rows = files.read_json(path)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path}: a list of objects is needed")
+    yield from ((f"{path}, entry {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _lines(path):
+    """(where, row) of a jsonl file with whatever keys its rows have."""
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+        if row is not None and not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: a JSON object is needed")
+        if row is not None:
+            yield f"{path}, line {number}", row
 
 
 def metric(name, value, stderr, n, settings):

@@ -29,6 +29,16 @@ REWARD_KEYS = {
 # The kinds of benchmarks, and the keys that each takes.
 BENCHMARK_KEYS = {
     "lm_eval": ("tasks", "include_path", "num_fewshot", "limit", "apply_chat_template", "dtype"),
+    "alpaca_eval": (
+        "references",
+        "temperature",
+        "max_tokens",
+        "annotator",
+        "servers",
+        "judge",
+        "regression_data",
+    ),
+    "alpaca_eval_annotations": ("annotations", "regression_data"),
 }
 SCHEMA = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
