@@ -2,7 +2,7 @@
 # the results of all benchmarks and of all policies -> results/benchmarks.csv
 
 BENCHMARKS = config["benchmarks"]
-BENCHMARK_TABLE = ["results/benchmarks.csv"] if BENCHMARKS else []
+BENCHMARK_TABLE = ["results/benchmarks.csv", "results/contamination.csv"] if BENCHMARKS else []
 
 
 rule evaluate_lm_eval:

@@ -40,7 +40,8 @@ STEPS = 50
 def read_battles(folder, baseline):
     """(battles, undecided) of all judgments in a folder: (model, question, score, weight) and a number.
 
-    Raises InputError for a folder without judgments, a judgment against another baseline and an unknown verdict.
+    Raises InputError for a folder without judgments, and for a judgment against another baseline or with an
+    unknown verdict.
     """
     paths = sorted(Path(folder).glob("*.jsonl"))
     if not paths:
@@ -85,7 +86,7 @@ def read_style(folder):
 
 
 def style_features(battles, style, baseline):
-    """How the style of each battle's answers differs: float64 of shape (battles, 4), of mean 0 and deviation 1.
+    """How the style of each battle's answers differs: float64 (battles, 4), of mean 0 and deviation 1.
 
     First the length, (a - b) / (a + b); then each kind of markdown for each token, (a - b) / (a + b + 1).
     Raises InputError for a battle whose answers are not there.
