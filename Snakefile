@@ -18,13 +18,15 @@ include: "rules/rank.smk"
 include: "rules/tokenize.smk"
 include: "rules/logps.smk"
 include: "rules/train.smk"
+include: "rules/online.smk"
+include: "rules/watch.smk"
+include: "rules/merge.smk"
 include: "rules/mt_bench.smk"
+include: "rules/judges.smk"
 include: "rules/winrate.smk"
+include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
 include: "rules/benchmarks.smk"
-include: "rules/alpaca_eval.smk"
-include: "rules/arena_hard.smk"
-include: "rules/contamination.smk"
 include: "rules/report.smk"
 include: "rules/publish.smk"
 include: "rules/jobs.smk"
@@ -37,9 +39,10 @@ rule all:
     default_target: True
     input:
         "results/report.html",
-        "results/winrate.png",
-        "results/winrate.csv",
+        evaluations(),
         "results/vibe_check.md",
         BENCHMARK_TABLE,
+        "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
+        expand("results/training/{trained}/training.png", trained=TRAININGS),
         expand("results/cards/{policy}.md", policy=TRAINED),

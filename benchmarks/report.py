@@ -37,6 +37,7 @@ def experiment(folder, policies, completions, say):
     _mt_bench(folder, policies, say, drawn)
     flags = [
         *("--winrate", f"{folder}/winrate.json", "--winrate-picture", f"{folder}/winrate.png"),
+        *("--drift-picture", f"{folder}/winrate.png"),
         *("--questions", f"{folder}/question.jsonl", "--policies", *policies),
         *("--answers", *(f"{folder}/answers/{policy}.jsonl" for policy in policies)),
         *("--judgments", *(f"{folder}/judgments/{policy}.jsonl" for policy in policies[1:])),
@@ -47,6 +48,7 @@ def experiment(folder, policies, completions, say):
     for policy in policies:
         measured = {"train_steps": 100, "eval_loss": 0.5, "eval_loss_before": 0.7}
         files.write_json(folder / "training" / policy / "metrics.json", measured)
+        shutil.copy("docs/rewards.png", folder / "training" / policy / "training.png")
         made = {"files": {"model.safetensors": "0" * 64}, "lineage": {"rule": "train_policy", "parents": {}}}
         files.write_json(folder / "models" / f"{policy}.json", made)
         answered = {"messages": [{"role": "user", "content": say("prompt")}], "finish_reason": "length"}
@@ -93,6 +95,7 @@ def _mt_bench(folder, policies, say, drawn):
             *("--questions", f"{folder}/question.jsonl", "--policies", *policies[1:], "--start", policies[0]),
             *("--judgments", *(f"{folder}/judgments/{policy}.jsonl" for policy in policies[1:])),
             *("--answers", *(f"{folder}/answers/{policy}.jsonl" for policy in policies[1:])),
+            *("--other-judges", "--other-judgments", "--pairs"),
             *("--start-answers", f"{folder}/answers/{policies[0]}.jsonl", "--bootstrap-samples", "1000"),
             *("--seed", "1", "--out", f"{folder}/winrate.json", "--csv", f"{folder}/winrate.csv"),
         ]

@@ -130,3 +130,8 @@ rule gather_benchmarks:
             --results {params.results:q} \
             --out {output.table:q}
         """
+
+
+include: "alpaca_eval.smk"
+include: "arena_hard.smk"
+include: "contamination.smk"

@@ -3,10 +3,11 @@
 #     results/samples/{policy}/tokenized.parquet
 #  -> results/samples/{policy}/ref_logps/{reference}/{part}.parquet
 
-from types import SimpleNamespace
-
 ITERATIONS = [
-    SimpleNamespace(run=run, iteration=t) for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)
+    SimpleNamespace(run=run, iteration=t)
+    for run in RUNS
+    if configuration.method_of(config, run) == "preference"
+    for t in range(1, RUNS[run]["iterations"] + 1)
 ]
 PAIRED = {
     (policy, initial_or_previous(iteration, "reference"))

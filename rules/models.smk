@@ -1,7 +1,8 @@
 # models.* -> results/models/{model}/, results/models/{model}.json, results/training/{model}/
 #
 # Every model that is not a policy of a run: finished ones are fetched (from a directory or the hub), the
-# others are trained from the model that their `init` names. Training resumes from its checkpoints in work/.
+# others are trained from the model that their `init` names; with `peft`, to results/adapters/{model}/.
+# Training resumes from its checkpoints in work/.
 
 FETCHED = [name for name, model in config["models"].items() if model["source"] is not None]
 
@@ -52,8 +53,8 @@ rule pretrain:
     input:
         **start_of("base"),
     output:
-        model=directory("results/models/base"),
-        manifest="results/models/base.json",
+        model=directory(trained("base")),
+        manifest=f"{trained('base')}.json",
         metrics="results/training/base/metrics.json",
         log_csv="results/training/base/log.csv",
     log:
@@ -70,7 +71,9 @@ rule pretrain:
         runtime=1440,
         per_device_train_batch_size=8,
         gradient_checkpointing="false",
+        parallel="ddp",
         save_steps=500,
+        wandb_project="",
     params:
         code=code_of("pretrain"),
         contents=contents_of(*start_of("base")["data"]),
@@ -80,12 +83,14 @@ rule pretrain:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch scripts.{params.script} \
+        exec python -m scripts.lease_gpus {resources.gpu:q} \
+            python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
             --model {input.model:q} \
             {params.settings} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
             --gradient-checkpointing {resources.gradient_checkpointing:q} \
             --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
             --work-dir work/{params.script} \
             --out {output.model:q} \
             --manifest {output.manifest:q} \
@@ -98,8 +103,8 @@ use rule pretrain as train_sft with:
     input:
         **start_of("sft"),
     output:
-        model=directory("results/models/sft"),
-        manifest="results/models/sft.json",
+        model=directory(trained("sft")),
+        manifest=f"{trained('sft')}.json",
         metrics="results/training/sft/metrics.json",
         log_csv="results/training/sft/log.csv",
     log:
@@ -113,7 +118,9 @@ use rule pretrain as train_sft with:
         runtime=1440,
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
+        parallel="ddp",
         save_steps=200,
+        wandb_project="",
     params:
         code=code_of("train_sft"),
         contents=contents_of(*start_of("sft")["data"]),
@@ -125,8 +132,8 @@ use rule pretrain as train_reward_model with:
     input:
         **start_of("reward_model"),
     output:
-        model=directory("results/models/reward_model"),
-        manifest="results/models/reward_model.json",
+        model=directory(trained("reward_model")),
+        manifest=f"{trained('reward_model')}.json",
         metrics="results/training/reward_model/metrics.json",
         log_csv="results/training/reward_model/log.csv",
     log:
@@ -141,7 +148,9 @@ use rule pretrain as train_reward_model with:
         runtime=1440,
         per_device_train_batch_size=32,
         gradient_checkpointing="false",
+        parallel="ddp",
         save_steps=100,
+        wandb_project="",
     params:
         code=code_of("train_reward_model"),
         contents=contents_of(*start_of("reward_model")["data"]),

@@ -1,12 +1,12 @@
 # results/models/{policy}                   -> results/mt_bench/answers/{policy}.jsonl
-# a policy's answers and the start policy's -> results/mt_bench/judgments/{judge}/{policy}.jsonl
+# a policy's answers and the start policy's -> results/mt_bench/judgments/{judge}/{match}.jsonl
 
 
 # What each judge reads beside the questions and answers, and its flags.
-REFERENCES = config["mt_bench"]["references"]
+REFERENCES = mt_bench_file("references")
 JUDGE_INPUTS = {"reference": {"references": ancient(REFERENCES)}}
 JUDGE_SETTINGS = {"reference": {"judge": "reference", "references": REFERENCES}}
-JUDGE_DATA = {"reference": [REFERENCES], "reward": []}
+JUDGE_DATA = {"reference": [config["mt_bench"]["references"]], "reward": []}
 
 # The judge `reward` goes by the reward that is a classifier, the first by name where there are several.
 CLASSIFIERS = [REWARDS[name] for name in sorted(REWARDS) if REWARDS[name]["kind"] == "classifier"]
@@ -24,7 +24,7 @@ if CLASSIFIERS:
 rule answer_mt_bench:
     """Have a policy answer the MT-Bench questions, turn by turn."""
     input:
-        questions=ancient(config["mt_bench"]["questions"]),
+        questions=ancient(mt_bench_file("questions")),
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
     output:
@@ -76,25 +76,25 @@ rule answer_mt_bench:
 
 
 rule judge_mt_bench:
-    """Judge a policy's MT-Bench answers against the start policy's, in both orders."""
+    """Judge a policy's MT-Bench answers against another's, in both orders."""
     input:
         unpack(lambda wildcards: JUDGE_INPUTS[wildcards.judge]),
-        questions=ancient(config["mt_bench"]["questions"]),
-        answers="results/mt_bench/answers/{policy}.jsonl",
-        start_answers=f"results/mt_bench/answers/{START}.jsonl",
+        questions=ancient(mt_bench_file("questions")),
+        answers=get_answers,
     output:
-        judgments="results/mt_bench/judgments/{judge}/{policy}.jsonl",
+        judgments="results/mt_bench/judgments/{judge}/{match}.jsonl",
     log:
-        "logs/{policy}/judge_mt_bench/{judge}.txt",
+        "logs/{match}/judge_mt_bench/{judge}.txt",
     benchmark:
-        "benchmarks/{policy}/judge_mt_bench/{judge}.tsv"
+        "benchmarks/{match}/judge_mt_bench/{judge}.tsv"
     wildcard_constraints:
         judge="reference|reward",
+        match="|".join(MATCHES),
     conda:
         "../envs/cpu/score.yaml"
     threads: 1
     resources:
-        gpu=int(config["mt_bench"]["judge"] == "reward"),
+        gpu=lambda wildcards: int(wildcards.judge == "reward"),
         nodes=1,
         mem_mb=per_attempt(3_000),
         runtime=120,
@@ -103,17 +103,17 @@ rule judge_mt_bench:
         code=code_of("judge_mt_bench"),
         contents=lambda wildcards: contents_of(config["mt_bench"]["questions"], *JUDGE_DATA[wildcards.judge]),
         settings=lambda wildcards: flags(JUDGE_SETTINGS[wildcards.judge]),
-        start=START,
+        models=lambda wildcards: MATCHES[wildcards.match],
     shell:
         r"""
         exec &> >(tee {log:q})
 
         exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.judge_mt_bench \
             --questions {input.questions:q} \
-            --answers-1 {input.answers:q} \
-            --model-1 {wildcards.policy:q} \
-            --answers-2 {input.start_answers:q} \
-            --model-2 {params.start:q} \
+            --answers-1 {input.answers[0]:q} \
+            --model-1 {params.models[0]:q} \
+            --answers-2 {input.answers[1]:q} \
+            --model-2 {params.models[1]:q} \
             {params.settings} \
             --batch-tokens {resources.batch_tokens:q} \
             --journal work/journal \

@@ -8,7 +8,7 @@ rule prepare_prompts:
     """Normalize, de-duplicate, decontaminate and split the prompts."""
     input:
         source=ancient(local_files(config["prompts"]["source"])),
-        questions=ancient(config["mt_bench"]["questions"]),
+        questions=ancient(mt_bench_file("questions")),
         tokenizer=ancient("results/models/sft"),
         manifest="results/models/sft.json",
     output:
@@ -98,7 +98,7 @@ if config["prompts"]["preferences"]:
         """Bring an existing preference dataset into the form of the start policy's pairs."""
         input:
             source=ancient(local_files(config["prompts"]["preferences"]["source"])),
-            questions=ancient(config["mt_bench"]["questions"]),
+            questions=ancient(mt_bench_file("questions")),
             tokenizer=ancient("results/models/sft"),
             manifest="results/models/sft.json",
         output:

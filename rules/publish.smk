@@ -12,7 +12,9 @@ rule write_model_card:
         metrics="results/training/{run}-{iteration}/metrics.json",
         winrate="results/winrate.json",
         pairs=lambda wildcards: [
-            f"results/samples/{policy}/tokenized.json" for policy in get_data_policies(wildcards)
+            f"results/samples/{policy}/tokenized.json"
+            for policy in get_data_policies(wildcards)
+            if wildcards.run in PAIRED_RUNS
         ],
     output:
         card="results/cards/{run}-{iteration}.md",
@@ -54,7 +56,7 @@ rule publish:
         pairs=lambda wildcards: [
             f"results/samples/{policy}/preferences.parquet"
             for policy in get_data_policies(wildcards)
-            if config["publish"]["pairs"]
+            if config["publish"]["pairs"] and wildcards.run in PAIRED_RUNS
         ],
     output:
         published="results/published/{run}-{iteration}.json",

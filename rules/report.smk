@@ -1,21 +1,19 @@
 # everything under results/ that one would want to look at -> results/report.html
 
 REPORT_ASSETS = [f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "browser.js")]
-# Whose pairs train a policy, and the models that are trained.
-DATA_POLICIES = sorted({policy for policy, _ in PAIRED}, key=POLICIES.index)
-TRAININGS = [name for name in config["models"] if name not in FETCHED] + TRAINED
 
 
 rule write_report:
     """Put the whole experiment on one page that opens from a disk."""
     input:
         assets=ancient(REPORT_ASSETS),
-        questions=ancient(config["mt_bench"]["questions"]),
+        questions=ancient(mt_bench_file("questions")),
         pool="results/prompts/pool.json",
         winrate="results/winrate.json",
         picture="results/winrate.png",
+        drift="results/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
-        judgments=expand("results/mt_bench/judgments/{judge}/{policy}.jsonl", judge=JUDGE, policy=TRAINED),
+        judgments=judgments(JUDGES[0], TRAINED),
         vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
         samples=expand(
             "results/samples/{policy}/{kind}/{shard}.parquet",
@@ -29,8 +27,10 @@ rule write_report:
         counts=expand(
             "results/samples/{policy}/{step}.json", policy=DATA_POLICIES, step=["preferences", "tokenized"]
         ),
-        metrics=expand("results/training/{model}/metrics.json", model=TRAININGS),
-        manifests=expand("results/models/{model}.json", model=[*config["models"], *TRAINED]),
+        trainings=expand(
+            "results/training/{model}/{file}", model=TRAININGS, file=["metrics.json", "training.png"]
+        ),
+        manifests=expand("results/models/{model}.json", model=[*NEEDED, *TRAINED]),
     output:
         page=report("results/report.html", caption="captions/report.rst", category="Results"),
     log:
@@ -49,7 +49,14 @@ rule write_report:
         settings=lambda wildcards: flags(
             config["report"],
             config=config,
-            runs={run: {**RUNS[run], **configuration.training(config, run)} for run in RUNS},
+            runs={
+                run: {
+                    "method": configuration.method_of(config, run),
+                    **RUNS[run],
+                    **configuration.training(config, run),
+                }
+                for run in RUNS
+            },
         ),
         policies=POLICIES,
         sampled=RANKED,
@@ -63,6 +70,7 @@ rule write_report:
         exec python -m scripts.write_report \
             --winrate {input.winrate:q} \
             --winrate-picture {input.picture:q} \
+            --drift-picture {input.drift:q} \
             --questions {input.questions:q} \
             --policies {params.policies:q} \
             --answers {input.answers:q} \

@@ -2,6 +2,9 @@
 #
 #     results/samples/{policy}/tokenized.parquet, results/samples/{policy}/ref_logps/{reference}/*.parquet
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+#
+# With `peft`, a run makes results/adapters/{run}-{t}/ and .json instead: the models come of merge_adapter.
+# Runs of the methods that sample while they train are those of online.smk.
 
 
 rule train_policy:
@@ -9,6 +12,8 @@ rule train_policy:
     input:
         tokenized=get_tokenized,
         ref_logps=get_ref_logps,
+        reference=lambda wildcards: f"results/models/{initial_or_previous(wildcards, 'reference')}.json",
+        scale_by=get_scale_by,
         model=ancient(get_init),
         manifest=lambda wildcards: f"{get_init(wildcards)}.json",
     output:
@@ -20,6 +25,8 @@ rule train_policy:
         "logs/{run}-{iteration}/train_policy.txt",
     benchmark:
         "benchmarks/{run}-{iteration}/train_policy.tsv"
+    wildcard_constraints:
+        run=runs_of_methods("preference"),
     conda:
         "../envs/cpu/train.yaml"
     threads: 1
@@ -30,27 +37,99 @@ rule train_policy:
         runtime=720,
         per_device_train_batch_size=16,
         gradient_checkpointing="false",
+        parallel="ddp",
         save_steps=50,
+        wandb_project="",
     params:
         code=code_of("train_policy"),
         settings=lambda wildcards: flags(
             {"temperature": config["logps"]["temperature"]},
-            configuration.training(config, wildcards.run),
+            configuration.of_job(configuration.training(config, wildcards.run)),
             seed=config["seed"],
         ),
+        script="train_policy",
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch scripts.train_policy \
+        exec python -m scripts.lease_gpus {resources.gpu:q} \
+            python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
+            --reference {input.reference:q} \
+            --scale-by {input.scale_by:q} \
             --model {input.model:q} \
             {params.settings} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
             --gradient-checkpointing {resources.gradient_checkpointing:q} \
             --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
             --work-dir work/train_policy \
+            --out {output.model:q} \
+            --manifest {output.manifest:q} \
+            --metrics {output.metrics:q} \
+            --log-csv {output.log_csv:q}
+        """
+
+
+use rule train_policy as train_adapter with:
+    output:
+        model=directory("results/adapters/{run}-{iteration}"),
+        manifest="results/adapters/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    wildcard_constraints:
+        run="|".join(run for run in RUNS if peft_of(f"{run}-1")) or "(?!)",
+
+
+rule train_kto:
+    """Train a policy from the completions of preference pairs, one by one."""
+    input:
+        tokenized=get_tokenized,
+        model=ancient(get_init),
+        manifest=lambda wildcards: f"{get_init(wildcards)}.json",
+        reference=ancient(get_reference),
+        reference_manifest=lambda wildcards: f"{get_reference(wildcards)}.json",
+    output:
+        model=directory("results/models/{run}-{iteration}"),
+        manifest="results/models/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    log:
+        "logs/{run}-{iteration}/train_kto.txt",
+    benchmark:
+        "benchmarks/{run}-{iteration}/train_kto.tsv"
+    wildcard_constraints:
+        run=runs_of_methods("kto"),
+    conda:
+        "../envs/cpu/train.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(3_000),
+        runtime=720,
+        per_device_train_batch_size=64,
+        gradient_checkpointing="false",
+        save_steps=50,
+        wandb_project="",
+    params:
+        code=code_of("train_kto"),
+        settings=lambda wildcards: flags(configuration.training(config, wildcards.run), seed=config["seed"]),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch ddp scripts.train_kto \
+            --tokenized {input.tokenized:q} \
+            --model {input.model:q} \
+            --reference {input.reference:q} \
+            {params.settings} \
+            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
+            --gradient-checkpointing {resources.gradient_checkpointing:q} \
+            --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
+            --work-dir work/train_kto \
             --out {output.model:q} \
             --manifest {output.manifest:q} \
             --metrics {output.metrics:q} \

@@ -1,14 +1,14 @@
-# results/mt_bench/judgments/{judge}/{policy}.jsonl -> results/winrate.json, results/winrate.csv
+# results/mt_bench/judgments/{judge}/{match}.jsonl -> results/winrate.json, results/winrate.csv
 # results/winrate.json                              -> results/winrate.png
-
-JUDGE = config["mt_bench"]["judge"]
 
 
 rule compute_winrate:
     """Compute every policy's win rate against the start policy, with its interval."""
     input:
-        questions=ancient(config["mt_bench"]["questions"]),
-        judgments=expand("results/mt_bench/judgments/{judge}/{policy}.jsonl", judge=JUDGE, policy=TRAINED),
+        questions=ancient(mt_bench_file("questions")),
+        judgments=judgments(JUDGES[0], TRAINED),
+        other_judgments=[path for judge in JUDGES[1:] for path in judgments(judge, TRAINED)],
+        pairs=judgments(JUDGES[0], [match for match in JUDGED if match not in TRAINED]),
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=TRAINED),
         start_answers=f"results/mt_bench/answers/{START}.jsonl",
     output:
@@ -29,6 +29,7 @@ rule compute_winrate:
         contents=contents_of(config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(pick("mt_bench", "bootstrap_samples"), seed=config["seed"]),
         policies=TRAINED,
+        other_judges=JUDGES[1:],
         start=START,
     shell:
         r"""
@@ -38,6 +39,9 @@ rule compute_winrate:
             --questions {input.questions:q} \
             --policies {params.policies:q} \
             --judgments {input.judgments:q} \
+            --other-judges {params.other_judges:q} \
+            --other-judgments {input.other_judgments:q} \
+            --pairs {input.pairs:q} \
             --answers {input.answers:q} \
             --start {params.start:q} \
             --start-answers {input.start_answers:q} \
@@ -72,4 +76,43 @@ rule plot_winrate:
         exec python -m scripts.plot_winrate \
             --winrate {input.winrate:q} \
             --out {output.picture:q}
+        """
+
+
+rule compute_ratings:
+    """Compute every policy's mean rating, with its interval."""
+    input:
+        questions=ancient(mt_bench_file("questions")),
+        ratings=[path for judge in JUDGES for path in judgments(judge, SINGLE)],
+    output:
+        json="results/ratings.json",
+        csv="results/ratings.csv",
+    log:
+        "logs/compute_ratings.txt",
+    benchmark:
+        "benchmarks/compute_ratings.tsv"
+    conda:
+        "../envs/cpu/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        code=code_of("compute_ratings"),
+        contents=contents_of(config["mt_bench"]["questions"]),
+        settings=lambda wildcards: flags(pick("mt_bench", "bootstrap_samples"), seed=config["seed"]),
+        policies=POLICIES,
+        judges=JUDGES,
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.compute_ratings \
+            --questions {input.questions:q} \
+            --policies {params.policies:q} \
+            --judges {params.judges:q} \
+            --ratings {input.ratings:q} \
+            {params.settings} \
+            --out {output.json:q} \
+            --csv {output.csv:q}
         """

@@ -7,7 +7,8 @@ by sequence and by token both work. The jobs of one file divide its rows: part k
 without a missing one no model is loaded.
 
     reads   prompt_id, prompt_ids, chosen_ids, rejected_ids
-    writes  prompt_id, ref_chosen_logps, ref_rejected_logps (float32), chosen_tokens, rejected_tokens
+    writes  prompt_id, ref_chosen_logps, ref_rejected_logps (float32), chosen_tokens, rejected_tokens;
+            metadata: what they are of (ref_logps.origin)
 
     python -m scripts.compute_ref_logps --tokenized results/samples/sft/tokenized.parquet \
         --model results/models/sft --part 0000 --num-shards 1 --temperature 1.0 --batch-tokens 16384 \
@@ -18,7 +19,7 @@ import argparse
 import math
 import time
 
-from scripts.common import errors, journal, tables
+from scripts.common import errors, journal, manifest, ref_logps, tables
 from scripts.common.errors import InputError
 
 # The Python packages that shape log-probabilities.
@@ -26,23 +27,12 @@ PACKAGES = ("torch", "transformers")
 
 
 def part_of(rows, part, num_shards):
-    """The slice of `rows` that is part `part` of `num_shards`; together the parts hold every row once."""
-    return rows[len(rows) * part // num_shards : len(rows) * (part + 1) // num_shards]
+    """(the rows of part `part` of `num_shards`, the number of the first); together the parts hold all once.
 
-
-def check_ids(rows, vocabulary, where):
-    """Raise InputError for an empty sequence or an id that the model's `vocabulary` (int) does not have."""
-    for row in rows:
-        for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
-            if not row[name]:
-                raise InputError(
-                    f"{where}, prompt_id {row['prompt_id']}: {name} is empty; make the file again"
-                )
-            if max(row[name]) >= vocabulary:
-                raise InputError(
-                    f"{where}, prompt_id {row['prompt_id']}: {name} holds the id {max(row[name])}, but the "
-                    f"model has {vocabulary} tokens; the policy and its reference must share one tokenizer"
-                )
+    rows: Table.
+    """
+    start, end = (len(rows) * number // num_shards for number in (part, part + 1))
+    return rows.slice(start, end - start), start
 
 
 def check_finite(row, side, logps, where):
@@ -54,23 +44,16 @@ def check_finite(row, side, logps, where):
         )
 
 
-def compute(args, missing):
-    """Yield {key: log-probability} batch by batch for `missing`: {key: (row, "chosen" or "rejected")}."""
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+def compute(args, missing, pairs, first_row):
+    """Yield {key: log-probability} batch by batch for `missing`: {key: (row, "chosen" or "rejected")}.
 
+    pairs: Table of this part's rows, first_row: number of the first in args.tokenized; their ids are checked.
+    """
     from scripts.common import logps
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        args.model, dtype=args.dtype, use_safetensors=True, trust_remote_code=False
-    )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = logps.load(args.model, args.dtype)
     keys, sequences = list(missing), list(missing.values())
-    check_ids([row for row, _ in sequences], model.get_input_embeddings().weight.shape[0], args.tokenized)
-    logps.prepare(model)
+    ref_logps.check_ids(pairs, model.get_input_embeddings().num_embeddings, args.tokenized, first_row)
 
     prompts = [row["prompt_ids"] for row, _ in sequences]
     completions = [row[f"{side}_ids"] for row, side in sequences]
@@ -99,7 +82,8 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="log-probabilities of this part's rows (parquet)")
     args = parser.parse_args(argv)
     tokenized = tables.read(args.tokenized, tables.TOKENIZED)
-    rows = part_of(tokenized, int(args.part), args.num_shards).to_pylist()
+    pairs, first_row = part_of(tokenized, int(args.part), args.num_shards)
+    rows = pairs.to_pylist()
 
     shaped_by = journal.context(
         "compute_ref_logps", args.model, PACKAGES, temperature=args.temperature, dtype=args.dtype
@@ -110,7 +94,7 @@ def main(argv=None):
     }
     sums = journal.Journal(args.journal, "ref_logps", shaped_by, args.model).rows(
         {name: (row, side) for side in keys for name, row in zip(keys[side], rows, strict=True)},
-        lambda missing: compute(args, missing),
+        lambda missing: compute(args, missing, pairs, first_row),
     )
     scored = [
         {
@@ -122,7 +106,8 @@ def main(argv=None):
         }
         for row, chosen, rejected in zip(rows, keys["chosen"], keys["rejected"], strict=True)
     ]
-    tables.write(args.out, scored, tables.REF_LOGPS)
+    about = ref_logps.origin(pairs, manifest.contents(args.model), args.temperature)
+    tables.write(args.out, scored, tables.REF_LOGPS, about)
     print(f"{len(rows)} pairs have their reference log-probabilities")
 
 

@@ -1,9 +1,14 @@
 """Compute every policy's win rate against the start policy from the pairwise judgments.
 
 Per policy: wins, ties, losses and errors, win_rate, loss_rate and win_rate_adjusted (definitions in
-scripts/common/winrate.py) with a 95 % interval, overall, by category and by turn; how far the verdicts
-follow the answers' positions; and the mean length of an answer in words, its own and the start policy's,
-because judges like long answers. The CSV has the same rates, one row for each policy and slice.
+scripts/common/winrate.py) with a 95 % interval, overall, by category and by turn; p_value, of the sign-flip
+test that it is as good as the start policy; how far the verdicts follow the answers' positions; and, because
+judges like long answers, the mean length of an answer in words, its own and the start policy's, how far the
+verdicts follow it, and the win rate at equal length (scripts/common/verbosity.py).
+
+The same by --other-judges, with how far each agrees with the main one (scripts/common/agreement.py). With
+--pairs, the matches of the trained policies with each other, also each policy's rate over all its matches,
+FastChat's pairwise-all. The CSV has the rates, one row for each judge, policy and slice.
 
     python -m scripts.compute_winrate --questions data/mt_bench/question.jsonl \\
         --judgments results/mt_bench/judgments/reference/dpo-1.jsonl \\
@@ -16,7 +21,8 @@ import argparse
 import csv
 import io
 
-from scripts.common import errors, fastchat, files, seeds, winrate
+from scripts.common import errors, fastchat, files, seeds, verbosity, winrate
+from scripts.common.agreement import agreement
 from scripts.common.errors import InputError
 
 COLUMNS = [
@@ -78,26 +84,53 @@ def rates(judgments, questions, policy, bootstrap_samples, seed):
     return {"overall": found["overall"]["all"], "category": found["category"], "turn": found["turn"]}
 
 
-def mean_words(answers, questions):
-    """Mean number of words of an answer to a turn, over all turns of `questions`."""
-    counts = [
-        len(turn.split())
+def lengths(answers, questions):
+    """{(question_id, turn): words of the answer (int)} of all turns of `questions`."""
+    return {
+        (question["question_id"], number): len(turn.split())
         for question in questions
-        for turn in answers[question["question_id"]][: len(question["turns"])]
-    ]
-    return sum(counts) / len(counts)
+        for number, turn in enumerate(answers[question["question_id"]][: len(question["turns"])], 1)
+    }
+
+
+def mean(numbers):
+    return sum(numbers) / len(numbers)
+
+
+def judged(judgments, questions, policy, words, start_words, bootstrap_samples, seed):
+    """All that is told of one policy by one judge (dict).
+
+    words, start_words: `lengths` of the policy's and the start policy's answers.
+    """
+    draw = seeds.derive(seed, "bias", policy)
+    low, high = winrate.position_bias_interval(judgments, bootstrap_samples, draw)
+    bias = winrate.position_bias(judgments)
+    return rates(judgments, questions, policy, bootstrap_samples, seed) | {
+        "p_value": winrate.p_value(judgments),
+        "position_bias": bias | {"net_low": low, "net_high": high},
+        "mean_words": {"policy": mean(words.values()), "start": mean(start_words.values())},
+        "length": verbosity.summary(
+            judgments, words, start_words, bootstrap_samples, seeds.derive(seed, "length", policy)
+        ),
+    }
 
 
 def table(result):
     """The rates of `result` (what the JSON holds) as rows of COLUMNS, policies and categories in order."""
     rows = []
-    for policy in result["policies"]:
-        found = result["win_rates"][policy]
-        parts = [("overall", "all", found["overall"])]
-        parts += [("category", name, found["category"][name]) for name in result["categories"]]
-        parts += [("turn", name, summary) for name, summary in sorted(found["turn"].items())]
-        shared = {"policy": policy, "start": result["start"], "judge": result["judge"]}
-        rows += [{**shared, "slice": kind, "value": value, **summary} for kind, value, summary in parts]
+    judges = {result["judge"]: result["win_rates"]}
+    judges |= {name: other["win_rates"] for name, other in result["other_judges"].items()}
+    for judge, win_rates in judges.items():
+        for policy in result["policies"]:
+            found = win_rates[policy]
+            parts = [("overall", "all", found["overall"])]
+            parts += [("category", name, found["category"][name]) for name in result["categories"]]
+            parts += [("turn", name, summary) for name, summary in sorted(found["turn"].items())]
+            shared = {"policy": policy, "start": result["start"], "judge": judge}
+            rows += [{**shared, "slice": kind, "value": value, **summary} for kind, value, summary in parts]
+    for policy, summary in result["all_pairs"].items():
+        shared = {"policy": policy, "start": "", "judge": result["judge"]}
+        rows.append({**shared, "slice": "all_pairs", "value": "all", **summary})
     return rows
 
 
@@ -120,6 +153,16 @@ def main(argv=None):
     parser.add_argument(
         "--judgments", nargs="+", required=True, help="their judgments, in that order (jsonl)"
     )
+    parser.add_argument("--other-judges", nargs="*", required=True, help="names of judges to compare with")
+    parser.add_argument(
+        "--other-judgments", nargs="*", required=True, help="theirs: all of the first, of the second, …"
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs="*",
+        required=True,
+        help="the main judge's of trained policies with each other (jsonl)",
+    )
     parser.add_argument("--answers", nargs="+", required=True, help="their answers, in that order (jsonl)")
     parser.add_argument("--start", required=True, help="name of the policy that all were compared with")
     parser.add_argument("--start-answers", required=True, help="its answers (jsonl)")
@@ -131,26 +174,59 @@ def main(argv=None):
     if not len(args.policies) == len(args.judgments) == len(args.answers):
         parser.error("--policies, --judgments and --answers go together: as many of each")
 
+    if len(args.other_judgments) != len(args.other_judges) * len(args.policies):
+        parser.error("--other-judgments: one for each of --other-judges and each of --policies")
+
     questions = fastchat.read_questions(args.questions)
-    start_words = mean_words(fastchat.read_answers(args.start_answers, questions), questions)
-    win_rates, judge = {}, None
-    for policy, path, answers in zip(args.policies, args.judgments, args.answers, strict=True):
-        judgments = fastchat.read_judgments(path)
-        check_complete(path, judgments, questions, policy, args.start)
-        rows = [row for _, row in judgments]
-        if judge not in (None, rows[0]["judge"][0]):
-            raise InputError(f"{path}: not judged by {judge}, as other policies are; use one judge for all")
-        judge = rows[0]["judge"][0]
-        found = rates(rows, questions, policy, args.bootstrap_samples, args.seed)
-        found["position_bias"] = winrate.position_bias(rows)
-        found["mean_words"] = {
-            "policy": mean_words(fastchat.read_answers(answers, questions), questions),
-            "start": start_words,
+    words = {
+        policy: lengths(fastchat.read_answers(path, questions), questions)
+        for policy, path in zip(
+            [*args.policies, args.start], [*args.answers, args.start_answers], strict=True
+        )
+    }
+
+    def read(paths):
+        """(judge, {policy: its judgments}, {policy: what is told of it})."""
+        rows, judge = {}, None
+        for policy, path in zip(args.policies, paths, strict=True):
+            judgments = fastchat.read_judgments(path)
+            check_complete(path, judgments, questions, policy, args.start)
+            rows[policy] = [row for _, row in judgments]
+            found = rows[policy][0]["judge"][0]
+            if judge not in (None, found):
+                raise InputError(
+                    f"{path}: not judged by {judge}, as other policies are; use one judge for all"
+                )
+            judge = found
+        told = {
+            policy: judged(
+                rows[policy],
+                questions,
+                policy,
+                words[policy],
+                words[args.start],
+                args.bootstrap_samples,
+                args.seed,
+            )
+            for policy in args.policies
         }
-        win_rates[policy] = found
-        print(sentence(policy, args.start, found["overall"]))
+        return judge, rows, told
+
+    judge, main_rows, win_rates = read(args.judgments)
+    for policy in args.policies:
+        print(sentence(policy, args.start, win_rates[policy]["overall"]))
+    others = {}
+    for number, name in enumerate(args.other_judges):
+        first = number * len(args.policies)
+        _, rows, told = read(args.other_judgments[first : first + len(args.policies)])
+        agreed = agreement(all_of(main_rows), all_of(rows))
+        others[name] = {"win_rates": told, "agreement": agreed}
+        if agreed["share"] is not None:
+            print(f"{name} agrees with {judge} in {agreed['share']:.1%} of {agreed['matches']} matches")
     result = {
         "judge": judge,
+        "other_judges": others,
+        "all_pairs": all_pairs(args, main_rows),
         "start": args.start,
         "policies": args.policies,
         "categories": list(dict.fromkeys(question["category"] for question in questions)),
@@ -161,6 +237,26 @@ def main(argv=None):
     }
     files.write_json(args.out, result)
     files.write_text(args.csv, csv_text(table(result)))
+
+
+def all_of(rows):
+    """The judgments of all policies, {policy: judgments}, in one list."""
+    return [row for judgments in rows.values() for row in judgments]
+
+
+def all_pairs(args, rows):
+    """{policy: summary} over each policy's matches with all others; {} without --pairs."""
+    if not args.pairs:
+        return {}
+    matches = all_of(rows) + [row for path in args.pairs for _, row in fastchat.read_judgments(path)]
+    return {
+        policy: winrate.summary(
+            winrate.of_model(matches, policy),
+            args.bootstrap_samples,
+            seeds.derive(args.seed, "all_pairs", policy),
+        )
+        for policy in [*args.policies, args.start]
+    }
 
 
 def sentence(policy, start, overall):

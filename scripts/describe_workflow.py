@@ -20,9 +20,9 @@ from scripts.common import errors, files, imports, records, workflow
 
 # Wildcards that number the pieces of one artifact: DVC tracks the folder that holds the pieces.
 PIECES = ("shard", "part")
-METRICS = ("metrics.json", "winrate.json")
+METRICS = ("metrics.json", "winrate.json", "drift.json")
 CURVES = "log.csv"
-PICTURES = ("winrate.png", "rewards.png")
+PICTURES = ("winrate.png", "rewards.png", "training.png", "drift.png")
 
 
 def stage_of(job):
@@ -96,7 +96,7 @@ def _stage(name, jobs, made_as, keys):
     inputs = {path for path in inputs if f"{path}.json" not in inputs}
     rules = sorted({job.rule for job in jobs})
     inputs |= {"rules/common.smk", *(f"rules/{job.section}.smk" for job in jobs)}
-    inputs |= {module for rule in rules for module in imports.modules_of(f"scripts/{rule}.py")}
+    inputs |= {module for job in jobs for module in imports.modules_of(job.script)}
     pieces = {made_as[path] for path in made if made_as[path] != path}
     targets = sorted(path for path in made - read if made_as[path] == path)
     if not targets:  # the number of pieces is no matter of the stage: a rule of its name stands for all
@@ -154,7 +154,7 @@ def reruns(graph, edited):
     ]
     users = defaultdict(set)
     for name, job in graph.items():
-        for module in imports.modules_of(f"scripts/{job.rule}.py") if job.rule != "all" else ():
+        for module in imports.modules_of(job.script) if job.rule != "all" else ():
             users[module].add(name)
     shared = defaultdict(list)
     for module, names in sorted(users.items()):

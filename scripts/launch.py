@@ -5,18 +5,48 @@ training is one process on the CPU. The nodes are those of the Slurm job around 
 started on each of them, and they meet at the first one. A process of its own for each device is what
 transformers expects: one process that sees several devices would split its batches among them by threads.
 
-    python -m scripts.launch scripts.train_policy --tokenized … (the training's own flags)
+How they share the work, a config file of `accelerate launch` says: profiles/accelerate/NAME.yaml. It reaches
+the processes as `accelerate launch` would hand it to them, in their environment. (That command itself starts
+one process, without a word, where it finds no GPU, and cannot ask Slurm which node it is on.)
+
+    python -m scripts.launch ddp scripts.train_policy --tokenized … (a file's name, a module, its own flags)
 """
 
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import yaml
 
 from scripts.common import errors, gpus
+from scripts.common.errors import InputError
 
+CONFIGS = Path("profiles/accelerate")
 # Ports for a meeting of nodes; the job's number picks one, so that jobs that share a node keep apart.
 FIRST_PORT, PORTS = 20000, 20000
 STEP = ("SLURM_", "SRUN_")
+
+
+def sharing(name):
+    """What the processes' environment says (dict of str) of the config file of accelerate called `name`.
+
+    Raises InputError where there is no such file.
+    """
+    path = CONFIGS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+        raise InputError(f"the resource `parallel` is {name!r}, but there is no {path}; known: {known}")
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = {}
+    for section, switch, prefix in (
+        ("fsdp_config", "ACCELERATE_USE_FSDP", ""),
+        ("deepspeed_config", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_"),
+    ):
+        for key, value in config.get(section, {}).items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            found |= {switch: "true", prefix + key.upper().removesuffix("_FLAG"): text}
+    return found
 
 
 def command(words, environment, hosts):
@@ -25,7 +55,7 @@ def command(words, environment, hosts):
     environment: dict, as os.environ; hosts: the names of the job's nodes (list of str), if there are any.
     """
     python = [sys.executable, "-m"]
-    processes = max(len(gpus.names(environment.get(gpus.VISIBLE, ""))), 1)
+    processes = devices(environment)
     if len(hosts) > 1:
         job, count = int(environment["SLURM_JOB_ID"]), str(len(hosts))
         meeting = f"{hosts[0]}:{FIRST_PORT + job % PORTS}"
@@ -40,6 +70,11 @@ def command(words, environment, hosts):
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
         return [*python, *launcher, *words]
     return [*python, *words]
+
+
+def devices(environment):
+    """How many processes a node gets (int): one for each device that it was given, at least one."""
+    return max(len(gpus.names(environment.get(gpus.VISIBLE, ""))), 1)
 
 
 def slurm_hosts(environment):
@@ -64,9 +99,14 @@ def of_the_job(environment):
 
 
 def main():
+    parallel, *words = sys.argv[1:]
     hosts = slurm_hosts(os.environ)
-    made = command(sys.argv[1:], os.environ, hosts)
-    os.execvpe(made[0], made, of_the_job(os.environ) if len(hosts) > 1 else os.environ)
+    made = command(words, os.environ, hosts)
+    environment = of_the_job(os.environ) if len(hosts) > 1 else dict(os.environ)
+    shared = sharing(parallel)
+    if len(hosts) > 1 or devices(os.environ) > 1:
+        environment |= shared
+    os.execvpe(made[0], made, environment)
 
 
 if __name__ == "__main__":

@@ -51,10 +51,11 @@ def details(record):
     params = [ast.literal_eval(text) for text in made["params"]]
     lines = [f"config {text}" for text in params if str(text).startswith("--")]
     code = next(text.removeprefix("code ") for text in params if str(text).startswith("code "))
-    same = code == imports.code_hash(f"scripts/{made['rule']}.py")
-    lines.append(
-        f"code {code[:12]}, {'as it is now' if same else 'changed since'}: scripts/{made['rule']}.py"
-    )
+    # A rule that shares its script with another has the script's name among its params.
+    names = [made["rule"], *(text for text in params if str(text).isidentifier())]
+    script = next(script for name in names if (script := Path(f"scripts/{name}.py")).is_file())
+    same = code == imports.code_hash(script)
+    lines.append(f"code {code[:12]}, {'as it is now' if same else 'changed since'}: {script}")
     if record["packages"]:
         lines.append(
             "packages " + ", ".join(f"{name} {version}" for name, version in record["packages"].items())

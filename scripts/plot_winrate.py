@@ -1,8 +1,9 @@
 """Draw the win rates against the start policy: the picture of the experiment.
 
 Above, one row for each policy: its wins, ties and losses as shares of the matches, and win_rate_adjusted with
-its 95 % interval beside the line of equal strength. Below, the same rate in each category. A run has one
-colour, of Okabe and Ito's palette for colour-blind readers; every row also bears its policy's name.
+its 95 % interval beside the line of equal strength; the rates by other judges are hollow marks under it.
+Below, the same rate in each category. A run has one colour, of Okabe and Ito's palette for colour-blind
+readers; every row also bears its policy's name.
 
     python -m scripts.plot_winrate --winrate results/winrate.json --out results/winrate.png
 """
@@ -19,9 +20,13 @@ WIDTH = 9.0
 ROW, SMALL_ROW = 0.36, 0.24  # height of a policy in the upper and in the lower panels
 TOP, BELOW, BETWEEN, BOTTOM = 1.15, 1.2, 0.42, 0.62  # over the upper panels, to the lower, among these, under
 EDGE, GAP, WIDE_GAP, NUMBERS = 0.2, 0.22, 0.45, 1.3  # at the sides, between panels, for rates in figures
+LINE = 0.16  # of the notes at the bottom
 CHARACTER = 0.085  # of a policy's name
 
 CATEGORIES_ABREAST = 4
+MAX_JUDGE = 14  # characters of a judge's name in the legend
+MARKERS = ["D", "s", "^", "v"]  # of other judges than the main one, in their order
+LOWER = 0.27  # how far under a row's middle they stand, in rows
 MIN_SHARE = 0.09  # a narrower share has no room for its label
 NOTE = "Lines: 95 % intervals, a bootstrap over questions. Dashed: as good as the start policy."
 
@@ -38,7 +43,8 @@ def draw(result):
     abreast = min(CATEGORIES_ABREAST, len(categories))
     bands = -(-len(categories) // abreast)
     upper, lower = ROW * len(policies) + 0.1, SMALL_ROW * len(policies) + 0.1
-    height = TOP + upper + BELOW + bands * lower + (bands - 1) * BETWEEN + BOTTOM
+    notes = [NOTE, *agreements(result)]
+    height = TOP + upper + BELOW + bands * lower + (bands - 1) * BETWEEN + BOTTOM + LINE * (len(notes) - 1)
     left = EDGE + 0.1 + CHARACTER * max(len(name) for name in names)
 
     with matplotlib.rc_context(STYLE):
@@ -68,9 +74,12 @@ def draw(result):
             color=MUTED,
         )
         half = (WIDTH - left - WIDE_GAP - NUMBERS - EDGE) / 2
-        write(left + half + WIDE_GAP, TOP - 0.07, "Win rate, a tie as half a win", fontweight="bold")
+        over = TOP - (0.3 if result["other_judges"] else 0.07)
+        write(left + half + WIDE_GAP, over, "Win rate, a tie as half a win", fontweight="bold")
         draw_shares(panel(left, TOP, half, upper), result)
-        draw_overall(panel(left + half + WIDE_GAP, TOP, half, upper), result)
+        overall = panel(left + half + WIDE_GAP, TOP, half, upper)
+        draw_overall(overall, result)
+        draw_others(overall, result)
 
         write(left, TOP + upper + BELOW - 0.4, "Win rate by category", fontweight="bold")
         across = (WIDTH - left - EDGE - (abreast - 1) * GAP) / abreast
@@ -83,7 +92,8 @@ def draw(result):
             axes.set_title(category, loc="left", fontsize=9, pad=4)
             lowest = number + abreast >= len(categories)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"] if lowest else [""] * 3)
-        write(left, height - 0.16, NOTE, color=MUTED, fontsize=8)
+        for line, text in enumerate(reversed(notes)):
+            write(left, height - 0.16 - LINE * line, text, color=MUTED, fontsize=8)
     return figure
 
 
@@ -120,6 +130,47 @@ def draw_overall(axes, result):
         )
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     axes.set_xlabel("win_rate_adjusted")
+
+
+def draw_others(axes, result):
+    """Each policy's overall rate by other judges, and which mark is whose."""
+    if not result["other_judges"]:
+        return
+    handles = [axes.plot([], [], **mark("o", INK, 6), label=judge_name(result["judge"]))[0]]
+    for marker, (name, other) in zip(MARKERS, result["other_judges"].items(), strict=False):
+        handles.append(axes.plot([], [], **mark(marker, INK, 4, hollow=True), label=judge_name(name))[0])
+        for row, (policy, colour) in enumerate(
+            zip(result["policies"], colours(result["policies"]), strict=True)
+        ):
+            rate = other["win_rates"][policy]["overall"]["win_rate_adjusted"]
+            if rate is not None:
+                axes.plot(rate, row + LOWER, **mark(marker, colour, 4, hollow=True), clip_on=False)
+    axes.legend(handles=handles, **LEGEND | {"ncols": len(handles), "fontsize": 8, "borderaxespad": 0.5})
+
+
+def judge_name(name):
+    """A judge's name (str), short enough for four of them in a line."""
+    return name if len(name) <= MAX_JUDGE else f"{name[: MAX_JUDGE - 1]}…"
+
+
+def mark(marker, colour, size, hollow=False):
+    """Arguments of a mark of a rate."""
+    face = {
+        "markerfacecolor": "white" if hollow else colour,
+        "markeredgecolor": colour if hollow else "white",
+    }
+    return {"marker": marker, "markersize": size, "linestyle": "none", "markeredgewidth": 1.0, **face}
+
+
+def agreements(result):
+    """How far other judges agree with the main one, in a sentence for each."""
+    found = {name: other["agreement"] for name, other in result["other_judges"].items()}
+    return [
+        f"{shortened(name)} agrees with {shortened(result['judge'])} in {one['share']:.0%} of the matches"
+        + (f" (Cohen's kappa {one['kappa']:.2f})." if one["kappa"] is not None else ".")
+        for name, one in found.items()
+        if one["share"] is not None
+    ]
 
 
 def draw_rates(axes, summaries, policies, markersize):

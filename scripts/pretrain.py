@@ -102,7 +102,10 @@ def main(argv=None):
         data_collator=collate,
     )
     before = trainer.mean_token_loss(pretraining)
-    trained = trainer.fit(pretraining, args, key, [f"block {number}" for number in range(len(train_blocks))])
+    names = [f"block {number}" for number in range(len(train_blocks))]
+    trained = trainer.fit(
+        pretraining, args, key, names, lambda: {"loss": trainer.mean_token_loss(pretraining)}
+    )
     after = trainer.mean_token_loss(pretraining)
     metrics = {
         "eval_loss_before": before,
@@ -117,7 +120,7 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out perplexity {metrics['eval_perplexity_before']:.4g} -> {metrics['eval_perplexity']:.4g}")
-    trainer.save(model, args, "pretrain", parents)
+    trainer.save(model, args, "pretrain", parents, [(block[:1], block[1:]) for block in eval_blocks])
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
     trainer.keep(args, key)

@@ -32,29 +32,31 @@ PERCENTILES = (50, 90, 95, 99, 100)
 ROWS_AT_ONCE = 1000  # bounds the memory that ids take as Python integers
 
 
-def with_ids(row, tokenizer, vocab_size, where):
-    """`row` (dict) with the ids of its prompt and answers, made if it has none.
+def with_ids(rows, tokenizer, vocab_size, place):
+    """`rows` (list of dict) with the ids of their prompts and answers, made for those that have none.
 
     vocab_size: int, rows of the model's embedding, which may be more than the tokenizer's tokens. Raises
-    InputError, naming `where`, for a template that the dialogue breaks, for an id outside the vocabulary and
-    for an empty answer.
+    InputError, which begins with place(number of the row), for a template that the dialogue breaks, for an id
+    outside the vocabulary and for an empty answer.
     """
-    if row["prompt_ids"] is None:
-        try:
-            prompt, chosen = chat.prompt_and_completion_ids(tokenizer, row["messages"], row["chosen"])
-            _, rejected = chat.prompt_and_completion_ids(tokenizer, row["messages"], row["rejected"])
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        row = {**row, "prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
-    for column in IDS:
-        if not row[column]:
-            raise InputError(f"{where}: {column} has no tokens")
-        if min(row[column]) < 0 or max(row[column]) >= vocab_size:
-            raise InputError(
-                f"{where}: {column} has an id outside the vocabulary of {vocab_size} tokens; pairs must "
-                "come from models with the start policy's tokenizer"
-            )
-    return row
+    texts = [number for number, row in enumerate(rows) if row["prompt_ids"] is None]
+    made = chat.prompts_and_completions(
+        tokenizer,
+        [(rows[number]["messages"], [rows[number]["chosen"], rows[number]["rejected"]]) for number in texts],
+        lambda number: place(texts[number]),
+    )
+    for number, (prompt, (chosen, rejected)) in zip(texts, made, strict=True):
+        rows[number] |= {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+    for number, row in enumerate(rows):
+        for column in IDS:
+            if not row[column]:
+                raise InputError(f"{place(number)}: {column} has no tokens")
+            if min(row[column]) < 0 or max(row[column]) >= vocab_size:
+                raise InputError(
+                    f"{place(number)}: {column} has an id outside the vocabulary of {vocab_size} tokens; "
+                    "pairs must come from models with the start policy's tokenizer"
+                )
+    return rows
 
 
 def drop_reason(row, max_prompt_length, max_completion_length):
@@ -109,13 +111,14 @@ def main(argv=None):
     vocab_size = config.get_text_config().vocab_size
     counts = {split: Counter() for split in ("train", "test")}
     lengths = {column: [] for column in IDS}
-    number, kept = 0, []
+    first, kept = 0, []
     for batch in tables.read(args.preferences, tables.PREFERENCES).to_batches(max_chunksize=ROWS_AT_ONCE):
-        rows = []
-        for row in batch.to_pylist():
-            where = f"{args.preferences}, row {number} (prompt_id {row['prompt_id']})"
-            row = with_ids(row, tokenizer, vocab_size, where)
-            number += 1
+        rows, read = [], batch.to_pylist()
+
+        def place(number, first=first, read=read):
+            return f"{args.preferences}, row {first + number} (prompt_id {read[number]['prompt_id']})"
+
+        for row in with_ids(read, tokenizer, vocab_size, place):
             for column in IDS:
                 lengths[column].append(len(row[column]))
             reason = drop_reason(row, args.max_prompt_length, args.max_completion_length)
@@ -123,6 +126,7 @@ def main(argv=None):
             counts[row["split"]][reason or "kept"] += 1
             if reason is None:
                 rows.append({name: row[name] for name in tables.TOKENIZED.names})
+        first += len(read)
         kept.append(pa.Table.from_pylist(rows, schema=tables.TOKENIZED))
     metrics = {
         "splits": {

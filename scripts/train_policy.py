@@ -1,16 +1,18 @@
 """Train a policy from preference pairs and precomputed reference log-probabilities, by any loss of losses.py.
 
 Train pairs train; test pairs are evaluated before and after. The reference is never loaded: its
-log-probabilities come row by row from compute_ref_logps, and both files must agree on every row's prompt and
-token counts. Every optimizer step takes --global-batch-size pairs, on whatever number of devices. log.csv and
-metrics.json use TRL's names; rewards/* are the rewards that the policy implies (losses.implied_rewards).
+log-probabilities come row by row from compute_ref_logps, and must be those of these very ids, under
+--reference, at --temperature: hashes say so. Every optimizer step takes --global-batch-size pairs, on
+whatever number of devices. log.csv and metrics.json use TRL's names; rewards/* are the rewards that the
+policy implies (losses.implied_rewards).
 
     reads   prompt_id, split, prompt_ids, chosen_ids, rejected_ids, rewards, win probabilities
-            prompt_id, ref_chosen_logps, ref_rejected_logps, chosen_tokens, rejected_tokens
+            prompt_id, ref_chosen_logps, ref_rejected_logps, chosen_tokens, rejected_tokens, metadata
     writes  a model directory, its manifest, metrics.json, log.csv
 
     python -m scripts.train_policy --tokenized results/samples/sft/tokenized.parquet \
-        --ref-logps results/samples/sft/ref_logps/sft/0000.parquet --model results/models/sft \
+        --ref-logps results/samples/sft/ref_logps/sft/0000.parquet --reference results/models/sft.json \
+        --model results/models/sft --scale-by \
         --temperature 1.0 --loss-type sigmoid --beta 0.1 … (--help lists every flag)
 """
 
@@ -23,36 +25,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scripts.common import errors, files, losses, manifest, tables, trainer
+from scripts.common import adapters, errors, files, losses, manifest, ref_logps, tables, trainer
 from scripts.common.errors import InputError
 
 # Nats of log-ratio between chosen and rejected for each token of rejected: hardly a difference; what REBEL
 # does well with; more than a policy that still speaks the language can give.
 LEAST_NATS, SENSIBLE_NATS, MOST_NATS = 0.01, 0.5, 5.0
-
-
-def join(tokenized, ref_logps):
-    """One Table with the columns of both, which must speak of the same pairs, row by row; else InputError."""
-    if len(tokenized) != len(ref_logps):
-        raise InputError(
-            f"--tokenized has {len(tokenized)} rows, --ref-logps {len(ref_logps)}: they do not belong "
-            "together; name all parts of the same policies in the same order, or make ref_logps again"
-        )
-    agree = pc.equal(tokenized["prompt_id"], ref_logps["prompt_id"])
-    for side in ("chosen", "rejected"):
-        lengths = pc.list_value_length(tokenized[f"{side}_ids"])
-        agree = pc.and_(agree, pc.equal(lengths, ref_logps[f"{side}_tokens"]))
-    if not pc.all(agree, min_count=0).as_py():
-        row = pc.index(agree, False).as_py()
-        ours, theirs = tokenized["prompt_id"][row], ref_logps["prompt_id"][row]
-        raise InputError(
-            f"row {row} is prompt_id {ours} in --tokenized and {theirs} in --ref-logps, or its token counts "
-            "differ: they do not belong together; name the files of the same policies in the same order, or "
-            "make ref_logps again"
-        )
-    for name in ("ref_chosen_logps", "ref_rejected_logps"):
-        tokenized = tokenized.append_column(name, ref_logps[name])
-    return tokenized
 
 
 def check_pairs(pairs, loss_type):
@@ -77,11 +55,12 @@ def check_pairs(pairs, loss_type):
             )
 
 
-def scale_rewards(pairs, reward_scaling):
+def scale_rewards(pairs, reward_scaling, first):
     """The pairs with their rewards as REBEL takes them; InputError where train pairs' rewards are all equal.
 
-    z_score divides by the standard deviation of all chosen and rejected rewards of the train pairs, having
-    subtracted their mean; none leaves them as they are.
+    z_score subtracts the mean of all chosen and rejected rewards of the train pairs and divides by their
+    standard deviation; by_run takes both of `first`, the pairs (Table) of the run's first iteration, so that
+    a reward is worth as much in every iteration; none leaves rewards as they are.
     """
     columns = losses.COLUMNS["rebel"]
     train = split_of(pairs, "train")
@@ -94,7 +73,14 @@ def scale_rewards(pairs, reward_scaling):
         )
     if reward_scaling == "none":
         return pairs
-    rewards = np.concatenate([chosen, rejected])
+    if reward_scaling == "by_run":
+        train = split_of(first, "train")
+    rewards = np.concatenate([train[name].to_numpy().astype(float) for name in columns])
+    if not rewards.std() > 0:
+        raise InputError(
+            f"--scale-by: the {len(rewards)} rewards of its train pairs have the standard deviation "
+            f"{rewards.std()}, by which reward_scaling {reward_scaling} cannot divide; take z_score or none"
+        )
     for name in columns:
         scaled = (pairs[name].to_numpy() - rewards.mean()) / rewards.std()
         column = pa.array(scaled.astype(np.float32))
@@ -135,6 +121,12 @@ def split_of(pairs, split):
     return chosen
 
 
+def sequences(pairs):
+    """A Table's first completions, as trainer.save takes them: list of (prompt ids, completion ids)."""
+    rows = pairs.slice(0, adapters.HELD_OUT).to_pylist()
+    return [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in ("chosen", "rejected")]
+
+
 def check_whole_batch(args, training_arguments):
     """Raise InputError if a loss that sorts the global batch would see it in pieces."""
     sorting = [name for name in losses.names(args.loss_type) if name in losses.WHOLE_BATCH]
@@ -164,7 +156,7 @@ def evaluate(preference_trainer, prompt_ids):
     metrics = means(trainer.held_out(preference_trainer, measure))
     if not math.isfinite(metrics["loss"]):
         own = prompt_ids[int(os.environ.get("RANK", "0")) :: trainer.world_size()]
-        bad = [prompt_id for prompt_id, good in zip(own, finite, strict=True) if not good]
+        bad = [prompt_id for prompt_id, good in zip(own, finite, strict=False) if not good]
         raise InputError(
             f"the loss of the held-out pairs is {metrics['loss']} after "
             f"{preference_trainer.state.global_step} steps, first of prompt_id "
@@ -186,6 +178,15 @@ def parse(argv):
     parser.add_argument(
         "--ref-logps", nargs="+", required=True, help="all parts of the first file, of the second, …"
     )
+    parser.add_argument(
+        "--reference", required=True, help="manifest (json) of the model whose log-probabilities they are"
+    )
+    parser.add_argument(
+        "--scale-by",
+        nargs="*",
+        required=True,
+        help="for --reward-scaling by_run: tokenized pairs of the run's first iteration; else none",
+    )
     parser.add_argument("--model", required=True, help="directory of the policy that training starts from")
     parser.add_argument(
         "--temperature", type=float, required=True, help="divides the logits, as in ref_logps"
@@ -199,7 +200,7 @@ def parse(argv):
         ("discopop-tau", float, "discopop's temperature"),
         ("simpo-gamma", float, "simpo's margin"),
         ("eta", float, "REBEL's nats of log-ratio for one unit of reward"),
-        ("reward-scaling", str, "REBEL's rewards: none or z_score"),
+        ("reward-scaling", str, "REBEL's rewards: none, z_score or by_run"),
         ("loss-weights", json.loads, "of a list of losses: their weights as a JSON list, or null for 1"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
@@ -210,21 +211,25 @@ def parse(argv):
     if missing:
         parser.error(f"the loss {args.loss_type} needs --{missing[0].replace('_', '-')}")
     losses.check(args.loss_type, vars(args))
+    if vars(args).get("reward_scaling") == "by_run" and not args.scale_by:
+        parser.error("--reward-scaling by_run needs the pairs of the run's first iteration in --scale-by")
     return args
 
 
 def main(argv=None):
     args = parse(argv)
-    inputs = [*args.tokenized, *args.ref_logps]
+    inputs = list(dict.fromkeys([*args.tokenized, *args.ref_logps, *args.scale_by]))
     key = trainer.work_key(args, "scripts/train_policy.py", [args.model, *inputs])
-    parents = [manifest.path_of(args.model), *inputs]
+    parents = [manifest.path_of(args.model), args.reference, *inputs]
     if trainer.restore(args, key, "train_policy", parents):
         return
-    pairs = join(tables.read(args.tokenized, tables.TOKENIZED), tables.read(args.ref_logps, tables.REF_LOGPS))
+    reference = files.read_json(args.reference)["files"]
+    pairs = ref_logps.joined(args.tokenized, args.ref_logps, reference, args.temperature)
     check_pairs(pairs, args.loss_type)
     rebel = "eta" in losses.hyperparameters(args.loss_type)
     if rebel:
-        pairs = scale_rewards(pairs, args.reward_scaling)
+        first = tables.read(args.scale_by, tables.TOKENIZED)
+        pairs = scale_rewards(pairs, args.reward_scaling, first)
     train, test = split_of(pairs, "train"), split_of(pairs, "test")
     if trainer.is_main():
         print(f"{len(train)} train pairs, {len(test)} test pairs", flush=True)
@@ -239,6 +244,7 @@ def main(argv=None):
     from scripts.common.preference_trainer import Pairs, PreferenceTrainer, disable_dropout
 
     model = trainer.load_model(args, AutoModelForCausalLM)
+    ref_logps.check_ids(pairs, model.get_input_embeddings().num_embeddings, "--tokenized")
     disable_dropout(model)
     logps.prepare(model)
     training_arguments = trainer.arguments(args, remove_unused_columns=False)
@@ -255,11 +261,11 @@ def main(argv=None):
     held_out = test["prompt_id"].to_pylist()
     before = evaluate(preference_trainer, held_out)
     rows = [f"prompt_id {prompt_id}" for prompt_id in train["prompt_id"].to_pylist()]
-    metrics = trainer.fit(preference_trainer, args, key, rows)
+    metrics = trainer.fit(preference_trainer, args, key, rows, lambda: evaluate(preference_trainer, held_out))
     after = evaluate(preference_trainer, held_out)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    trainer.save(model, args, "train_policy", parents)
+    trainer.save(model, args, "train_policy", parents, sequences(test))
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
         for name in ("loss", "rewards/margins", "rewards/accuracies"):

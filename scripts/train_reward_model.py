@@ -15,7 +15,7 @@ reward is read. Pairs with a dialogue over --max-length, or of two equal ones, a
 import argparse
 import json
 
-from scripts.common import chat, files, sources, trainer
+from scripts.common import adapters, chat, files, sources, trainer
 from scripts.common.errors import InputError, run
 
 
@@ -72,7 +72,7 @@ def padding_id(tokenizer):
 
 
 def mean_loss_and_accuracy(rewarding):
-    """Mean Bradley-Terry loss and part of the pairs ranked right (ties are wrong), on the held-out pairs."""
+    """{"loss": mean Bradley-Terry loss, "accuracy": part ranked right, ties as wrong} of held-out pairs."""
     import torch
 
     def measure(model, batch):
@@ -82,7 +82,8 @@ def mean_loss_and_accuracy(rewarding):
         return torch.stack([loss.sum(), (margin > 0).float().sum()])
 
     loss, right = trainer.held_out(rewarding, measure).tolist()
-    return loss / len(rewarding.eval_dataset), right / len(rewarding.eval_dataset)
+    pairs = len(rewarding.eval_dataset)
+    return {"loss": loss / pairs, "accuracy": right / pairs}
 
 
 def main(argv=None):
@@ -122,22 +123,22 @@ def main(argv=None):
         eval_dataset=Dataset.from_list(test),
         processing_class=tokenizer,
     )
-    loss_before, accuracy_before = mean_loss_and_accuracy(rewarding)
-    trained = trainer.fit(rewarding, args, key, names)
-    loss, accuracy = mean_loss_and_accuracy(rewarding)
+    adapters.unrounded(rewarding.model)
+    before = mean_loss_and_accuracy(rewarding)
+    trained = trainer.fit(rewarding, args, key, names, lambda: mean_loss_and_accuracy(rewarding))
+    after = mean_loss_and_accuracy(rewarding)
     metrics = {
-        "eval_loss_before": loss_before,
-        "eval_loss": loss,
-        "eval_accuracy_before": accuracy_before,
-        "eval_accuracy": accuracy,
+        **{f"eval_{name}_before": value for name, value in before.items()},
+        **{f"eval_{name}": value for name, value in after.items()},
         "train_pairs": len(train),
         "train_pairs_dropped": dropped,
         "eval_pairs": len(test),
         "eval_pairs_dropped": test_dropped,
         **trained,
     }
-    print(f"held-out accuracy {accuracy_before:.3f} -> {accuracy:.3f}")
-    trainer.save(rewarding.model, args, "train_reward_model", parents)
+    print(f"held-out accuracy {before['accuracy']:.3f} -> {after['accuracy']:.3f}")
+    dialogues = [(pair[side], []) for pair in test for side in ("chosen_ids", "rejected_ids")]
+    trainer.save(rewarding.model, args, "train_reward_model", parents, dialogues)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
     trainer.keep(args, key)

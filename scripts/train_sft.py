@@ -14,7 +14,7 @@ than --max-length, and those without an assistant, are dropped and counted, neve
 import argparse
 import json
 
-from scripts.common import chat, files, sources, trainer
+from scripts.common import adapters, chat, files, sources, trainer
 from scripts.common.errors import InputError, run
 
 IGNORED = -100
@@ -45,6 +45,12 @@ def example(tokenizer, messages):
             )
         labels[begin:end] = completion
     return {"input_ids": ids, "labels": labels}
+
+
+def turn_of(row):
+    """(prompt ids, completion ids): where the assistant first speaks in an `example`, and all from there."""
+    begin = next(place for place, label in enumerate(row["labels"]) if label != IGNORED)
+    return row["input_ids"][:begin], row["input_ids"][begin:]
 
 
 def read(source, columns, tokenizer, max_length):
@@ -115,8 +121,9 @@ def main(argv=None):
         eval_dataset=Dataset.from_list(test),
         processing_class=tokenizer,
     )
+    adapters.unrounded(sft.model)
     before = trainer.mean_token_loss(sft)
-    trained = trainer.fit(sft, args, key, names)
+    trained = trainer.fit(sft, args, key, names, lambda: {"loss": trainer.mean_token_loss(sft)})
     metrics = {
         "eval_loss_before": before,
         "eval_loss": trainer.mean_token_loss(sft),
@@ -128,7 +135,8 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out loss per token {before:.4f} -> {metrics['eval_loss']:.4f}")
-    trainer.save(sft.model, args, "train_sft", parents)
+    turns = [turn_of(row) for row in test]
+    trainer.save(sft.model, args, "train_sft", parents, turns)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
     trainer.keep(args, key)

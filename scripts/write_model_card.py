@@ -20,8 +20,14 @@ from scripts.common import errors, files, sources
 
 START = "sft"
 TEMPLATE = Path(__file__).parent / "report/card.md.j2"
-MEASURED = ("loss", "rewards/margins", "rewards/accuracies")
-HIDDEN = ("tokenized", "ref_logps")  # paths, which the lineage has with their hashes
+MEASURED = ("loss", "rewards/margins", "rewards/accuracies", "reward", "kl", "completions/mean_length")
+HIDDEN = (
+    "tokenized",
+    "ref_logps",
+    "prompts",
+    "reference",
+    "reward_models",
+)  # paths, which the lineage has with their hashes
 
 
 def ancestry(config):
@@ -52,7 +58,8 @@ def metadata(policy, config, rates):
 
     base, datasets = hub_ids(config)
     run = config["runs"][policy.rsplit("-", 1)[0]]
-    loss = run.get("loss_type", config["train"]["loss_type"])
+    method = run.get("method", config["train"]["method"])
+    loss = run.get("loss_type", config["train"]["loss_type"]) if method == "preference" else method
     overall = rates["overall"]["win_rate_adjusted"]
     return ModelCardData(
         base_model=base,
@@ -76,6 +83,11 @@ def metadata(policy, config, rates):
     )
 
 
+def way(method, params):
+    """How the policy was trained (Markdown). params: dict, those of its training."""
+    return f"the loss `{params['loss_type']}`" if method == "preference" else f"the method `{method}`"
+
+
 def public(source):
     """A source (str) as others may read it: of a path elsewhere on this machine, its last part."""
     return f"…/{Path(source).name}" if Path(str(source)).is_absolute() else source
@@ -93,7 +105,8 @@ def cell(text):
 def card(policy, config, manifest, metrics, made, pairs):
     """The whole card (str): metadata between dashes, then Markdown.
 
-    made: winrate.json; pairs: what tokenized.json holds, for each policy that the pairs are of.
+    made: winrate.json; pairs: what tokenized.json holds, for each policy that the pairs are of; none where it
+    learnt from rewards of what it said.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
@@ -111,14 +124,15 @@ def card(policy, config, manifest, metrics, made, pairs):
         policy=policy,
         run=run,
         iteration=iteration,
-        loss=lineage["params"].get("loss_type", run),
+        way=way(config["runs"][run].get("method", config["train"]["method"]), lineage["params"]),
         metadata=metadata(policy, config, rates).to_yaml(),
         config=config,
         made=made,
         rates=rates,
         slices=[("all", rates["overall"]), *rates["category"].items()],
         ancestry=ancestry(config),
-        kept={split: sum(one["splits"][split]["kept"] for one in pairs) for split in ("train", "test")},
+        kept=pairs
+        and {split: sum(one["splits"][split]["kept"] for one in pairs) for split in ("train", "test")},
         metrics=metrics,
         hyperparameters=[(key, json.dumps(value)) for key, value in shown.items()],
         measured=[
@@ -141,7 +155,7 @@ def main(argv=None):
     parser.add_argument("--metrics", required=True, help="metrics.json of its training")
     parser.add_argument("--winrate", required=True, help="winrate.json")
     parser.add_argument(
-        "--pairs", nargs="+", required=True, help="tokenized.json of each policy whose pairs it learnt"
+        "--pairs", nargs="*", required=True, help="tokenized.json of each policy whose pairs it learnt"
     )
     parser.add_argument("--config", type=json.loads, required=True, help="the config as it was used, as JSON")
     parser.add_argument("--out", required=True, help="the card (Markdown)")

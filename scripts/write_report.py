@@ -104,6 +104,7 @@ def parse(argv):
     for name, text in (
         ("winrate", "winrate.json"),
         ("winrate-picture", "its picture (png)"),
+        ("drift-picture", "the picture of how far the policies went (png)"),
         ("questions", "MT-Bench's questions (jsonl)"),
         ("pool", "pool.json, of the prompts"),
         ("samples", "folder with a folder for each policy that was sampled"),
@@ -169,7 +170,10 @@ def main(argv=None):
         ),
         start=start,
         judge=made["judge"],
-        pictures={"winrate": report.picture(args.winrate_picture)},
+        pictures={
+            "winrate": report.picture(args.winrate_picture),
+            "drift": report.picture(args.drift_picture),
+        },
         results=report.results(made),
         categories=made["categories"],
         sampled=[
@@ -178,7 +182,10 @@ def main(argv=None):
         dropped=[row for step, counts in pools for row in report.dropped(step, counts)],
         measures=report.MEASURES,
         trainings=report.trainings(metrics),
-        curves=[],
+        curves=[
+            {"name": name, "picture": report.picture(Path(args.training, name, "training.png"))}
+            for name in args.trained
+        ],
         vibe_check=vibe_check(args.policies, args.vibe_check),
         runs=list(args.runs),
         differences=report.differences(args.runs),

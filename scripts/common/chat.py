@@ -4,6 +4,8 @@ Everything downstream works on the ids made here. Rendering to text and tokenizi
 pipelines come by a second BOS, so nothing else in the project renders a template.
 """
 
+import contextlib
+
 from scripts.common.errors import InputError
 
 ROLES = ("system", "user", "assistant")
@@ -58,58 +60,124 @@ def prompt_ids(tokenizer, messages, add_generation_prompt=True):
 
     add_generation_prompt: whether they hold the beginning of the assistant's turn.
     """
-    return _with_one_bos(tokenizer, _render(tokenizer, messages, add_generation_prompt))
+    return _encode(tokenizer, [_render(tokenizer, messages, add_generation_prompt)], _no_place)[0]
 
 
 def prompt_and_completion_ids(tokenizer, messages, completion):
-    """(prompt_ids, completion_ids) of an answer: the completion ends with the end-of-turn token.
+    """(prompt_ids, completion_ids) of an answer; see prompts_and_completions."""
+    ((prompt, (ids,)),) = prompts_and_completions(tokenizer, [(messages, [completion])])
+    return prompt, ids
 
-    That is the special token which the template writes after the answer; it need not be the tokenizer's
-    eos_token (base models end documents with another). What a template writes after it (a line feed, often)
-    is nobody's to learn: a policy stops at the token. Raises InputError if the prompt's ids are not a prefix
-    of the dialogue's.
+
+def prompts_and_completions(tokenizer, dialogues, place=None):
+    """[(prompt_ids, [completion_ids of each answer]), …] of `dialogues`: (messages, [answer, …]) each.
+
+    All of them are tokenized at once, each prompt once for all of its answers. A completion ends with the
+    end-of-turn token: the special token which the template writes after the answer; it need not be the
+    tokenizer's eos_token (base models end documents with another). What a template writes after it (a line
+    feed, often) is nobody's to learn: a policy stops at the token. Raises InputError if the prompt's ids are
+    not a prefix of the dialogue's; it begins with place(number of the dialogue), where that is given.
     """
-    prompt = prompt_ids(tokenizer, messages)
-    answer = {"role": "assistant", "content": completion}
-    dialogue = _with_one_bos(tokenizer, _render(tokenizer, [*messages, answer], add_generation_prompt=False))
-    if dialogue[: len(prompt)] != prompt:
-        raise InputError(
-            "the chat template breaks the prefix property: a prompt with its generation prompt is not the "
-            "beginning of the same dialogue with its answer; the template must render every turn alike"
-        )
-    ids = dialogue[len(prompt) :]
-    special = special_tokens(tokenizer)
-    end = max((position for position, token in enumerate(ids) if token in special), default=None)
-    if end is None or tokenizer.decode(ids[end + 1 :]).strip():
-        raise InputError(
-            "the chat template ends an answer without the tokenizer's end token or another special token, so "
-            "that no policy could learn to stop; have the template write one after each answer"
-        )
-    return prompt, ids[: end + 1]
+    texts, owners = [], []
+    for number, (messages, answers) in enumerate(dialogues):
+        turns = [messages] + [[*messages, {"role": "assistant", "content": answer}] for answer in answers]
+        with _in_place(place, number):
+            texts += [_render(tokenizer, turn, turn is messages) for turn in turns]
+        owners += [number] * len(turns)
+    encoded = iter(_encode(tokenizer, texts, lambda text: _in_place(place, owners[text])))
+    find_end = _EndOfTurn(tokenizer)
+    found = []
+    for number, (_, answers) in enumerate(dialogues):
+        prompt = next(encoded)
+        with _in_place(place, number):
+            found.append((prompt, [find_end.completion(prompt, next(encoded)) for _ in answers]))
+    return found
+
+
+class _EndOfTurn:
+    """Cuts completions out of dialogues; what the tokenizer says of its tokens is asked for once."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.special = special_tokens(tokenizer)
+        self.blank = {(): True}  # whether what follows the end token is, by its ids
+
+    def completion(self, prompt, dialogue):
+        """The ids of `dialogue` from the end of `prompt` to the end-of-turn token (lists of int)."""
+        begin = len(prompt)
+        if dialogue[:begin] != prompt:
+            raise InputError(
+                "the chat template breaks the prefix property: a prompt with its generation prompt is not "
+                "the beginning of the same dialogue with its answer; the template must render every turn "
+                "alike"
+            )
+        last = range(len(dialogue) - 1, begin - 1, -1)
+        end = next((position for position in last if dialogue[position] in self.special), None)
+        if end is None or not self._is_blank(tuple(dialogue[end + 1 :])):
+            raise InputError(
+                "the chat template ends an answer without the tokenizer's end token or another special "
+                "token, so that no policy could learn to stop; have the template write one after each answer"
+            )
+        return dialogue[begin : end + 1]
+
+    def _is_blank(self, ids):
+        if ids not in self.blank:
+            self.blank[ids] = not self.tokenizer.decode(list(ids)).strip()
+        return self.blank[ids]
 
 
 def _render(tokenizer, messages, add_generation_prompt):
+    """The text of `messages` by the chat template."""
     import jinja2
 
     try:
-        rendered = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+        return tokenizer.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tokenize=False
         )
     except jinja2.TemplateError as error:
         raise InputError(f"the chat template refuses the messages: {error}") from None
-    return list(rendered["input_ids"])
 
 
-def _with_one_bos(tokenizer, ids):
-    """`ids` with the BOS that the tokenizer itself would add where the template wrote none."""
+def _encode(tokenizer, texts, place):
+    """Ids (list of list of int) of rendered `texts`, with the BOS that the tokenizer itself would add.
+
+    Where the template wrote one, none is added. place: context manager around complaints of a text's number.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
     bos = tokenizer.bos_token_id
     if bos is None or bos == tokenizer.eos_token_id:
-        return ids
-    if ids.count(bos) > 1:
-        raise InputError(
-            f"the chat template writes the BOS token {tokenizer.bos_token!r} more than once (or a message "
-            "holds it): a dialogue has exactly one"
-        )
-    if bos not in ids and tokenizer("a")["input_ids"][:1] == [bos]:
-        return [bos, *ids]
-    return ids
+        return encoded
+    adds_one = None  # asked where a text has none
+    for number, ids in enumerate(encoded):
+        count = ids.count(bos)
+        if count > 1:
+            with place(number):
+                raise InputError(
+                    f"the chat template writes the BOS token {tokenizer.bos_token!r} more than once (or a "
+                    "message holds it): a dialogue has exactly one"
+                )
+        if count == 0:
+            if adds_one is None:
+                adds_one = tokenizer("a")["input_ids"][:1] == [bos]
+            if adds_one:
+                ids.insert(0, bos)
+    return encoded
+
+
+@contextlib.contextmanager
+def _in_place(place, number):
+    """InputError within begins with place(number), if there is a place."""
+    try:
+        yield
+    except InputError as error:
+        if place is None:
+            raise
+        raise InputError(f"{place(number)}: {error}") from None
+
+
+def _no_place(_):
+    return contextlib.nullcontext()

@@ -15,8 +15,9 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from scripts.common import losses
+from scripts.common import evaluations, losses, methods
 from scripts.common.errors import InputError
+from scripts.common.judges import settings as judge_settings
 
 LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
 # The kinds of rewards, and the keys that each takes beside kind, weight and normalize.
@@ -88,19 +89,33 @@ def load(config, files=()):
     mistakes = list(VALIDATOR.iter_errors(config))
     if mistakes:
         raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
+    config["mt_bench"] = judge_settings.complete(config["mt_bench"])
     _check_names(config)
     return config
 
 
 def training(config, run):
-    """The training keys of a run: `train` with the run's own values in their place.
+    """The training keys of a run: `train` and `online` with the run's own values in their place.
 
-    Without the hyperparameters of other losses than the run's: their values do not concern it.
+    Without `method`, and without the hyperparameters of other methods and losses than the run's: their values
+    do not concern it.
     """
+    keys = {**config["online"], **config["train"]}
     own = config["runs"][run]
-    keys = {key: own.get(key, value) for key, value in config["train"].items()}
-    foreign = LOSS_KEYS - losses.hyperparameters(keys["loss_type"])
+    keys = {key: own.get(key, value) for key, value in keys.items()}
+    foreign = methods.KEYS - methods.hyperparameters(keys.pop("method"), keys["loss_type"])
     return {key: value for key, value in keys.items() if key not in foreign}
+
+
+def of_job(keys):
+    """Training keys (dict) as the training takes them: without what its adapters are merged into later."""
+    peft = keys["peft"] and {key: value for key, value in keys["peft"].items() if key != "merge_into"}
+    return {**keys, "peft": peft}
+
+
+def method_of(config, run):
+    """The method (str) that trains the policies of a run."""
+    return config["runs"][run].get("method", config["train"]["method"])
 
 
 def flags(*sections, **more):
@@ -187,6 +202,7 @@ def _known_keys(schema):
 def _check_names(config):
     for name in ("sft", "reward_model", "base"):
         model = config["models"][name]
+        evaluations.check(model["training"], f"config: models.{name}.training.")
         if model["source"] is None and model["init"] not in config["models"]:
             raise InputError(
                 f"config: models.{name}.init names the model {model['init']!r}, which `models` lacks; "
@@ -196,7 +212,8 @@ def _check_names(config):
         _check_reward(f"rewards.{name}", reward, config["models"])
     for name, section in config["benchmarks"].items():
         _check_keys(f"benchmarks.{name}", section["kind"], set(section) - {"kind"}, BENCHMARK_KEYS)
-    if config["mt_bench"]["judge"] == "reward" and not any(
+    judge_settings.check(config["mt_bench"], config["models"])
+    if "reward" in judge_settings.names_of(config["mt_bench"]) and not any(
         reward["kind"] == "classifier" for reward in config["rewards"].values()
     ):
         raise InputError("config: mt_bench.judge is reward, but no entry of `rewards` is a classifier")
@@ -213,30 +230,32 @@ def _check_names(config):
             raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
         if run in taken:
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
-        _check_loss(config, run)
+        _check_method(config, run)
 
 
 def _without_nulls(run):
-    """A section of `runs` without null hyperparameters of losses: so an overlay takes one away.
+    """A section of `runs` without null hyperparameters of methods and losses: so an overlay takes one away.
 
-    That is what another loss than the default's asks for.
+    That is what another loss or method than the default's asks for.
     """
     if not isinstance(run, dict):
         return run
-    return {key: value for key, value in run.items() if value is not None or key not in LOSS_KEYS}
+    return {key: value for key, value in run.items() if value is not None or key not in methods.KEYS}
 
 
-def _check_loss(config, run):
-    """Raise InputError if a run has a hyperparameter that its loss does not take, or not with this value."""
-    keys = training(config, run)
-    foreign = sorted(LOSS_KEYS & config["runs"][run].keys() - keys.keys())
+def _check_method(config, run):
+    """Raise InputError if a run has a hyperparameter that its method or loss does not take, or not so."""
+    keys, method = training(config, run), method_of(config, run)
+    foreign = sorted(methods.KEYS & config["runs"][run].keys() - keys.keys())
     if foreign:
+        own = sorted((methods.KEYS - {"loss_type"}) & keys.keys())
         raise InputError(
-            f"config: runs.{run}: the loss {keys['loss_type']} does not take {foreign[0]!r} (null takes it "
-            f"away); it takes {', '.join(sorted(LOSS_KEYS & keys.keys()))}"
+            f"config: runs.{run}: {methods.name(method, keys.get('loss_type'))} does not take {foreign[0]!r} "
+            f"(null takes it away); it takes {', '.join(own)}"
         )
+    evaluations.check(keys, f"config: runs.{run}.")
     try:
-        losses.check(keys["loss_type"], keys)
+        methods.check(method, keys, config["rewards"])
     except InputError as error:
         raise InputError(f"config: runs.{run}: {error}") from None
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ def run(main):
     Of processes that train together only the first speaks of its progress.
     """
     die_with_parent()
+    # It speaks of a kernel for CPUs that nothing here needs, wherever peft is imported.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         rank, size, local = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         devices = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"

@@ -7,6 +7,7 @@ Forms (lm-sys/FastChat, fastchat/llm_judge): one JSON object on a line,
     references  as answers
     judgments   question_id, model_1, model_2, g1_winner, g2_winner, judge: [judge, prompt name],
                 g1_user_prompt, g1_judgment, g2_user_prompt, g2_judgment, turn
+    ratings     question_id, model, judge: [judge, prompt name], user_prompt, judgment, score, turn
 
 FastChat's time stamps are left out and its random answer ids are hashes here: equal work gives equal bytes.
 """
@@ -103,6 +104,30 @@ def read_judgments(path):
         matches.add(match)
         judgments.append((where, row))
     return judgments
+
+
+def read_ratings(path, questions, policy):
+    """The ratings of `policy` in `path` (list of dict); score is -1 for an error.
+
+    Raises InputError for another policy's, and unless each turn of `questions` is rated once.
+    """
+    wanted = {
+        (question["question_id"], turn + 1)
+        for question in questions
+        for turn in range(len(question["turns"]))
+    }
+    rows = []
+    for where, row in _rows(path, ("question_id", "turn", "model", "score")):
+        turn = row["question_id"], row["turn"]
+        if row["model"] != policy:
+            raise InputError(f"{where}: rates {row['model']}, not {policy}")
+        if turn not in wanted:
+            raise InputError(f"{where}: question {turn[0]}, turn {turn[1]} comes twice, or is not asked")
+        wanted.remove(turn)
+        rows.append(row)
+    if wanted:
+        raise InputError(f"{path}: {len(wanted)} turns are not rated; delete the file to have it made again")
+    return rows
 
 
 def _rows(path, keys):

@@ -78,6 +78,14 @@ class Journal:
                 found |= made
         return found
 
+    def values(self):
+        """Yield the values of all rows, whoever wanted them; of rows with one key, each once."""
+        found = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            with contextlib.suppress(OSError):
+                found |= _read(path, None)
+        yield from found.values()
+
     def _find(self, wanted):
         names = {name.encode() for name in wanted}
         found = {}
@@ -124,13 +132,16 @@ def _line(name, value):
 
 
 def _read(path, names):
-    """{key: value} of the rows in `path` whose key is among `names` (bytes); says what is damaged."""
+    """{key: value} of the rows in `path` whose key is among `names` (bytes), None for all.
+
+    Says what is damaged.
+    """
     found, damaged = {}, []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line[:10] != b'["%08x' % zlib.crc32(line[10:]):
                 damaged.append(number)
-            elif line[13:45] in names:
+            elif names is None or line[13:45] in names:
                 found[line[13:45].decode()] = json.loads(line[47:-2])
     if damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""

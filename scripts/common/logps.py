@@ -95,6 +95,21 @@ def score(model, prompts, completions, temperature, batch_tokens):
         yield [index for number in numbers for index in groups[number][1]], sums.tolist()
 
 
+def load(directory, dtype):
+    """The language model of a directory, on the GPU if there is one, prepared to score; dtype: str."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    )
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    prepare(model)
+    return model
+
+
 def prepare(model):
     """Have a model compute packed rows, where its architecture can; call it once, before anything else here.
 

@@ -20,7 +20,7 @@ WORK = {
     "train_runtime": "{:,.0f} s",
     "peak_memory_mb": "{:,.0f} MB",
 }
-MEASURES = ("loss", "rewards/margins", "rewards/accuracies")
+MEASURES = ("loss", "rewards/margins", "rewards/accuracies", "reward", "kl")
 OUTCOMES = {"model_1": 0, "model_2": 1}
 JUDGED = (*fastchat.JUDGMENT_KEYS, "g1_judgment", "g2_judgment")
 

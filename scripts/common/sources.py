@@ -1,7 +1,8 @@
 """Where data comes from: a jsonl, parquet or csv file, or a hub dataset pinned by revision.
 
-A source is a path, or `hub:ID@COMMIT` for a model and `hub:ID@COMMIT#SPLIT` for a dataset. `columns` names,
-for every field the workflow needs, the column of the data that holds it; null where the data has none.
+A source is a path, or `hub:ID@COMMIT` for a model, `hub:ID@COMMIT#SPLIT` for a dataset, and for a file that a
+rule fetches `https://ADDRESS#sha256=HEX`. `columns` names, for every field the workflow needs, the column of
+the data that holds it; null where the data has none.
 """
 
 import csv
@@ -18,9 +19,16 @@ def parse_hub(source):
     return match.groups() if match else None
 
 
+def parse_url(source):
+    """(address, sha256) of a file that is fetched; None for any other source."""
+    match = re.fullmatch(r"(https?://[^#]+)#sha256=([0-9a-f]{64})", source)
+    return match.groups() if match else None
+
+
 def local_files(*sources):
     """Those of `sources` that are local paths: what a rule must list as input."""
-    return [source for source in sources if source is not None and parse_hub(source) is None]
+    given = [source for source in sources if source is not None]
+    return [source for source in given if parse_hub(source) is None and parse_url(source) is None]
 
 
 def members(source):

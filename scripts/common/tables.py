@@ -1,5 +1,6 @@
 """The parquet artifacts: their columns, declared once, and how they are written and read."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 from scripts.common import files
 from scripts.common.errors import InputError
 
+ABOUT = b"prefline"  # the key of a file's metadata
 IDS = pa.list_(pa.int32())
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -96,11 +98,23 @@ REF_LOGPS = pa.schema(
 )
 
 
-def write(path, rows, schema):
-    """Write `rows` (a list of dicts, or a pyarrow Table) to the parquet file `path`, whole or not at all."""
+def write(path, rows, schema, about=None):
+    """Write `rows` (a list of dicts, or a pyarrow Table) to the parquet file `path`, whole or not at all.
+
+    about: a JSON value that the file's metadata keeps, for `metadata` to give back; None: none.
+    """
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema=schema)
+    table = table.cast(schema)
+    if about is not None:
+        table = table.replace_schema_metadata({ABOUT: json.dumps(about, sort_keys=True)})
     with files.atomic(path) as temporary:
-        pq.write_table(table.cast(schema), temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def metadata(table):
+    """The `about` that the file of a Table was written with; None if there was none."""
+    kept = (table.schema.metadata or {}).get(ABOUT)
+    return None if kept is None else json.loads(kept)
 
 
 def read(paths, schema):

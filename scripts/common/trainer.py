@@ -7,13 +7,14 @@ A training script calls, in this order,
     restore(args, key, rule, parents)       its results, if they were kept: then nothing else is to be done
     load_model(args, AutoModelForCausalLM)  weights to start from, with adapters where `--peft` has them
     arguments(args, cls)                    TrainingArguments, SFTConfig, RewardConfig
-    fit(trainer, args, key, rows)           trains, going on with what was interrupted; writes log.csv
-    save(model, args, rule, parents)        the model directory, then its manifest
+    fit(trainer, args, key, rows, evaluate) trains, going on with what was interrupted; writes log.csv
+    save(model, args, rule, parents, rows)  the directory of the model or of its adapters, then its manifest
     keep(args, key)                         last of all: the results for another time, instead of checkpoints
 
 dtype float32 trains in float32. bfloat16 keeps float32 master weights and computes in bfloat16 (autocast);
 the saved weights are rounded to bfloat16, as every matrix product of the training saw them. With adapters,
-the frozen weights are held in bfloat16 and the adapters in float32; they are merged in float32, then rounded.
+the frozen weights are held in bfloat16, or quantized, and the adapters in float32; scripts/merge_adapter.py
+makes a model of both.
 
 Torch and transformers are imported inside functions, so that `--help` is instant.
 """
@@ -26,11 +27,22 @@ import os
 import shutil
 from pathlib import Path
 
-from scripts.common import files, imports, kept, manifest, seeds
+from scripts.common import (
+    adapters,
+    evaluations,
+    files,
+    imports,
+    kept,
+    manifest,
+    models,
+    reports,
+    seeds,
+    sharding,
+)
 from scripts.common.errors import InputError
 
 # Flags that say where things stand or how fast the work goes; every other one shapes the trained weights.
-PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv")
+PATHS = ("model", "work_dir", "out", "manifest", "metrics", "log_csv", "wandb_project")
 PACE = ("per_device_train_batch_size", "gradient_checkpointing", "save_steps")
 # Rows of log.csv, whatever the length of the training.
 LOG_ROWS = 100
@@ -50,12 +62,22 @@ def add_arguments(parser):
         ("adam-beta1", number, "AdamW's decay of the first moment"),
         ("adam-beta2", number, "AdamW's decay of the second moment"),
         ("adam-epsilon", number, "AdamW's epsilon"),
+        ("optim", str, "transformers' name of the optimizer: adamw_torch_fused, adamw_8bit, …"),
         ("max-grad-norm", number, "gradients are clipped to this norm; 0 does not clip"),
         ("dtype", str, "float32 or bfloat16"),
+        ("attn-implementation", str, "transformers' name of the attention: sdpa, flash_attention_2, …"),
         ("gradient-checkpointing", json.loads, "true: recompute activations instead of keeping them"),
         ("save-steps", whole, "optimizer steps between checkpoints"),
-        ("peft", json.loads, "null, or the adapters as JSON: r, lora_alpha, lora_dropout, target_modules"),
+        ("eval-steps", json.loads, "null, or optimizer steps between evaluations of the held-out data"),
+        ("checkpoint", str, "last, or best: the weights whose held-out loss is the lowest"),
+        (
+            "early-stopping-patience",
+            json.loads,
+            "null, or evaluations without a lower held-out loss after which training stops",
+        ),
+        ("peft", json.loads, "null, or the adapters as JSON: r, lora_alpha, …, and quantization, if any"),
         ("seed", whole, "the experiment's seed"),
+        ("wandb-project", str, "project of Weights & Biases to report to; empty reports nothing there"),
         ("work-dir", str, "folder for checkpoints; safe to delete at any time"),
         ("out", str, "model directory to write"),
         ("manifest", str, "the directory's manifest (json)"),
@@ -125,6 +147,8 @@ def arguments(args, cls=None, **overrides):
     same if the training was interrupted.
     """
     quiet()
+    evaluations.check(vars(args))
+    reports.check(args.wandb_project)
     import torch
     from transformers import TrainingArguments
 
@@ -144,6 +168,7 @@ def arguments(args, cls=None, **overrides):
             "adam_beta1": args.adam_beta1,
             "adam_beta2": args.adam_beta2,
             "adam_epsilon": args.adam_epsilon,
+            "optim": args.optim,
             "max_grad_norm": args.max_grad_norm,
             "bf16": args.dtype == "bfloat16",
             "gradient_checkpointing": args.gradient_checkpointing,
@@ -174,52 +199,59 @@ def arguments(args, cls=None, **overrides):
 def load_model(args, cls, **overrides):
     """The model to train: `args.model`'s weights in a `cls` (AutoModelForCausalLM, say), adapters added.
 
-    Parameters are float32 (frozen ones beside adapters: args.dtype). A directory without weights gives fresh
-    ones, drawn from args.seed. overrides: settings of the configuration, such as num_labels.
+    Parameters are float32 (frozen ones beside adapters: args.dtype, or quantized). A directory without
+    weights gives fresh ones, drawn from args.seed. overrides: settings of the configuration, such as
+    num_labels.
     """
     quiet()
     import torch
     from transformers import AutoConfig, GenerationConfig, set_seed
 
     set_seed(_library_seed(args.seed, "initial weights"))
-    dtype = torch.float32 if args.peft is None else getattr(torch, args.dtype)
-    if any(Path(args.model).glob("*.safetensors")):
-        model = cls.from_pretrained(
-            args.model, dtype=dtype, use_safetensors=True, trust_remote_code=False, **overrides
-        )
+    dtype = "float32" if args.peft is None else args.dtype
+    quantization = (args.peft or {}).get("quantization")
+    sharding.check(quantization, args.optim)
+    models.check_attention(args.attn_implementation, args.dtype)
+    overrides["attn_implementation"] = args.attn_implementation
+    if quantization or any(Path(args.model).glob("*.safetensors")):
+        model = adapters.load_frozen(args.model, cls, dtype, quantization, **overrides)
     else:
         config = AutoConfig.from_pretrained(args.model, trust_remote_code=False, **overrides)
-        model = cls.from_config(config, dtype=dtype, trust_remote_code=False)
+        model = cls.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     if model.can_generate():
         # The library reads many a published generation config that it then refuses to save in checkpoints.
         model.generation_config = GenerationConfig.from_model_config(model.config)
     if args.peft is None:
         return model
-    import peft
-
     set_seed(_library_seed(args.seed, "initial adapters"))
-    task = "SEQ_CLS" if "num_labels" in overrides else "CAUSAL_LM"
-    model = peft.get_peft_model(model, peft.LoraConfig(task_type=task, **args.peft))
+    model = adapters.put_on(model, args.peft)
     if args.gradient_checkpointing:
         model.enable_input_require_grads()
     return model
 
 
-def fit(trainer, args, key, rows):
+def fit(trainer, args, key, rows, evaluate):
     """Train, from the last complete checkpoint if there is one; return what is to know of it.
 
     trainer: transformers.Trainer (or a subclass) with the TrainingArguments of `arguments`; key: str from
-    `work_key`; rows: list of str, a name for each row of trainer.train_dataset, used when a loss goes wrong.
+    `work_key`; rows: list of str, a name for each row of trainer.train_dataset, used when a loss goes wrong;
+    evaluate: function without arguments that gives means over the held-out data, a dict of float with `loss`.
+    Every args.eval_steps steps, and after the last, these become columns eval_* of args.log_csv; they decide
+    which weights the trainer's model has in the end (args.checkpoint) and whether it is stopped early.
     Whatever the trainer logs for each step (`Trainer.log`) becomes a column of args.log_csv.
 
     Returns {"train_loss": mean over all steps, "train_steps", "train_tokens", "train_runtime": seconds of the
-    steps that counted, "train_tokens_per_second", "peak_memory_mb", on a GPU also "peak_gpu_memory_mb"}.
+    steps that counted, "train_tokens_per_second", "train_mfu" (utilization.py), "peak_memory_mb", on a GPU
+    also "peak_gpu_memory_mb"}; with args.eval_steps also "best_eval_loss", "best_step", "saved_step" and
+    "stopped_early".
     On SIGTERM it writes a checkpoint and exits with status 143. Raises InputError that names the step and its
-    rows if a loss or a gradient is no longer finite; the last good checkpoint stays.
+    rows if a loss or a gradient is no longer finite, and OSError where a checkpoint cannot be written; the
+    last good checkpoint stays.
     """
     from scripts.common import checkpoints
 
-    return checkpoints.fit(trainer, args, key, rows)
+    sharding.prepare(trainer)
+    return checkpoints.fit(trainer, args, key, rows, evaluate)
 
 
 def held_out(trainer, measure):
@@ -229,16 +261,18 @@ def held_out(trainer, measure):
     """
     import torch
 
-    trainer.model.eval()
+    trainer.model.to(trainer.args.device).eval()
     rows = range(int(os.environ.get("RANK", "0")), len(trainer.eval_dataset), world_size())
     size = trainer.args.per_device_eval_batch_size
-    totals = []
-    for start in range(0, len(rows), size):
-        batch = trainer.data_collator([trainer.eval_dataset[row] for row in rows[start : start + size]])
+    totals = 0
+    for start in range(0, -(-len(trainer.eval_dataset) // world_size()), size):
+        # Where weights are gathered from all processes, all take part in every batch, with rows or without.
+        own = rows[start : start + size]
+        batch = trainer.data_collator([trainer.eval_dataset[row] for row in own or [0]])
         batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            totals.append(measure(trainer.model, batch).cpu().double())
-    totals = torch.stack(totals).sum(0)
+            sums = measure(trainer.model, batch).cpu().double()
+        totals = totals + sums * bool(own)
     return trainer.accelerator.reduce(totals.to(trainer.args.device)).cpu() if world_size() > 1 else totals
 
 
@@ -254,36 +288,21 @@ def mean_token_loss(trainer):
     return loss / tokens
 
 
-def save(model, args, rule, parents):
-    """Write the trained model to args.out, whole or not at all, then its manifest to args.manifest.
+def save(model, args, rule, parents, sequences):
+    """Write what was trained to args.out, whole or not at all, then its manifest to args.manifest.
 
-    Weights are safetensors in args.dtype; tokenizer, chat template and generation config are the files of
-    args.model, untouched. Adapters are kept in args.out/adapter and merged into the weights of args.out.
-    rule and parents: see manifest.write.
+    That is the model; with adapters, it is the adapters alone, with the first of `sequences`, list of (prompt
+    ids, completion ids) that were held out, for scripts/merge_adapter.py. rule and parents: see
+    manifest.write.
     """
+    whole = sharding.gathered(model)
     if not is_main():
         return
-    import torch
-    from transformers import AutoConfig, GenerationConfig
-
     with files.atomic_directory(args.out) as directory:
         if args.peft is not None:
-            model.save_pretrained(directory / "adapter")
-            (directory / "adapter" / "README.md").unlink(missing_ok=True)
-            model = model.float().merge_and_unload()
-        model = model.to(getattr(torch, args.dtype))
-        # Trainers align these with the tokenizer, whose one end token may be fewer than the model's.
-        initial = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-        model.config.bos_token_id, model.config.eos_token_id = initial.bos_token_id, initial.eos_token_id
-        if model.can_generate():
-            model.config.pad_token_id = initial.pad_token_id
-            model.generation_config = GenerationConfig.from_model_config(model.config)
-        model.save_pretrained(directory)
-        for pattern in manifest.COMPANIONS:
-            for companion in Path(args.model).glob(pattern):
-                copy = directory / companion.relative_to(args.model)
-                copy.parent.mkdir(exist_ok=True)
-                shutil.copyfile(companion, copy)
+            adapters.save(model, directory, args.dtype, args.peft, sequences, whole)
+        else:
+            models.save(model, args.model, args.dtype, directory, whole)
     manifest.write(args.manifest, args.out, rule, params(args), parents)
 
 
@@ -340,7 +359,7 @@ def write_log(path, history):
     """Write log.csv: one row for every `log_steps` optimizer steps, and one for what is left over.
 
     history: list of dicts, one for each step, with `step` and numbers. A row holds the last step, epoch,
-    learning rate and token count of its steps, and the means of everything else.
+    learning rate, token count and evaluation (eval_*) of its steps, and the means of everything else.
     """
     window_steps = log_steps(len(history))
     last = ("step", "epoch", "learning_rate", "num_input_tokens_seen")
@@ -354,7 +373,7 @@ def write_log(path, history):
             numbers = [step[name] for step in window if name in step]
             if not numbers:
                 values.append("")
-            elif name in last:
+            elif name in last or name.startswith("eval_"):
                 values.append(f"{numbers[-1]:.10g}")
             else:
                 values.append(f"{math.fsum(numbers) / len(numbers):.6g}")

@@ -11,6 +11,8 @@ Judgments are dicts in FastChat's form; the rates are those of their model_1.
 
 import numpy as np
 
+# Points of the first position less those of the second, in game 1 (model_1 first) and in game 2.
+POINTS = {"model_1": 1, "tie": 0, "model_2": -1}
 OUTCOMES = ("win", "tie", "loss", "error")
 CONFIDENCE = 0.95
 
@@ -25,6 +27,21 @@ def outcome(judgment):
     if games == ("model_2", "model_2"):
         return "loss"
     return "tie"
+
+
+def of_model(judgments, model):
+    """The judgments (list of dict) of a model's matches, seen from its side: it is model_1 in all of them."""
+    turned = {"model_1": "model_2", "model_2": "model_1"}
+    found = []
+    for row in judgments:
+        if row["model_1"] == model:
+            found.append(row)
+        elif row["model_2"] == model:
+            names = {"model_1": model, "model_2": row["model_1"]}
+            games = {game: turned.get(row[game], row[game]) for game in ("g1_winner", "g2_winner")}
+            # Which answer stood first changes with the side: the games change places.
+            found.append({**row, **names, "g1_winner": games["g2_winner"], "g2_winner": games["g1_winner"]})
+    return found
 
 
 def summary(judgments, bootstrap_samples, seed):
@@ -71,10 +88,58 @@ def interval(questions, bootstrap_samples, seed):
     draws = np.random.default_rng(seed).multinomial(
         number, np.full(number, 1 / number), size=bootstrap_samples
     )
-    rates = adjusted(*(draws @ counts).T)
+    return interval_of(adjusted(*(draws @ counts).T))
+
+
+def interval_of(draws):
+    """The middle 95 % (low, high) of a statistic's bootstrap draws (array)."""
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(rates, [tail, 1 - tail])
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def p_value(judgments):
+    """Two-sided p (float) of the sign-flip test that both models are equally good; 1 where no match counts.
+
+    Under it, each question's wins less its losses are as likely as their negative, all its turns together:
+    p is the share of all 2^n changes of signs whose sum over the questions is as far from 0 as this one, or
+    farther. Counted, not drawn: the distribution of the sum is the product of the questions' own.
+    """
+    margins = {}
+    for judgment in judgments:
+        points = {"win": 1, "loss": -1}.get(outcome(judgment), 0)
+        margins[judgment["question_id"]] = margins.get(judgment["question_id"], 0) + points
+    steps = [abs(margin) for margin in margins.values() if margin]
+    chances = np.ones(1)  # of the sums -k, …, k
+    for step in steps:
+        spread = np.zeros(len(chances) + 2 * step)
+        spread[: len(chances)] += chances / 2
+        spread[2 * step :] += chances / 2
+        chances = spread
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return min(1.0, float(chances[np.abs(sums) >= abs(sum(margins.values()))].sum()))
+
+
+def position_bias_interval(judgments, bootstrap_samples, seed):
+    """The 95 % interval (low, high) of biased_toward_first less biased_toward_second; (None, None) without.
+
+    Questions are drawn whole, as for the win rate.
+    """
+    questions = {}
+    for judgment in judgments:
+        if outcome(judgment) != "error":
+            lean = POINTS[judgment["g1_winner"]] - POINTS[judgment["g2_winner"]]
+            counts = questions.setdefault(judgment["question_id"], [0, 0])
+            counts[0] += (lean > 0) - (lean < 0)
+            counts[1] += 1
+    if not questions:
+        return None, None
+    number = len(questions)
+    draws = np.random.default_rng(seed).multinomial(
+        number, np.full(number, 1 / number), size=bootstrap_samples
+    )
+    leans, matches = (draws @ np.array(list(questions.values()), dtype=np.float64)).T
+    return interval_of(leans / matches)
 
 
 def position_bias(judgments):
@@ -84,10 +149,8 @@ def position_bias(judgments):
     second, in more of its games (as in "Judging LLM-as-a-Judge", Zheng et al. 2023, table 2). None without
     matches.
     """
-    # Points of the first position less those of the second, in game 1 (model_1 first) and in game 2.
-    points = {"model_1": 1, "tie": 0, "model_2": -1}
     leans = [
-        points[judgment["g1_winner"]] - points[judgment["g2_winner"]]
+        POINTS[judgment["g1_winner"]] - POINTS[judgment["g2_winner"]]
         for judgment in judgments
         if outcome(judgment) != "error"
     ]

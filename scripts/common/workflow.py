@@ -12,7 +12,7 @@ from typing import NamedTuple
 import yaml
 
 from scripts.common import config as configuration
-from scripts.common import losses
+from scripts.common import losses, methods
 
 CONFIG = Path("config.yaml")
 OUR_FUNCTIONS = [f"scripts/common/rewards/functions.py:{name}" for name in ("length", "valid_json")]
@@ -27,6 +27,11 @@ class Job(NamedTuple):
     inputs: tuple
     outputs: tuple
     params: tuple
+
+    @property
+    def script(self):
+        """What it runs: the script of its rule's name, or of its param `script`, where rules share one."""
+        return f"scripts/{dict(self.params).get('script', self.rule)}.py"
 
 
 def jobs(overlay=None):
@@ -116,7 +121,8 @@ def edits():
 def is_choice(path):
     """Whether the value at `path` may decide which other values of its section count."""
     schema = schema_of(path)
-    return bool({"enum", "if"} & schema.keys()) or "null" in schema.get("type", ())
+    chosen = {"enum", "if"} & schema.keys() or path[-1] in ("judge", "modes")
+    return bool(chosen) or "null" in schema.get("type", ())
 
 
 def _walk(section, path):
@@ -137,6 +143,11 @@ def _nested(path, value, config):
         dropped = dict.fromkeys(configuration.REWARD_KEYS[config["rewards"][path[1]]["kind"]])
         function = {"function": OUR_FUNCTIONS[0], "arguments": {}}
         overlay["rewards"][path[1]] |= dropped | function
+    if path[-1] == "method":
+        foreign = methods.KEYS - methods.hyperparameters(value, config["train"]["loss_type"])
+        runs = overlay.setdefault("runs", {})
+        for name in [path[1]] if path[0] == "runs" else config["runs"]:
+            runs.setdefault(name, {}).update(dict.fromkeys(foreign & config["runs"][name].keys()))
     return overlay
 
 
@@ -170,8 +181,19 @@ def _others(path, value, schema):
         return [other for other in OUR_FUNCTIONS if other != value][:1]
     if path[-1] == "rubric":
         return ["data/README.md"]
+    if path == ("mt_bench", "judge"):
+        return ["reward"]
+    if path == ("mt_bench", "modes"):
+        return [["pairwise-all"]]
+    if path == ("mt_bench", "judges"):
+        return [{"another": {"kind": "anthropic", "served_model": "another", "max_tokens": 1}}]
     if path[-1] in ("head_weights", "loss_weights"):
         return [[1.0]]
+    if path[-1] == "num_generations":  # must divide the batch as `value` does
+        divisors = [number for number in range(2, value) if value % number == 0]
+        return [*divisors, 2 * value][:1]
+    if path[-1] == "global_batch_size":
+        return [2 * value]
     if path[-1] == "loss_type":  # a run may name hyperparameters
         wanted = losses.hyperparameters(value)
         return [

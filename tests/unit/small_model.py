@@ -24,10 +24,16 @@ TRAINING = {
     "adam_beta1": 0.9,
     "adam_beta2": 0.95,
     "adam_epsilon": 1e-8,
+    "optim": "adamw_torch_fused",
     "max_grad_norm": 1.0,
     "dtype": "float32",
+    "attn_implementation": "sdpa",
     "gradient_checkpointing": False,
     "save_steps": 100,
+    "wandb_project": "",
+    "eval_steps": None,
+    "checkpoint": "last",
+    "early_stopping_patience": None,
     "peft": None,
     "seed": 1,
 }
@@ -46,6 +52,7 @@ ENGINE = {
     "max-num-batched-tokens": 0,
 }
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
+QLORA = LORA | {"quantization": "nf4"}
 
 
 def make_tokenizer(template=TEMPLATE, add_bos=False, **tokens):
@@ -118,10 +125,31 @@ def flags(out, **values):
     return words
 
 
+def merge(out, start, into="original"):
+    """Merge the adapters that a training with `flags(out)` made of the model `start`; return the metrics."""
+    from scripts import merge_adapter
+
+    paths = {
+        "adapter": out / "model",
+        "model": start,
+        "merge_into": into,
+        "out": out / "merged",
+        "manifest": out / "merged.json",
+    }
+    merge_adapter.main(
+        [word for key, value in paths.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    )
+    return files.read_json(out / "merged/merge.json")
+
+
 def results(out):
-    """(weights, metrics, rows of log.csv) of a training that wrote to `out`."""
+    """(weights, metrics, rows of log.csv) of a training that wrote to `out`; of adapters, only theirs.
+
+    Rows lack what is empty.
+    """
     from safetensors.torch import load_file
 
     with open(out / "log.csv") as file:
-        log = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    return load_file(out / "model/model.safetensors"), files.read_json(out / "metrics.json"), log
+        log = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    (weights,) = (out / "model").glob("*model.safetensors")
+    return load_file(weights), files.read_json(out / "metrics.json"), log

@@ -1,4 +1,4 @@
-"""A server with /v1/completions and /v1/chat/completions that fails on request, as no real one would."""
+"""A server for completions, and for chats in OpenAI's and Anthropic's way, that fails on request."""
 
 import contextlib
 import json
@@ -13,16 +13,25 @@ class StandIn:
 
     name: the model's; url: up to /v1; asked: payloads of all completions; headers: of the last request;
     vllm: whether it takes vLLM's additions; takes_ids: whether a prompt may be ids; key: the key
-    that it wants, or None; refused: fields that it refuses beside messages; most: the most
-    requests that it had at once.
+    that it wants, or None; refused: fields that it refuses beside messages; usage(payload, text): the tokens
+    that it counts, in and out; seconds: how long it thinks; most: the most requests that it had at once.
     """
 
     def __init__(
-        self, tokenizer=None, name="policy", vllm=True, takes_ids=True, key=None, says=None, refused=()
+        self,
+        tokenizer=None,
+        name="policy",
+        vllm=True,
+        takes_ids=True,
+        key=None,
+        says=None,
+        refused=(),
+        usage=None,
+        seconds=0.0,
     ):
         self.tokenizer, self.name, self.vllm, self.takes_ids, self.key = tokenizer, name, vllm, takes_ids, key
         self.faults, self.asked, self.headers = [], [], {}
-        self.says, self.refused = says, refused
+        self.says, self.refused, self.usage, self.seconds = says, refused, usage, seconds
         self.extra_prompt_tokens = 0
         self.running = self.most = 0
         self.lock = threading.Lock()
@@ -42,7 +51,9 @@ class StandIn:
                 with stand_in.lock:
                     stand_in.running += 1
                     stand_in.most = max(stand_in.most, stand_in.running)
-                if self.path == "/v1/chat/completions":
+                if self.path in ("/v1/chat/completions", "/v1/messages"):
+                    stand_in.headers = dict(self.headers)
+                    stand_in.released.wait(stand_in.seconds)
                     stand_in.converse(self, payload)
                 else:
                     stand_in.complete(self, payload)
@@ -63,7 +74,7 @@ class StandIn:
 
     def authorized(self, handler):
         sent = handler.headers.get("Authorization", "")
-        if self.key is None or sent == f"Bearer {self.key}":
+        if self.key is None or self.key in (sent.removeprefix("Bearer "), handler.headers.get("x-api-key")):
             return True
         reply(handler, 401, {"error": {"message": f"Incorrect API key provided: {sent}"}})
         return False
@@ -97,11 +108,17 @@ class StandIn:
                 return reply(handler, 400, {"error": {"message": f"Unsupported parameter: {field}"}})
         self.asked.append(payload)
         text = self.says(payload)
+        counted = self.usage(payload, text) if self.usage else None
+        if handler.path == "/v1/messages":
+            usage = dict(zip(("input_tokens", "output_tokens"), counted or (), strict=False))
+            body = {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "usage": usage}
+            return self.answer(handler, body)
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop", "index": 0}
-        self.answer(handler, {"choices": [choice]})
+        usage = dict(zip(("prompt_tokens", "completion_tokens"), counted or (), strict=False))
+        self.answer(handler, {"choices": [choice]} | ({"usage": usage} if usage else {}))
 
     def answer(self, handler, body):
-        choice = body["choices"][0]
+        choice = body.get("choices", [{}])[0]
         fault = self.faults.pop(0) if self.faults and len(self.asked) > 1 else None
         if fault is None:
             return reply(handler, 200, body)

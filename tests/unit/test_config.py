@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripts.common import config as configuration
-from scripts.common import losses
+from scripts.common import losses, methods
 from scripts.common.errors import InputError
 
 TEXT = Path("config.yaml").read_text(encoding="utf-8")
@@ -236,7 +236,8 @@ def with_run(**keys):
 
 def test_a_run_overrides_what_it_names_of_train():
     trained = configuration.training(configuration.load(with_run(loss_type="rebel", eta=40.0)), "own")
-    shared = {key: value for key, value in DEFAULT["train"].items() if key not in configuration.LOSS_KEYS}
+    foreign = {"method", *methods.KEYS}
+    shared = {key: value for key, value in DEFAULT["train"].items() if key not in foreign}
     assert trained == {**shared, "loss_type": "rebel", "eta": 40.0, "reward_scaling": "none"}
 
 
@@ -411,3 +412,13 @@ def test_an_overlay_changes_the_kind_of_a_reward_and_removes_one():
     assert list(configuration.load(config)["rewards"]) == ["reward_model"]
     config["mt_bench"]["judge"] = "reward"
     assert "no entry of `rewards` is a classifier" in refused(config)
+
+
+@pytest.mark.parametrize("path", [("train",), ("models", "sft", "training")], ids=".".join)
+@pytest.mark.parametrize(("key", "value"), [("checkpoint", "best"), ("early_stopping_patience", 2)])
+def test_what_goes_by_the_held_out_loss_needs_looks_at_it(path, key, value):
+    said = refused(changed((*path, key), value))
+    assert f"{key} {value} goes by the held-out loss on the way, but eval_steps is null: say" in said
+    config = changed((*path, key), value)
+    put(config, (*path, "eval_steps"), 5)
+    configuration.load(config)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from scripts import launch
+from scripts.common.errors import InputError
 
 PYTHON = [sys.executable, "-m"]
 
@@ -35,11 +36,37 @@ def test_the_nodes_of_a_slurm_job_meet_at_the_first():
     assert words[words.index("--rdzv-endpoint") + 1] == "n7:20001"
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in launch.CONFIGS.glob("*.yaml")))
+def test_processes_hear_what_accelerate_launch_would_tell_them(name, monkeypatch):
+    from accelerate.commands import launch as theirs
+
+    monkeypatch.setattr(theirs, "is_deepspeed_available", lambda: True)
+    flags = ["--config_file", str(launch.CONFIGS / f"{name}.yaml"), "--num_processes", "2"]
+    args = theirs.launch_command_parser().parse_args([*flags, "--num_machines", "1", "script.py"])
+    args, defaults, _ = theirs._validate_launch_command(args)
+    if args.use_deepspeed:
+        args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        told = theirs.prepare_deepspeed_cmd_env(args)[1]
+    else:
+        told = theirs.prepare_multi_gpu_env(args)
+    ours = launch.sharing(name)
+    assert ours.items() <= told.items()
+    assert ("ACCELERATE_USE_FSDP" in told, "ACCELERATE_USE_DEEPSPEED" in told) == (
+        "ACCELERATE_USE_FSDP" in ours,
+        "ACCELERATE_USE_DEEPSPEED" in ours,
+    )
+
+
+def test_a_sharing_that_is_not_there():
+    with pytest.raises(InputError, match=r"no profiles/accelerate/fsdp.yaml; known: ddp, fsdp2, zero3"):
+        launch.sharing("fsdp")
+
+
 def test_flags_with_blanks_and_braces_arrive_as_they_are(tmp_path):
     (tmp_path / "echo.py").write_text("import sys, json; print(json.dumps(sys.argv[1:]))")
     words = ["--peft", '{"r": 4}', "a b", "$HOME;"]
     process = subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "echo", *words],
+        [sys.executable, "-m", "scripts.launch", "ddp", "echo", *words],
         env={"PYTHONPATH": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,

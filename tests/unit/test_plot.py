@@ -27,7 +27,7 @@ NAMES = [
 ]
 
 
-def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2")):
+def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2"), others=()):
     """What compute_winrate writes, from random matches."""
     questions = [
         {"question_id": number, "category": categories[number * len(categories) // 80], "turns": ["", ""]}
@@ -45,6 +45,11 @@ def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2"
     return {
         "judge": "reference", "start": "sft", "policies": policies, "categories": categories,
         "questions": len(questions), "win_rates": win_rates,
+        "other_judges": {
+            name: {"win_rates": result(policies[::-1], categories, winners)["win_rates"],
+                   "agreement": {"matches": 160, "share": 0.81, "kappa": 0.6, "opposite": 0.01}}
+            for name in others
+        },
     }  # fmt: skip
 
 
@@ -56,6 +61,10 @@ CASES = {
     "always worse": result(NAMES[:2], winners=("model_2",)),
     "errors": result(NAMES[:2], winners=("error",)),
     "three categories": result(NAMES[:2], categories=["writing", "a longer category", "mathematics"]),
+    "five runs, two judges": result(
+        ["dpo-1", "rebel-2", "ipo-1", "simpo-1", "a_run_with_quite_a_long_name-12"], others=["gpt_4"]
+    ),
+    "ten, three judges": result(NAMES, others=["gpt_4", "a_judge_with_quite_a_long_name"]),
     "one category": result(NAMES[:3], categories=["everything"]),
 }
 

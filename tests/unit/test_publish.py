@@ -174,3 +174,17 @@ def test_without_a_namespace_nothing_is_asked(policy, hub):
     done = publish(policy, hub, namespace="null")
     assert done.returncode == 1 and "publish.namespace is null" in done.stderr
     assert hub.seen == []
+
+
+def test_a_card_of_a_policy_that_learnt_from_rewards_speaks_of_no_pairs(policy):
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    config["runs"]["dpo"] |= {"method": "grpo"}
+    made = files.read_json(policy / "models/dpo-1.json")
+    del made["lineage"]["params"]["loss_type"]
+    metrics = {"train_steps": 28, "eval_reward": 6.5, "eval_reward_before": -1.4}
+    text = write_model_card.card("dpo-1", config, made, metrics, WINRATE, [])
+    assert "preference optimization with the method `grpo`" in text
+    assert "- grpo" in text
+    assert "Trained in 28 steps on the rewards of what it said meanwhile." in text
+    assert "| reward | -1.4 | 6.5 |" in text
+    assert "completions of each prompt" not in text

@@ -68,7 +68,7 @@ def test_padding_is_never_the_end_token():
     assert reward_model.padding_id(small_model.make_tokenizer(pad_token=None)) == 0
 
 
-@pytest.mark.parametrize(("special", "peft"), [({}, None), ({"pad_token": "<|im_end|>"}, small_model.LORA)])
+@pytest.mark.parametrize(("special", "peft"), [({}, None), ({"pad_token": "<|im_end|>"}, small_model.QLORA)])
 def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, capsys):
     from transformers import AutoModelForSequenceClassification
 
@@ -86,15 +86,21 @@ def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, ca
         peft=peft,
     )
     reward_model.main(words)
-    weights = (tmp_path / "out/model/model.safetensors").read_bytes()
+    (made,) = (tmp_path / "out/model").glob("*model.safetensors")
+    weights = made.read_bytes()
     reward_model.main(words)
     assert "nothing to train" in capsys.readouterr().out
-    assert (tmp_path / "out/model/model.safetensors").read_bytes() == weights
+    assert made.read_bytes() == weights
+    trained = tmp_path / "out/model"
+    if peft is not None:
+        apart = small_model.merge(tmp_path / "out", tmp_path / "start", "quantized")
+        assert apart["quantized"]["max_token"] < 1e-4 and apart["original"]["max_token"] > 1e-3
+        trained = tmp_path / "out/merged"
     metrics = files.read_json(tmp_path / "out/metrics.json")
     assert metrics["eval_accuracy"] == 1.0
     assert metrics["eval_loss"] < metrics["eval_loss_before"]
 
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out/model").eval()
+    model = AutoModelForSequenceClassification.from_pretrained(trained).eval()
     assert model.config.num_labels == 1
     pairs, _, _ = reward_model.read(str(tmp_path / "test.jsonl"), COLUMNS, small_model.make_tokenizer(), 64)
     loss = []

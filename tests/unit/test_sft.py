@@ -91,7 +91,7 @@ def test_bad_dialogues_are_named(tmp_path, dialogues, message):
         train_sft.read(write(tmp_path / "a.jsonl", dialogues), COLUMNS, TOKENIZER, 64)
 
 
-@pytest.mark.parametrize("peft", [None, small_model.LORA])
+@pytest.mark.parametrize("peft", [None, small_model.LORA, small_model.QLORA])
 def test_the_assistant_is_learnt(tmp_path, peft, capsys):
     small_model.make_model(tmp_path / "start")
     data = write(tmp_path / "a.jsonl", DIALOGUES)
@@ -109,8 +109,10 @@ def test_the_assistant_is_learnt(tmp_path, peft, capsys):
     _, metrics, log = small_model.results(tmp_path / "out")
     assert metrics["eval_loss"] < metrics["eval_loss_before"] - 0.2
     assert log[0]["loss"] == pytest.approx(metrics["eval_loss_before"], rel=0.1)
-    assert files.read_json(tmp_path / "out/model/config.json")["eos_token_id"] == [4, 1]
-    assert (tmp_path / "out/model/adapter").exists() == (peft is not None)
+    if peft is not None:
+        small_model.merge(tmp_path / "out", tmp_path / "start")
+    model = tmp_path / "out" / ("model" if peft is None else "merged")
+    assert files.read_json(model / "config.json")["eos_token_id"] == [4, 1]
 
     made = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     train_sft.main(words)

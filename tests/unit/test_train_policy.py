@@ -20,8 +20,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scripts import compute_ref_logps, train_policy
-from scripts.common import files, manifest, tables
+from scripts.common import files, manifest, ref_logps, tables
 from scripts.common.errors import InputError
+from scripts.common.preference_trainer import PreferenceTrainer
 
 VOCABULARY = 61
 TRAINING = {
@@ -89,6 +90,8 @@ def training_flags(world, out, **changed):
         "model": world / "sft",
         "tokenized": world / "tokenized.parquet",
         "ref_logps": [world / f"ref_logps_{part}_2.parquet" for part in range(2)],
+        "reference": world / "sft.json",
+        "scale_by": [],
     }
     return small_model.flags(out, **data | TRAINING | changed)
 
@@ -144,11 +147,11 @@ def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_de
         assert metrics[name] == pytest.approx(wanted_metrics[name], abs=1e-5)
 
 
-def launched(flags, devices="0,1"):
-    """What a training with those devices says."""
+def launched(flags, parallel="ddp"):
+    """What a training on two devices says, which share the work as `parallel` says."""
     return subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "scripts.train_policy", *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": devices},
+        [sys.executable, "-m", "scripts.launch", parallel, "scripts.train_policy", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
         check=True,
         capture_output=True,
         text=True,
@@ -157,10 +160,16 @@ def launched(flags, devices="0,1"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("batch", "per_device", "loss_type"),
-    [(4, 2, "sigmoid"), (4, 1, "sigmoid"), (8, 4, "sigmoid"), (8, 4, "sft")],
+    ("batch", "per_device", "loss_type", "parallel"),
+    [
+        (4, 2, "sigmoid", "ddp"),
+        (4, 1, "sigmoid", "ddp"),
+        (8, 4, "sigmoid", "ddp"),
+        (8, 4, "sft", "ddp"),
+        (8, 4, "sigmoid", "fsdp2"),
+    ],
 )
-def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type):
+def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type, parallel):
     """In the last cases, the last 4 of the 20 pairs are one device's; the other has none of its own."""
     sizes = {
         "global_batch_size": batch,
@@ -169,7 +178,7 @@ def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, los
     }
     wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
     flags = training_flags(world, tmp_path / "two", **sizes)
-    said = launched(flags)
+    said = launched(flags, parallel)
     assert said.count("step 1/") == 1, "one of them speaks"
     weights, metrics, log = small_model.results(tmp_path / "two")
     assert distance(weights, wanted) < 1e-5
@@ -205,14 +214,41 @@ def test_label_smoothing_and_beta_reach_the_loss(world, undisturbed, tmp_path):
     assert distance(smooth, undisturbed[0]) > 1e-5
 
 
-def test_lora_trains_adapters_and_saves_merged_weights(world, tmp_path):
+def test_lora_trains_adapters_that_are_merged(world, tmp_path):
     peft = small_model.LORA | {"lora_dropout": 0.0}
-    weights, metrics, _ = train(world, tmp_path, peft=peft, learning_rate=1e-2)
+    _, metrics, _ = train(world, tmp_path, peft=peft, learning_rate=1e-2)
+    small_model.merge(tmp_path, world / "sft")
+    weights = load_file(tmp_path / "merged/model.safetensors")
     start = load_file(world / "sft/model.safetensors")
     assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-6)
-    assert (tmp_path / "model/adapter/adapter_model.safetensors").is_file()
     assert torch.equal(weights["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
     assert distance(weights, start) > 1e-4
+
+
+def test_qlora_learns_in_packed_rows_and_goes_on_where_it_was(world, tmp_path, monkeypatch, capsys):
+    """The reference was not quantized, so the loss begins beside ln 2."""
+    settings = {"peft": small_model.QLORA, "learning_rate": 1e-2, "gradient_checkpointing": True}
+    wanted, metrics, log = train(world, tmp_path / "one", **settings)
+    assert 0 < abs(metrics["eval_loss_before"] - math.log(2)) < 0.2
+    assert log[-1]["rewards/margins"] > log[0]["rewards/margins"] + 0.1
+    apart = small_model.merge(tmp_path / "one", world / "sft", "quantized")
+    assert apart["quantized"]["max_token"] < 1e-4 < 1e-3 < apart["original"]["mean_token"]
+
+    step = PreferenceTrainer.training_step
+
+    def stopped(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceTrainer, "training_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(world, tmp_path / "two", **settings)
+    capsys.readouterr()
+    weights, *_ = train(world, tmp_path / "two", **settings)
+    assert "going on after step 2" in capsys.readouterr().out
+    assert distance(weights, wanted) == 0
 
 
 def test_the_manifest_names_every_parent(world, undisturbed, tmp_path):
@@ -297,33 +333,71 @@ def test_a_loss_that_is_not_finite_names_the_pairs(world, tmp_path):
 
 
 class TestJoin:
-    def tables(self, world):
-        ref_logps = [world / f"ref_logps_{part}_2.parquet" for part in range(2)]
-        return tables.read(world / "tokenized.parquet", tables.TOKENIZED), tables.read(
-            ref_logps, tables.REF_LOGPS
-        )
+    """Log-probabilities are those of these ids, under this reference, at this temperature; or refused."""
+
+    def files(self, world):
+        return world / "tokenized.parquet", [world / f"ref_logps_{part}_2.parquet" for part in range(2)]
+
+    def join(self, world, tokenized=None, parts=None, model="sft", temperature=1.0):
+        usual = self.files(world)
+        contents = manifest.contents(world / model)
+        return ref_logps.joined(tokenized or usual[0], parts or usual[1], contents, temperature)
+
+    def changed(self, world, tmp_path, **ids):
+        """The tokenized file with other ids in row 7."""
+        rows = tables.read_rows(self.files(world)[0], tables.TOKENIZED)
+        rows[7] |= ids
+        tables.write(tmp_path / "tokenized.parquet", rows, tables.TOKENIZED)
+        return tmp_path / "tokenized.parquet"
 
     def test_rows_get_their_log_probabilities(self, world):
-        tokenized, ref_logps = self.tables(world)
-        pairs = train_policy.join(tokenized, ref_logps)
-        assert pairs["ref_chosen_logps"].to_pylist() == ref_logps["ref_chosen_logps"].to_pylist()
+        parts = tables.read(self.files(world)[1], tables.REF_LOGPS)
+        assert self.join(world)["ref_chosen_logps"].to_pylist() == parts["ref_chosen_logps"].to_pylist()
+
+    def test_rows_in_other_chunks_are_the_same_rows(self, world):
+        table = tables.read(self.files(world)[0], tables.TOKENIZED)
+        whole = ref_logps.ids_hash(table.slice(3, 9))
+        assert ref_logps.ids_hash(pa.concat_tables([table.slice(3, 4), table.slice(7, 5)])) == whole
+        assert ref_logps.ids_hash(table.slice(3, 8)) != whole
 
     def test_a_missing_part(self, world):
-        tokenized, ref_logps = self.tables(world)
         with pytest.raises(InputError, match="do not belong together"):
-            train_policy.join(tokenized, ref_logps[:12])
+            self.join(world, parts=self.files(world)[1][:1])
 
-    def test_other_prompts(self, world):
-        tokenized, ref_logps = self.tables(world)
-        with pytest.raises(InputError, match="row 0 is prompt_id p0 in --tokenized and p23"):
-            train_policy.join(tokenized, ref_logps.take(list(range(23, -1, -1))))
+    def test_parts_in_another_order(self, world):
+        with pytest.raises(InputError, match="row 0 is prompt_id p0 in --tokenized and p12"):
+            self.join(world, parts=self.files(world)[1][::-1])
 
-    def test_other_completions_of_the_same_prompts(self, world):
-        tokenized, ref_logps = self.tables(world)
-        rows = ref_logps.to_pylist()
-        rows[7]["rejected_tokens"] += 1
+    def test_other_numbers_of_tokens(self, world, tmp_path):
         with pytest.raises(InputError, match=r"row 7 .*token counts"):
-            train_policy.join(tokenized, ref_logps.from_pylist(rows, schema=tables.REF_LOGPS))
+            self.join(world, self.changed(world, tmp_path, rejected_ids=[1] * 13))
+
+    @pytest.mark.parametrize("name", ref_logps.IDS)
+    def test_other_ids_of_as_many_tokens(self, world, tmp_path, name):
+        ids = example(7, "train")[name]
+        other = self.changed(world, tmp_path, **{name: [*ids[:-1], (ids[-1] + 1) % VOCABULARY]})
+        with pytest.raises(InputError, match=r"ref_logps_0_2\.parquet holds .* of other ids than --tok"):
+            self.join(world, other)
+
+    def test_another_reference(self, world, tmp_path):
+        small_model.make_model(tmp_path / "other", vocab_size=VOCABULARY, initializer_range=0.3)
+        with pytest.raises(InputError, match=r"ref_logps_0_2\.parquet holds .* under another model than"):
+            self.join(world, model=tmp_path / "other")
+
+    def test_another_temperature(self, world):
+        with pytest.raises(InputError, match=r"at temperature 1, but training is at 0\.7"):
+            self.join(world, temperature=0.7)
+
+    def test_a_file_that_does_not_say(self, world, tmp_path):
+        parts = self.files(world)[1]
+        rows = tables.read_rows(parts[0], tables.REF_LOGPS)
+        tables.write(tmp_path / "old.parquet", rows, tables.REF_LOGPS)
+        with pytest.raises(InputError, match=r"old\.parquet does not say what .* make it again"):
+            self.join(world, parts=[tmp_path / "old.parquet", parts[1]])
+
+    def test_a_training_refuses_them(self, world, tmp_path):
+        with pytest.raises(InputError, match=r"at temperature 1, but training is at 0\.5"):
+            train(world, tmp_path, temperature=0.5)
 
 
 def pairs_with(**columns):
@@ -363,14 +437,14 @@ class TestRewards:
         pairs = pairs_with(chosen_reward=[2.0, 3.0], rejected_reward=[2.0, 3.0])
         for scaling in ("none", "z_score"):
             with pytest.raises(InputError, match=r"each of the 2 train pairs, beginning with prompt_id p0"):
-                train_policy.scale_rewards(pairs, scaling)
+                train_policy.scale_rewards(pairs, scaling, pairs)
 
     def test_z_score_has_the_train_pairs_mean_and_deviation(self):
         pairs = pairs_with(
             chosen_reward=[4.0, 6.0, 104.0], rejected_reward=[2.0, 0.0, 3.0], split=["train", "train", "test"]
         )
-        assert train_policy.scale_rewards(pairs, "none") is pairs
-        scaled = train_policy.scale_rewards(pairs, "z_score")
+        assert train_policy.scale_rewards(pairs, "none", pairs) is pairs
+        scaled = train_policy.scale_rewards(pairs, "z_score", pairs)
         deviation = math.sqrt((1 + 9 + 1 + 9) / 4)
         assert scaled["chosen_reward"].to_pylist() == pytest.approx(
             [(reward - 3) / deviation for reward in (4, 6, 104)]
@@ -381,6 +455,20 @@ class TestRewards:
         assert scaled.drop(["chosen_reward", "rejected_reward"]) == pairs.drop(
             ["chosen_reward", "rejected_reward"]
         )
+
+    def test_by_run_has_those_of_the_first_iteration(self):
+        first = pairs_with(chosen_reward=[4.0, 6.0], rejected_reward=[2.0, 0.0])
+        later = pairs_with(chosen_reward=[6.0, 6.5, 7.0], rejected_reward=[5.5, 6.0, 5.0])
+        scaled = train_policy.scale_rewards(later, "by_run", first)
+        deviation = math.sqrt((1 + 9 + 1 + 9) / 4)
+        assert scaled["rejected_reward"].to_pylist() == pytest.approx(
+            [(reward - 3) / deviation for reward in (5.5, 6.0, 5.0)]
+        )
+        own = train_policy.scale_rewards(first, "by_run", first)
+        assert own == train_policy.scale_rewards(first, "z_score", later), "of the first both are the same"
+        equal = pairs_with(chosen_reward=[2.0], rejected_reward=[2.0])
+        with pytest.raises(InputError, match=r"--scale-by: the 2 rewards .* deviation 0.0, by which"):
+            train_policy.scale_rewards(later, "by_run", equal)
 
     def test_scaling_reaches_the_loss(self, world, tmp_path):
         _, metrics, log = train(world, tmp_path, loss_type="rebel_paper", reward_scaling="z_score", eta=1.0)
@@ -472,8 +560,26 @@ def test_a_reference_that_yields_nan_names_the_row(world, tmp_path):
     assert not (tmp_path / "x.parquet").exists()
 
 
-def test_an_id_that_the_reference_does_not_have(world, tmp_path):
-    row = example(0, "train") | {"chosen_ids": [VOCABULARY]}
-    tables.write(tmp_path / "t.parquet", [row], tables.TOKENIZED)
-    with pytest.raises(InputError, match="share one tokenizer"):
-        compute_ref_logps.main(reference_flags(world, tokenized=tmp_path / "t.parquet", out=tmp_path / "x"))
+@pytest.mark.parametrize(
+    ("name", "ids", "said"),
+    [
+        ("chosen_ids", [0, VOCABULARY], f"chosen_ids holds the id {VOCABULARY}, but .* has {VOCABULARY} tok"),
+        ("prompt_ids", [-1], "prompt_ids holds the id -1, but the model's vocabulary"),
+        ("rejected_ids", [], "rejected_ids is empty"),
+    ],
+)
+def test_ids_that_a_model_does_not_have(world, tmp_path, name, ids, said):
+    rows = [example(number, "train") for number in range(4)]
+    rows[3][name] = ids
+    tables.write(tmp_path / "t.parquet", rows, tables.TOKENIZED)
+    part = {"part": 1, "num_shards": 2}
+    with pytest.raises(InputError, match=rf"t\.parquet, row 3, prompt_id p3: {said}"):
+        compute_ref_logps.main(
+            reference_flags(world, tokenized=tmp_path / "t.parquet", out=tmp_path / "x", **part)
+        )
+
+
+def test_a_policy_with_fewer_tokens_than_its_reference(world, tmp_path):
+    small_model.make_model(tmp_path / "small", vocab_size=VOCABULARY - 2)
+    with pytest.raises(InputError, match=rf"--tokenized, row \d+, .* vocabulary has {VOCABULARY - 2} tokens"):
+        train(world, tmp_path / "out", model=tmp_path / "small")

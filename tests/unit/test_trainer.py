@@ -118,7 +118,7 @@ def test_killed_at_any_steps_it_is_the_same(world, undisturbed, tmp_path, seed):
 def test_sigterm_writes_a_checkpoint_of_that_step(world, undisturbed, tmp_path):
     changed = EVERY_STEP | {"save_steps": 1000}
     assert stop_at(start(world, tmp_path, **changed), 8, signal.SIGTERM) == checkpoints.TERMINATED
-    (folder,) = (tmp_path / "work").glob("*/")
+    (folder,) = {marker.parents[1] for marker in tmp_path.glob(f"work/*/*/{checkpoints.MARKER}")}
     step = int(checkpoints.last_complete(folder).name.rsplit("-", 1)[1])
     assert step >= 8
     assert f"going on after step {step}" in finish(start(world, tmp_path, **changed))
@@ -184,23 +184,6 @@ def test_a_gradient_that_is_not_finite_is_seen_before_its_weights_are_kept(world
         pretrain.main(flags(world, tmp_path, learning_rate=1e30, save_steps=1, max_grad_norm=0.0))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_adapters_are_kept_and_merged(world, tmp_path, dtype):
-    peft = pytest.importorskip("peft")
-    from transformers import AutoModelForCausalLM
-
-    pretrain.main(flags(world, tmp_path, peft=small_model.LORA | {"lora_dropout": 0.0}, dtype=dtype))
-    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
-    assert merged.dtype == getattr(torch, dtype)
-    assert files.read_json(tmp_path / "model/config.json")["eos_token_id"] == [4, 1]
-    started = AutoModelForCausalLM.from_pretrained(world / "start", dtype=torch.float32)
-    adapted = peft.PeftModel.from_pretrained(started, tmp_path / "model/adapter").eval()
-    ids = torch.arange(20).unsqueeze(0)
-    with torch.no_grad():
-        difference = (adapted(ids).logits - merged(ids).logits.float()).abs().max()
-    assert difference < (1e-4 if dtype == "float32" else 0.1)
-
-
 def test_full_training_in_bfloat16(world, tmp_path):
     pretrain.main(flags(world, tmp_path, dtype="bfloat16", gradient_checkpointing=True))
     weights, metrics, _ = small_model.results(tmp_path)
@@ -208,12 +191,43 @@ def test_full_training_in_bfloat16(world, tmp_path):
     assert metrics["eval_loss"] < metrics["eval_loss_before"] - 0.5
 
 
+@pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_32bit"])
+def test_other_optimizers_learn_and_go_on_where_they_were(world, tmp_path, monkeypatch, optim):
+    settings = {"optim": optim, "save_steps": 2}
+    pretrain.main(flags(world, tmp_path / "whole", **settings))
+    _, metrics, _ = small_model.results(tmp_path / "whole")
+    assert metrics["eval_loss"] < metrics["eval_loss_before"] - 0.5
+
+    def stopped(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Watch, "on_step_end", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.main(flags(world, tmp_path / "stopped", **settings))
+    assert list(tmp_path.glob("stopped/work/*/checkpoint-2"))
+    pretrain.main(flags(world, tmp_path / "stopped", **settings))
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("flash_attention_2", "flash-attn"), ("flex_attention", "a GPU")],
+)
+def test_an_attention_that_the_machine_lacks(world, tmp_path, name, needs):
+    if torch.cuda.is_available():
+        pytest.skip("this machine may have it")
+    with pytest.raises(InputError, match=f"attn_implementation is {name}, which needs .*{needs}"):
+        pretrain.main(flags(world, tmp_path, attn_implementation=name))
+
+
 def test_flags_are_the_keys_of_the_schema():
     schema = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text())
     parser = argparse.ArgumentParser()
     trainer.add_arguments(parser)
     known = {action.dest for action in parser._actions if action.required}
-    paths = {"seed", "work_dir", "out", "manifest", "metrics", "log_csv"}
+    paths = {"seed", "work_dir", "out", "manifest", "metrics", "log_csv", "wandb_project"}
     assert known - paths - set(trainer.PACE) == set(schema["$defs"]["optimization"]["properties"])
     assert all(action.default is None for action in parser._actions if action.dest != "help")
 

@@ -34,10 +34,10 @@ TRAININGS = {
 }
 
 
-def start(script, out, flags, devices=""):
-    """The running process of a training with those devices."""
+def start(script, flags, devices="", parallel="ddp"):
+    """The running process of a training with those devices, which share the work as `parallel` says."""
     return subprocess.Popen(
-        [sys.executable, "-m", "scripts.launch", f"scripts.{script}", *flags],
+        [sys.executable, "-m", "scripts.launch", parallel, f"scripts.{script}", *flags],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": devices, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -65,7 +65,7 @@ def distance(one, other):
 @pytest.mark.parametrize("script", TRAININGS)
 def test_two_processes_end_where_one_does(script, tmp_path):
     for devices, name in (("", "one"), ("0,1", "two")):
-        process = start(script, tmp_path / name, flags_of(script, tmp_path, tmp_path / name), devices)
+        process = start(script, flags_of(script, tmp_path, tmp_path / name), devices)
         said, _ = process.communicate()
         assert process.returncode == 0, said[-3000:]
     (wanted, wanted_metrics, wanted_log), (weights, metrics, log) = (
@@ -79,9 +79,9 @@ def test_two_processes_end_where_one_does(script, tmp_path):
 def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     flags = flags_of("train_sft", tmp_path, tmp_path / "stopped", num_train_epochs=40)
     undisturbed = flags_of("train_sft", tmp_path, tmp_path / "undisturbed", num_train_epochs=40)
-    process = start("train_sft", tmp_path / "undisturbed", undisturbed, "0,1")
+    process = start("train_sft", undisturbed, "0,1")
     assert process.wait() == 0
-    process = start("train_sft", tmp_path / "stopped", flags, "0,1")
+    process = start("train_sft", flags, "0,1")
     for line in process.stdout:
         if line.startswith("step 8/"):
             break
@@ -90,8 +90,32 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
     assert time.monotonic() - began < 25, "within the time that a cluster gives"
-    process = start("train_sft", tmp_path / "stopped", flags, "0,1")
+    process = start("train_sft", flags, "0,1")
     said, _ = process.communicate()
     assert process.returncode == 0 and "going on after step" in said, said[-3000:]
     weights, wanted = (small_model.results(tmp_path / name)[0] for name in ("stopped", "undisturbed"))
     assert distance(weights, wanted) < 1e-6
+
+
+def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path):
+    """FSDP2, stopped and gone on with. That accelerate really shares out, the checkpoint's form shows."""
+    flags = {name: flags_of("train_sft", tmp_path, tmp_path / name, save_steps=2) for name in ("one", "two")}
+    assert start("train_sft", flags["one"]).wait() == 0
+    process = start("train_sft", flags["two"], "0,1", "fsdp2")
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    said = process.stdout.read()
+    assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
+    (shards,) = (tmp_path / "two/work").glob("*/checkpoint-*/pytorch_model_fsdp_0")
+    assert len(list(shards.glob("*.distcp"))) == 2
+    process = start("train_sft", flags["two"], "0,1", "fsdp2")
+    said, _ = process.communicate()
+    assert process.returncode == 0 and "going on after step" in said, said[-3000:]
+    (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (
+        small_model.results(tmp_path / name) for name in ("two", "one")
+    )
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=1e-5)
+    assert distance(weights, wanted) < 1e-5
+    assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], abs=1e-5)

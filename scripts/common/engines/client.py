@@ -17,11 +17,14 @@ from concurrent import futures
 import httpx2
 import tenacity
 
+from scripts.common.engines.meter import OverBudget
 from scripts.common.errors import InputError
 
-# Where the key is read from, or the name of a file with it; it is in no config, log or message.
+# Where the key is read from, or with the ending the name of a file with it; it is in no config, log or
+# message. Another server's key has another variable, and so another file.
 KEY_VARIABLE = "PREFLINE_API_KEY"
-KEY_FILE_VARIABLE = "PREFLINE_API_KEY_FILE"
+FILE_ENDING = "_FILE"
+KEY_FILE_VARIABLE = KEY_VARIABLE + FILE_ENDING
 BUSY_OR_BROKEN = {408, 425, 429, 500, 502, 503, 504, 529}
 LONGEST_RETRY_AFTER = 600.0
 # Requests given up in a row that are the server's fault, not the requests'.
@@ -30,6 +33,10 @@ HOPELESS = 16
 
 class Transient(Exception):
     """A failure that may pass; its text names the server and the failure."""
+
+
+class Lost(Transient):
+    """No readable answer to a request that the server may have worked on, and charge for."""
 
 
 class Refused(Exception):
@@ -49,20 +56,36 @@ class Client:
     """Sends requests to `urls` (list of str, up to /v1), which share them.
 
     concurrency: most requests in flight together; timeout: seconds to wait for an answer; key: str, None for
-    the environment's; attempts: tries of a request; first_wait, longest_wait: seconds before the second try
-    and before the last ones, at most.
+    that of the environment variable key_variable; attempts: tries of a request; first_wait, longest_wait:
+    seconds before the second try and before the last ones, at most; headers(key): those that carry the key;
+    meter: a meter.Meter for servers that cost money or limit the rate, None for others. given_up: (request,
+    exception) of what `each` gave up.
     """
 
-    def __init__(self, urls, concurrency, timeout, key=None, attempts=10, first_wait=1.0, longest_wait=60.0):
+    def __init__(
+        self,
+        urls,
+        concurrency,
+        timeout,
+        key=None,
+        attempts=10,
+        first_wait=1.0,
+        longest_wait=60.0,
+        key_variable=KEY_VARIABLE,
+        headers=None,
+        meter=None,
+    ):
         self.servers = [Server(url) for url in urls]
         self.concurrency = concurrency
         self.attempts = attempts
         self.wait = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
-        self.key = key or environment_key()
+        self.key_variable = key_variable
+        self.key = key or environment_key(key_variable)
+        self.meter, self.given_up = meter, []
         self.lock, self.closed = threading.Lock(), threading.Event()
         self.retries = 0
         self.http = httpx2.Client(
-            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            headers=(headers or bearer)(self.key) if self.key else {},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
             limits=httpx2.Limits(max_connections=concurrency),
         )
@@ -131,7 +154,8 @@ class Client:
     def each(self, function, requests, hopeless=HOPELESS):
         """(index, function(request)) as they end; None for what is given up, which is named.
 
-        function: raises Transient or Refused for what to give up; requests: a list of things with a `name`.
+        function: raises Transient, Refused or OverBudget for what to give up; requests: a list of things with
+        a `name`.
         Raises InputError once `hopeless` in a row are given up.
         """
         in_a_row = 0
@@ -139,12 +163,14 @@ class Client:
         def tried(pair):
             try:
                 return function(pair[1]), None
-            except (Transient, Refused) as failure:
+            except (Transient, Refused, OverBudget) as failure:
                 return None, failure
 
         for (index, request), (made, failure) in self.map(tried, enumerate(requests)):
-            in_a_row = in_a_row + 1 if failure else 0
             if failure:
+                self.given_up.append((request, failure))
+            in_a_row = in_a_row + 1 if failure else 0
+            if failure and not isinstance(failure, OverBudget):
                 print(f"{request.name} is given up: {failure}", flush=True)
                 if in_a_row == hopeless:
                     raise InputError(f"the server fails at every request: {failure}")
@@ -175,7 +201,7 @@ class Client:
             delay = server.not_before - time.monotonic()
             if delay > 0:
                 self.closed.wait(delay)
-            value = read(self._json(server, method, path, payload))
+            value = self._metered(server, method, path, payload, read)
             server.failures = 0
             return value
         except Transient:
@@ -186,17 +212,30 @@ class Client:
                 with self.lock:
                     server.in_flight -= 1
 
+    def _metered(self, server, method, path, payload, read):
+        """What `read` makes of an answer, whose cost is metered whether it can be read or not."""
+        if self.meter is None or payload is None:
+            return read(self._json(server, method, path, payload))
+        call = self.meter.start(payload, self.closed.wait)
+        try:
+            body = self._json(server, method, path, payload)
+        except BaseException as failure:
+            self.meter.end(call, charged=isinstance(failure, Lost))
+            raise
+        self.meter.end(call, charged=True, usage=body.get("usage"))
+        return read(body)
+
     def _json(self, server, method, path, payload):
         try:
             response = self.http.request(method, server.url + path, json=payload)
         except httpx2.TransportError as error:
-            raise Transient(f"{server.url}: {type(error).__name__} {error}".rstrip()) from None
+            raise Lost(f"{server.url}: {type(error).__name__} {error}".rstrip()) from None
         status = response.status_code
         if status in (401, 403):
             state = "is refused" if self.key else "is not set"
             raise InputError(
-                f"{server.url}: the server wants a key (status {status}) and {KEY_VARIABLE} {state}; "
-                f"export the right one, or {KEY_FILE_VARIABLE}"
+                f"{server.url}: the server wants a key (status {status}) and {self.key_variable} {state}; "
+                f"export the right one, or {self.key_variable}{FILE_ENDING}"
             )
         if status in BUSY_OR_BROKEN:
             server.not_before = time.monotonic() + retry_after(response.headers.get("Retry-After"))
@@ -206,9 +245,9 @@ class Client:
         try:
             body = response.json()
         except ValueError:
-            raise Transient(f"{server.url}: an answer that is no JSON: {self._said(response)}") from None
+            raise Lost(f"{server.url}: an answer that is no JSON: {self._said(response)}") from None
         if not isinstance(body, dict):
-            raise Transient(f"{server.url}: an answer that is no object: {self._said(response)}")
+            raise Lost(f"{server.url}: an answer that is no object: {self._said(response)}")
         return body
 
     def _said(self, response):
@@ -224,24 +263,30 @@ class Client:
         return text.replace(self.key, "***") if self.key else text
 
 
-def environment_key():
-    """The key (str) that the environment or the file named there holds, None if there is none.
+def bearer(key):
+    """The header (dict) that carries a key (str) to most servers."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def environment_key(variable=KEY_VARIABLE):
+    """The key (str) that the environment `variable` or the file named there holds, None if there is none.
 
     Raises InputError for a file that is not there or that others may read, and for what is no key: a library
     would repeat it in its message.
     """
-    key, path = os.environ.get(KEY_VARIABLE), os.environ.get(KEY_FILE_VARIABLE)
+    file_variable = variable + FILE_ENDING
+    key, path = os.environ.get(variable), os.environ.get(file_variable)
     try:
         if not key and path:
             with open(path, encoding="utf-8") as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                    raise InputError(f"{KEY_FILE_VARIABLE}: others may read {path}; chmod 600 {path}")
+                    raise InputError(f"{file_variable}: others may read {path}; chmod 600 {path}")
                 key = file.read()
     except OSError as error:
-        raise InputError(f"{KEY_FILE_VARIABLE}: {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{file_variable}: {path} cannot be read: {error.strerror}") from None
     key = (key or "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise InputError(f"{KEY_VARIABLE}: has characters that no key has; set it again")
+        raise InputError(f"{variable}: has characters that no key has; set it again")
     return key or None
 
 

@@ -1,0 +1,79 @@
+# Training on the rewards of what a policy says meanwhile (methods ppo, rloo, grpo): no pairs are made for it.
+#
+#     results/samples/{policy}/prompts/{shard}.parquet, what scores completions
+#  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+
+
+rule train_online:
+    """Train a policy on the rewards of what it says meanwhile, from where the run's `init` says."""
+    input:
+        prompts=get_prompts,
+        model=ancient(get_init),
+        manifest=lambda wildcards: f"{get_init(wildcards)}.json",
+        reference=ancient(get_reference),
+        reference_manifest=lambda wildcards: f"{get_reference(wildcards)}.json",
+        reward_models=ancient(models_of_rewards()),
+        reward_manifests=[f"{model}.json" for model in models_of_rewards()],
+        read=ancient(files_of_rewards("function", "judge")),
+    output:
+        model=directory("results/models/{run}-{iteration}"),
+        manifest="results/models/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    log:
+        "logs/{run}-{iteration}/train_online.txt",
+    benchmark:
+        "benchmarks/{run}-{iteration}/train_online.tsv"
+    wildcard_constraints:
+        run=runs_of_methods("ppo", "rloo", "grpo"),
+    conda:
+        "../envs/cpu/train.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        nodes=1,
+        mem_mb=per_attempt(4_000),
+        runtime=1440,
+        per_device_train_batch_size=64,
+        gradient_checkpointing="false",
+        save_steps=50,
+        wandb_project="",
+        batch_tokens=16384,
+        servers=json.dumps({name: REWARDS[name].get("servers") for name in REWARDS}),
+    params:
+        code=code_of("train_online"),
+        function_code=[code_hash(path) for path in files_of_rewards("function")],
+        contents=contents_of(*files_of_rewards("judge")),
+        settings=lambda wildcards: flags(
+            configuration.training(config, wildcards.run),
+            method=configuration.method_of(config, wildcards.run),
+            length_penalty=config["rank"]["length_penalty"],
+            rewards={
+                name: {key: section[key] for key in sorted(section) if key != "servers"}
+                for name, section in sorted(REWARDS.items())
+            },
+            seed=config["seed"],
+        ),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch ddp scripts.train_online \
+            --prompts {input.prompts:q} \
+            --model {input.model:q} \
+            --reference {input.reference:q} \
+            --reward-models {input.reward_models:q} \
+            {params.settings} \
+            --servers {resources.servers:q} \
+            --batch-tokens {resources.batch_tokens:q} \
+            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
+            --gradient-checkpointing {resources.gradient_checkpointing:q} \
+            --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
+            --journal work/journal \
+            --work-dir work/train_online \
+            --out {output.model:q} \
+            --manifest {output.manifest:q} \
+            --metrics {output.metrics:q} \
+            --log-csv {output.log_csv:q}
+        """

@@ -1,0 +1,79 @@
+"""What a policy says to held-out prompts, and what that is worth: of trainings that sample.
+
+Each prompt is answered SAMPLES times, with seeds of their own, so that the means before and after a training
+do not depend on batches, devices or what was drawn in between.
+"""
+
+import torch
+
+from scripts.common import engines, logps, seeds, trainer
+from scripts.common.engines.model_files import ModelFiles
+from scripts.common.engines.transformers import Engine
+from scripts.common.rewards.online import Sampled
+
+SAMPLES = 4
+BATCH = 256  # completions decoded together
+NAMES = ("reward", "kl", "completions/mean_length", "completions/clipped_ratio")
+
+
+class Sampler(Engine):
+    """The `transformers` engine on a model in memory; directory: where its tokenizer and end tokens are."""
+
+    def __init__(self, directory, model):
+        self.files = ModelFiles(directory)
+        self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
+        self.batch_size, self.model, self.device = BATCH, model, model.device
+
+
+def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_tokens):
+    """{name of TRL's: mean (float)} over SAMPLES completions to each of `prompts`.
+
+    args: temperature, max_completion_length, seed, model (directory); reference: the reference model;
+    prompts: rows of tables.PROMPTS, of which this process takes every world_size-th; rewards: a
+    rewards.online.Rewards; when: str, for messages; batch_tokens: int, of a forward pass. The reward is the
+    weighted sum without normalization, less the penalties. kl: of the policy from the reference, nats per
+    completion, as the mean log-ratio of what the policy says. What has no reward is left out of all means.
+    """
+    own = prompts[accelerator.process_index :: accelerator.num_processes]
+    asked = [(prompt, sample) for prompt in own for sample in range(SAMPLES)]
+    requests = [
+        engines.Request(
+            prompt["prompt_ids"],
+            seeds.derive(args.seed, "held out", prompt["prompt_id"], sample),
+            f"prompt_id {prompt['prompt_id']}",
+        )
+        for prompt, sample in asked
+    ]
+    training = model.training
+    model.eval()
+    sampling = engines.Sampling(args.temperature, 1.0, 0, args.max_completion_length)
+    made = Sampler(args.model, model).generate(requests, sampling)
+    samples = [Sampled(prompt, completion.ids) for (prompt, _), completion in zip(asked, made, strict=True)]
+    totals = torch.zeros(len(NAMES) + len(rewards.sections) + 1, dtype=torch.float64)
+    if samples:
+        rewarded = rewards(samples, f"held-out prompts {when}", normalize=False)
+        kl = _logps(args, model, samples, batch_tokens) - _logps(args, reference, samples, batch_tokens)
+        clipped = [completion.finish_reason == "length" for completion in made]
+        rows = [rewarded.reward, kl, [len(sample.ids) for sample in samples], clipped]
+        rows = torch.stack(
+            [torch.as_tensor(row, dtype=torch.float64) for row in (*rows, *rewarded.parts.values())]
+        )
+        scored = rows.isfinite().all(dim=0)
+        totals = torch.cat([rows[:, scored].sum(dim=1), scored.sum()[None]])
+    model.train(training)
+    if trainer.world_size() > 1:
+        totals = accelerator.reduce(totals.to(accelerator.device)).cpu()
+    *sums, number = totals.tolist()
+    names = [*NAMES, *(f"rewards/{name}" for name in rewards.sections)]
+    return {name: value / number for name, value in zip(names, sums, strict=True)}
+
+
+def _logps(args, model, samples, batch_tokens):
+    """Log-probabilities of the completions: float64 (len(samples),)."""
+    sums = torch.empty(len(samples), dtype=torch.float64)
+    prompts, completions = zip(
+        *((sample.prompt["prompt_ids"], sample.ids) for sample in samples), strict=True
+    )
+    for rows, values in logps.score(model, prompts, completions, args.temperature, batch_tokens):
+        sums[rows] = torch.tensor(values, dtype=torch.float64)
+    return sums

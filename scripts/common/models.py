@@ -1,0 +1,53 @@
+"""Model directories: what a machine needs to load them for a training, and how a trained one is written."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from scripts.common import manifest
+from scripts.common.errors import InputError
+
+
+def check_attention(name, dtype):
+    """Raise InputError if this machine lacks what the attention called `name` needs to train in `dtype`."""
+    import torch
+
+    lacking = {
+        "flash_attention_2": {
+            "the package flash-attn": importlib.util.find_spec("flash_attn") is None,
+            "dtype bfloat16": dtype != "bfloat16",
+            "a GPU": not torch.cuda.is_available(),
+        },
+        "flex_attention": {"a GPU": not torch.cuda.is_available()},
+    }
+    for need, lacks in lacking.get(name, {}).items():
+        if lacks:
+            raise InputError(f"attn_implementation is {name}, which needs {need}; take sdpa, or get it")
+
+
+def save(model, start, dtype, directory, whole=None):
+    """Write a trained model to `directory`: its weights, safetensors in `dtype`, and what belongs to them.
+
+    Tokenizer, chat template and generation config are the files of `start`, the directory that it was trained
+    from, untouched. whole: see sharding.gathered.
+    """
+    import torch
+    from transformers import AutoConfig, GenerationConfig
+
+    if whole is None:
+        model = model.to(getattr(torch, dtype))
+    else:
+        whole = {name: tensor.to(getattr(torch, dtype)) for name, tensor in whole.items()}
+        model.config.dtype = dtype
+    # Trainers align these with the tokenizer, whose one end token may be fewer than the model's.
+    initial = AutoConfig.from_pretrained(start, trust_remote_code=False)
+    model.config.bos_token_id, model.config.eos_token_id = initial.bos_token_id, initial.eos_token_id
+    if model.can_generate():
+        model.config.pad_token_id = initial.pad_token_id
+        model.generation_config = GenerationConfig.from_model_config(model.config)
+    model.save_pretrained(directory, state_dict=whole)
+    for pattern in manifest.COMPANIONS:
+        for companion in Path(start).glob(pattern):
+            copy = directory / companion.relative_to(start)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(companion, copy)

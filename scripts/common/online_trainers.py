@@ -1,0 +1,123 @@
+"""TRL's RLOOTrainer and GRPOTrainer on this project's prompts, rewards and checkpoints.
+
+They differ from TRL's in what they are given, not in what they minimize. A prompt is the ids of its row: TRL
+would render the template, or tokenize text, and put a second BOS before it. A completion ends at any of the
+model's end tokens, not only at the tokenizer's. Each epoch has an order of its own and completions that later
+steps still need are in the checkpoint, so that a resumed training ends where an undisturbed one does.
+"""
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from unittest import mock
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from scripts.common.rewards.online import Sampled
+
+# TRL imports what there is of vLLM, and fails at versions that it does not know; it is not used here.
+with mock.patch("trl.import_utils.is_vllm_available", return_value=False):
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+# It warns that the settings of the reference are not those of the policy, which is there already.
+logging.getLogger("trl").setLevel(logging.ERROR)
+
+CONFIGS = {"rloo": RLOOConfig, "grpo": GRPOConfig}
+
+
+class Online:
+    """What both have in common; to be put before one of TRL's trainers.
+
+    prompts: {prompt_id: row of tables.PROMPTS}, of train_dataset, whose column `prompt` has the prompt_ids;
+    rewards: a rewards.online.Rewards; ends: ids of the end tokens.
+    """
+
+    def __init__(self, *args, prompts, rewards, ends, **kwargs):
+        self.prompts, self.rewards, self.ends = prompts, rewards, set(ends)
+        super().__init__(*args, reward_funcs=self.reward, **kwargs)
+
+    def reward(self, prompts, completion_ids, log_metric, **_):
+        """The rewards of a batch, as TRL wants them of a reward function."""
+        self.sampled = list(dict.fromkeys(prompts))
+        samples = [
+            Sampled(self.prompts[name], ids) for name, ids in zip(prompts, completion_ids, strict=True)
+        ]
+        rewarded = self.rewards(samples, f"step {self.state.global_step + 1}")
+        for name, values in rewarded.parts.items():
+            if not all(map(math.isnan, values)):
+                log_metric(f"rewards/{name}", float(torch.tensor(values).nanmean()))
+        return [None if math.isnan(reward) else reward for reward in rewarded.reward.tolist()]
+
+    def rows_of_step(self):
+        """Names (list of str) of the prompts whose completions the last step was made of."""
+        return [f"prompt_id {name}" for name in self.sampled]
+
+    def log(self, logs, start_time=None):
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        # Times differ from run to run, and TRL turns what has no value at a step into null.
+        for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
+            del metrics[name]
+        metrics.pop("step_time", None)
+        super().log(logs, start_time)
+
+    def _tokenize_prompts(self, prompts):
+        return [self.prompts[name]["prompt_ids"] for name in prompts], None, {}
+
+    def _generate_single_turn(self, *args, **kwargs):
+        made = super()._generate_single_turn(*args, **kwargs)
+        if isinstance(made, tuple):  # GRPO's has log-probabilities beside them: of vLLM, else None
+            return [self._until_end(ids) for ids in made[0]], made[1]
+        return [self._until_end(ids) for ids in made]
+
+    def _until_end(self, ids):
+        """`ids` up to the first end token: TRL cuts at the tokenizer's only, and pads behind others."""
+        end = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
+        return ids[: end + 1]
+
+    def _get_train_sampler(self, dataset=None):
+        sampler = super()._get_train_sampler(dataset)
+        # TRL's generator runs on from epoch to epoch, which a resumed training could not know.
+        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.data_seed + epoch)
+        return sampler
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        if self.state.global_step % self.num_iterations:
+            folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+            tensors = {
+                f"{number}.{name}": tensor.clone().contiguous()
+                for number, batch in enumerate(self._buffered_inputs)
+                for name, tensor in batch.items()
+                if tensor is not None
+            }
+            save_file(tensors, folder / _buffer())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        buffer = Path(resume_from_checkpoint, _buffer())
+        if buffer.is_file():
+            state = json.loads(Path(resume_from_checkpoint, "trainer_state.json").read_text(encoding="utf-8"))
+            self._step = state["global_step"] * self.args.gradient_accumulation_steps
+            self._buffered_inputs = [{} for _ in range(self.args.steps_per_generation)]
+            for name, tensor in load_file(buffer, device=str(self.accelerator.device)).items():
+                number, key = name.split(".", 1)
+                self._buffered_inputs[int(number)][key] = tensor
+
+
+def _buffer():
+    """The file of this process's completions in a checkpoint."""
+    return f"completions_{os.environ.get('RANK', '0')}.safetensors"
+
+
+class RLOO(Online, RLOOTrainer):
+    """RLOO; see Online."""
+
+
+class GRPO(Online, GRPOTrainer):
+    """GRPO; see Online."""
+
+
+TRAINERS = {"rloo": RLOO, "grpo": GRPO}

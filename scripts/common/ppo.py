@@ -1,0 +1,121 @@
+"""TRL's PPOTrainer (trl.experimental.ppo, gone in 1.13) on this project's prompts and rewards.
+
+TRL takes its rewards from a model with a score head that reads the policy's own token ids, and ends a
+completion at one end token. Here `rewarded_by` puts any rewards.online.Rewards in that model's place, and all
+end tokens end a completion. PPO's loop is TRL's own: it has no checkpoints, so that a training that was
+interrupted begins again.
+"""
+
+import contextlib
+import math
+import signal
+import sys
+import time
+
+import torch
+from transformers import PrinterCallback
+from trl.experimental.ppo import PPOTrainer, ppo_trainer
+from trl.experimental.utils import first_true_indices
+
+from scripts.common import checkpoints, trainer
+from scripts.common.errors import InputError
+from scripts.common.rewards.online import Sampled
+
+
+class Stand(torch.nn.Module):
+    """Stands where PPOTrainer expects a reward model."""
+
+
+class PPO(PPOTrainer):
+    """PPOTrainer; prompts and rewards: as of online_trainers.Online, ends likewise."""
+
+    def __init__(self, *args, prompts, rewards, ends, **kwargs):
+        super().__init__(*args, reward_model=Stand(), **kwargs)
+        self.by_ids = {tuple(row["prompt_ids"]): row for row in prompts.values()}
+        self.rewards = rewards
+        # TRL's one stop token is cut at afterwards; what ends with another is padded from there on.
+        self.policy_model.generation_config.eos_token_id = list(ends)
+        self.policy_model.generation_config.pad_token_id = self.processing_class.pad_token_id
+        if self.args.gradient_checkpointing:
+            self.accelerator.unwrap_model(self.model).gradient_checkpointing_enable()
+            self.value_model.gradient_checkpointing_enable()
+        self.remove_callback(PrinterCallback)
+
+    def score(self, query_responses, context_length):
+        """The rewards (float32 [n]) of rows of a padded prompt and a padded completion, int64 [n, tokens]."""
+        padding, samples = self.processing_class.pad_token_id, []
+        for row in query_responses.tolist():
+            prompt = tuple(token for token in row[:context_length] if token != padding)
+            ids = row[context_length:]
+            ids = ids[: ids.index(padding)] if padding in ids else ids
+            samples.append(Sampled(self.by_ids[prompt], ids))
+        self.sampled = [sample.prompt["prompt_id"] for sample in samples]
+        rewarded = self.rewards(samples, f"step {self.state.global_step + 1}").reward
+        rewards = torch.tensor(rewarded, dtype=torch.float32, device=query_responses.device)
+        # What has no reward is neither good nor bad.
+        return torch.nan_to_num(rewards, nan=rewards.nanmean().item())
+
+    def log(self, logs, start_time=None):
+        """Log an update with its loss, which must be finite: else InputError."""
+        logs["loss"] = logs["loss/policy_avg"] + self.args.vf_coef * logs["loss/value_avg"]
+        logs["learning_rate"] = logs.pop("lr")
+        del logs["eps"]  # completions per second
+        step, last = self.state.global_step, self.state.max_steps
+        if not math.isfinite(logs["loss"]):
+            raise InputError(
+                f"the loss became {logs['loss']} at step {step} of {last}, in the completions of prompt_id "
+                f"{', '.join(self.sampled[: checkpoints.ROWS_NAMED])}; look at their rewards, or lower "
+                "learning_rate; ppo has no checkpoints"
+            )
+        if trainer.is_main() and (step % trainer.log_steps(last) == 0 or step == last):
+            print(
+                f"step {step}/{last}  loss {logs['loss']:.4f}  reward {logs['objective/scores']:.4f}  "
+                f"kl {logs['objective/kl']:.4f}",
+                flush=True,
+            )
+        super().log(logs, start_time)
+
+
+@contextlib.contextmanager
+def rewarded_by(ppo):
+    """Within, TRL's PPO asks `ppo` for rewards; values still come from the value model."""
+    original = ppo_trainer.get_reward
+
+    def get_reward(model, query_responses, pad_token_id, context_length):
+        if not isinstance(model, Stand):
+            return original(model, query_responses, pad_token_id, context_length)
+        ends = first_true_indices(query_responses[:, context_length:] == pad_token_id) - 1 + context_length
+        return None, ppo.score(query_responses, context_length), ends
+
+    ppo_trainer.get_reward = get_reward
+    try:
+        yield
+    finally:
+        ppo_trainer.get_reward = original
+
+
+def fit(ppo, args):
+    """Train from the beginning; writes args.log_csv, and returns what trainer.fit returns."""
+    started = time.monotonic()
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        with rewarded_by(ppo):
+            ppo.train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    history = [step for step in ppo.state.log_history if "loss" in step]
+    seconds = time.monotonic() - started
+    if trainer.is_main():
+        trainer.write_log(args.log_csv, history)
+    return {
+        "train_loss": math.fsum(step["loss"] for step in history) / len(history),
+        "train_steps": len(history),
+        "train_completions": ppo.state.episode,
+        "train_runtime": round(seconds, 3),
+        **checkpoints.peak_memory(),
+    }
+
+
+def _terminated(*_):
+    print("stopped by SIGTERM; ppo has no checkpoints and will begin again", flush=True)
+    sys.exit(checkpoints.TERMINATED)

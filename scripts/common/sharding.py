@@ -1,0 +1,89 @@
+"""Weights that several processes share out among themselves: PyTorch's FSDP2 and DeepSpeed's ZeRO-3.
+
+scripts/launch.py says in the environment which of them a training is to use, and accelerate does it. What is
+here makes up for what accelerate leaves out: it would round what a model returns to bfloat16 (sums of
+log-probabilities near -300 would have steps of 2), it ignores FSDP without a word where there is no GPU, and
+whoever saves a model has to gather its weights.
+"""
+
+import importlib
+import importlib.util
+import os
+
+from scripts.common.errors import InputError
+
+
+def name():
+    """fsdp2, zero3, or None where every process holds the whole model."""
+    for switch, found in (("ACCELERATE_USE_FSDP", "fsdp2"), ("ACCELERATE_USE_DEEPSPEED", "zero3")):
+        if os.environ.get(switch) == "true":
+            return found
+    return None
+
+
+def check(quantization, optim):
+    """Raise InputError if what the environment asks for cannot be had here, or not with these settings.
+
+    quantization, optim: str, the training's config; None for whole weights.
+    """
+    if name() == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        raise InputError(
+            "the resource `parallel` is zero3, which needs DeepSpeed: pip install deepspeed, or take fsdp2, "
+            "which shares out the same"
+        )
+    if name() is not None and quantization is not None:
+        raise InputError(
+            f"the resource `parallel` is {name()}, but four-bit weights are not shared out; take ddp: they "
+            "are small enough for each device to hold them all"
+        )
+    if name() is not None and ("8bit" in optim or "paged" in optim):
+        raise InputError(
+            f"the resource `parallel` is {name()}, which bitsandbytes' {optim} does not go with; take optim "
+            "adamw_torch_fused, whose moments are shared out, or ddp"
+        )
+
+
+def prepare(model_trainer):
+    """Have a transformers.Trainer share out its model's weights; call it before it trains."""
+    if name() != "fsdp2":
+        return
+    import torch
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    state = model_trainer.accelerator.state
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        model_trainer.is_fsdp_enabled = True
+    if model_trainer.args.bf16:
+        state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+        )
+
+
+def gathered(model):
+    """The state dict of `model`, whole and on the CPU; None where it is whole in every process anyway.
+
+    All processes have to call it together. A weight with two names, such as a head that is the embeddings,
+    is there under the first.
+    """
+    if name() is None:
+        return None
+    seen, whole = set(), {}
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            whole[key] = _whole(tensor)
+    return whole
+
+
+def _whole(tensor):
+    """A copy on the CPU of a weight that may be shared out."""
+    if hasattr(tensor, "full_tensor"):
+        return tensor.detach().full_tensor().cpu()
+    if hasattr(tensor, "ds_id"):
+        # No environment of the project has DeepSpeed: who wants it installs it.
+        with importlib.import_module("deepspeed.zero").GatheredParameters([tensor]):
+            return tensor.detach().cpu().clone()
+    return tensor.detach().cpu()

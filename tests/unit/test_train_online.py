@@ -1,0 +1,274 @@
+"""ppo, rloo and grpo for real on a small Llama: what they are given, that they learn and resume."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import small_model
+import torch
+from safetensors.torch import load_file
+
+from scripts import train_online
+from scripts.common import chat, files, manifest, tables
+from scripts.common.errors import InputError
+
+TOKENIZER = small_model.make_tokenizer()
+ENDS = (4, 1, *range(40, 80))
+METHODS = {
+    "rloo": {"beta": 0.05, "num_generations": 4, "num_iterations": 1, "epsilon": 0.2},
+    "ppo": {
+        **{"kl_coef": 0.05, "cliprange": 0.2, "cliprange_value": 0.2, "vf_coef": 0.1},
+        **{"gamma": 1.0, "lam": 0.95, "num_ppo_epochs": 2},
+    },
+}
+METHODS["grpo"] = {**METHODS["rloo"], "scale_rewards": "group"}
+TRAINING = {
+    **{"temperature": 1.0, "max_completion_length": 12, "missing_eos_penalty": 0.0, "length_penalty": 0.0},
+    **{"learning_rate": 3e-3, "lr_scheduler_type": "constant_with_warmup", "max_grad_norm": 0},
+    **{"num_train_epochs": 2, "global_batch_size": 16, "per_device_train_batch_size": 16},
+    **{"batch_tokens": 1024, "servers": {}, "reward_models": []},
+}
+OWN = {"weight": 1.0, "normalize": "none"}
+SHORT = {"kind": "function", "function": "scripts/common/rewards/functions.py:length", "arguments": {}, **OWN}
+
+
+def write_prompts(path, names):
+    rows = []
+    for name in names:
+        messages = [{"role": "user", "content": f"Say {name}!"}]
+        ids = chat.prompt_ids(TOKENIZER, messages)
+        rows.append({"prompt_id": name, "messages": messages, "prompt_ids": ids, "reference": name})
+    tables.write(path, rows, tables.PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A policy, a classifier with one head and one with two, and prompts."""
+    world = tmp_path_factory.mktemp("online")
+    small_model.make_model(world / "sft", TOKENIZER, ends=ENDS, initializer_range=0.2)
+    manifest.write(world / "sft.json", world / "sft", "train_sft", {}, [])
+    shape = {"pad_token_id": TOKENIZER.pad_token_id, "max_position_embeddings": 256, "initializer_range": 0.2}
+    template = small_model.make_tokenizer(small_model.CHATML, bos_token=None)
+    for name, labels in (("one_head", 1), ("two_heads", 2)):
+        small_model.make_model(
+            world / name, template, "LlamaForSequenceClassification", num_labels=labels, **shape
+        )
+        manifest.write(world / f"{name}.json", world / name, "fetch_model", {}, [])
+    write_prompts(world / "train-00000.parquet", [f"p{number}" for number in range(16)])
+    write_prompts(world / "test-00000.parquet", [f"t{number}" for number in range(4)])
+    return world
+
+
+def words(world, out, method, rewards, **changed):
+    values = {
+        "method": method,
+        "model": world / "sft",
+        "reference": world / "sft",
+        "prompts": [world / "train-00000.parquet", world / "test-00000.parquet"],
+        "journal": out / "journal",
+        **TRAINING,
+        **METHODS[method],
+        **changed,
+    }
+    values["rewards"], values["servers"] = json.dumps(rewards), json.dumps(values["servers"])
+    return small_model.flags(out, **values)
+
+
+def train(world, out, method, rewards=None, **changed):
+    """(weights, metrics, rows of log.csv) of a training; what a step does not log is left out of its row."""
+    train_online.main(words(world, out, method, rewards or {"short": SHORT}, **changed))
+    with open(out / "log.csv") as file:
+        log = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return load_file(out / "model/model.safetensors"), files.read_json(out / "metrics.json"), log
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_a_policy_learns_what_is_rewarded(world, tmp_path, method):
+    weights, metrics, log = train(world, tmp_path, method, num_train_epochs=6)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
+    assert metrics["eval_completions/mean_length"] < metrics["eval_completions/mean_length_before"]
+    assert metrics["eval_kl_before"] == pytest.approx(0, abs=1e-4)
+    assert metrics["eval_kl"] > 0
+    assert metrics["eval_rewards/short"] == metrics["eval_reward"], "no penalty, and one reward"
+    steps = 6 if method == "ppo" else 24
+    assert metrics["train_steps"] == len(log) == steps
+    assert all(math.isfinite(row["loss"]) for row in log)
+    assert log[-1]["kl" if method != "ppo" else "objective/kl"] != 0
+    assert load_file(world / "sft/model.safetensors").keys() == weights.keys()
+    tokenizer = chat.load_tokenizer(tmp_path / "model")
+    assert tokenizer.pad_token_id == TOKENIZER.pad_token_id
+    assert files.read_json(tmp_path / "model/generation_config.json")["eos_token_id"] == list(ENDS)
+
+
+def trainer_of(world, out, method, **changed):
+    """TRL's trainer as the script makes it, and the rows of its train prompts."""
+    from transformers import AutoModelForCausalLM
+
+    from scripts.common import trainer
+    from scripts.common.engines.model_files import ModelFiles
+    from scripts.common.rewards.online import Rewards
+
+    args = train_online.parse(words(world, out, method, {"short": SHORT}, **changed))
+    machine = {name: vars(args).pop(name) for name in train_online.MACHINE}
+    train, _ = train_online.read_prompts(args.prompts)
+    policy = ModelFiles(args.model)
+    rewards = Rewards(
+        args.rewards, {}, policy=policy, length_penalty=0.0, missing_eos_penalty=0.0, seed=1, **machine
+    )
+    model = trainer.load_model(args, AutoModelForCausalLM)
+    make = train_online.proximal if method == "ppo" else train_online.grouped
+    return make(args, model, policy.tokenizer, train, rewards, policy.end_tokens), train
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_the_ids_that_trl_trains_on_are_ours(world, tmp_path, method):
+    """One BOS, no template around the template, and nothing behind whichever token ended a completion."""
+    made, train = trainer_of(world, tmp_path, method)
+    made.model.train()
+    batch = made._generate_and_score_completions([{"prompt": row["prompt_id"]} for row in train])
+    ended = set()
+    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    for row, ids, mask, completion, said in zip(
+        train, *(batch[name].tolist() for name in names), strict=True
+    ):
+        prompt = [token for token, real in zip(ids, mask, strict=True) if real]
+        assert prompt == row["prompt_ids"]
+        assert prompt.count(TOKENIZER.bos_token_id) == 1
+        spoken = [token for token, real in zip(completion, said, strict=True) if real]
+        assert not set(spoken[:-1]) & set(ENDS)
+        assert spoken[-1] in ENDS or len(spoken) == TRAINING["max_completion_length"]
+        ended.add(spoken[-1])
+    assert len(ended & set(ENDS)) > 2, "not the tokenizer's end token alone"
+
+
+def test_what_ppo_scores_is_ours(world, tmp_path):
+    made, train = trainer_of(world, tmp_path, "ppo")
+    pad, said = TOKENIZER.pad_token_id, [101, 102, ENDS[-1]]
+    query = [pad, pad, *train[0]["prompt_ids"]]
+    rewards = made.score(torch.tensor([[*query, *said, pad], [*query, *said[:2], 103, 104]]), len(query))
+    texts = [TOKENIZER.decode(ids) for ids in (said[:2], [*said[:2], 103, 104])]
+    assert rewards.tolist() == [-len(text) for text in texts]
+    with pytest.raises(KeyError):  # another prompt, or a BOS more
+        made.score(torch.tensor([[TOKENIZER.bos_token_id, *query, *said]]), len(query) + 1)
+
+
+STOPS = '''
+import os, signal
+from pathlib import Path
+
+calls = []
+
+def reward(messages, completion, reference, marker, call):
+    """Minus the length; sends SIGTERM at a call, while there is a marker."""
+    calls.append(completion)
+    if len(calls) == call and Path(marker).exists():
+        Path(marker).unlink()
+        os.kill(os.getpid(), signal.SIGTERM)
+    return -len(completion)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "num_iterations"), [("rloo", 1), ("rloo", 2), ("grpo", 2)])
+def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(world, tmp_path, method, num_iterations):
+    """With two iterations it is stopped between two steps on the same completions."""
+    (tmp_path / "own.py").write_text(STOPS)
+    (tmp_path / "marker").touch()
+    # 16 held-out completions, then 16 for each sampling: in the second epoch.
+    arguments = {"marker": str(tmp_path / "marker"), "call": 16 * (6 if num_iterations == 1 else 4)}
+    function = {"kind": "function", "function": f"{tmp_path}/own.py:reward", "arguments": arguments}
+    rewards = {"own": function | OWN}
+    settings = {"num_iterations": num_iterations, "per_device_train_batch_size": 8}
+    with pytest.raises(SystemExit) as stopped:
+        train(world, tmp_path, method, rewards, **settings)
+    assert stopped.value.code == 143
+    (checkpoint,) = tmp_path.glob("work/*/checkpoint-*")
+    assert checkpoint.name == "checkpoint-5"
+    weights, _, log = train(world, tmp_path, method, rewards, **settings)
+    wanted, _, wanted_log = train(world, tmp_path, method, rewards, work_dir=tmp_path / "other", **settings)
+    assert log == wanted_log
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    assert not list(tmp_path.glob("work/*/checkpoint-*")), "the result is kept instead"
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "sentence"),
+    [
+        ("grpo", {"num_generations": 3}, "num_generations 3 does not divide global_batch_size 16"),
+        (
+            "rloo",
+            {"global_batch_size": 128},
+            "a step takes 32 prompts, but there are 16; lower global_batch_size",
+        ),
+        (
+            "ppo",
+            {"per_device_train_batch_size": 8},
+            "must be in memory at once, not in 2 pieces; raise the resource",
+        ),
+        (
+            "ppo",
+            {"global_batch_size": 32, "per_device_train_batch_size": 32},
+            "takes 32 prompts, but there are 16",
+        ),
+    ],
+)
+def test_batches_that_a_method_cannot_have_are_one_sentence(world, tmp_path, method, changed, sentence):
+    with pytest.raises(InputError, match=sentence):
+        train(world, tmp_path, method, **changed)
+
+
+def test_completions_that_are_compared_must_be_on_one_device(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    args = train_online.parse(
+        words(world, tmp_path, "grpo", {"short": SHORT | {"normalize": "prompt"}}, num_generations=16)
+    )
+    with pytest.raises(
+        InputError, match="each of 2 has 8 completions; take a global_batch_size that is a mult"
+    ):
+        train_online.check_batches(args, 16)
+
+
+def test_ppo_needs_a_padding_token_of_its_own(tmp_path):
+    with pytest.raises(InputError, match=r"the padding token is '<.im_end.>'; name a special token"):
+        train_online.check_padding(small_model.make_tokenizer(pad_token="<|im_end|>"), ENDS, tmp_path)
+
+
+def test_no_prompts_of_a_split_is_one_sentence(world):
+    with pytest.raises(InputError, match="--prompts has no test prompts; raise"):
+        train_online.read_prompts([world / "train-00000.parquet"])
+
+
+def test_a_loss_that_is_not_finite_names_the_prompts(world, tmp_path):
+    with pytest.raises(InputError, match=r"became nan at step \d+ of 8 .* in the batch of prompt_id p\d+, "):
+        train(world, tmp_path, "rloo", learning_rate=1e30)
+
+
+def test_what_was_trained_before_is_taken_from_where_it_was_kept(world, tmp_path, capsys):
+    wanted, metrics, log = train(world, tmp_path, "rloo", num_train_epochs=1)
+    weights, again, same = train(world, tmp_path, "rloo", num_train_epochs=1, batch_tokens=999)
+    assert "nothing to train" in capsys.readouterr().out
+    assert (again, same) == (metrics, log)
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.slow
+def test_two_processes_share_prompts_and_completions(world, tmp_path):
+    flags = words(
+        world, tmp_path, "rloo", {"short": SHORT}, per_device_train_batch_size=8, num_train_epochs=1
+    )
+    said = subprocess.run(
+        [sys.executable, "-m", "scripts.launch", "scripts.train_online", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert said.count("step 1/4 ") == 1, "one of them speaks"
+    metrics = files.read_json(tmp_path / "metrics.json")
+    alone = train(world, tmp_path / "alone", "rloo", num_train_epochs=0.25)[1]
+    assert metrics["eval_reward_before"] == pytest.approx(alone["eval_reward_before"], abs=1e-6)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"]

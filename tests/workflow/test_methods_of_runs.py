@@ -1,0 +1,64 @@
+"""Runs of each method have made what their method needs, and are judged like the others."""
+
+import json
+import re
+
+import pytest
+import yaml
+from conftest import QUICK, snakemake
+
+RUN = {"iterations": 2, "init": "previous", "reference": "initial", "data": "current"}
+
+
+def planned(project, **keys):
+    """{rule: number of jobs} where a single run, with these keys, is to be made from nothing."""
+    overlay = {"runs": {"dpo": None, "rebel": None, "own": RUN | keys}}
+    (project / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    process = snakemake(project, *QUICK, "overlay.yaml", "-n")
+    table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", process.stdout + process.stderr, re.S | re.M)
+    return {rule: int(count) for rule, count in (line.split() for line in table[1].splitlines() if line)}
+
+
+PAIRS = {
+    "generate_completions",
+    "score_completions",
+    "build_preferences",
+    "plot_rewards",
+    "tokenize_preferences",
+}
+
+
+@pytest.mark.slow
+def test_what_samples_while_it_trains_needs_prompts_and_models_alone(project):
+    jobs = planned(project, method="rloo", global_batch_size=16)
+    assert jobs["train_online"] == 2
+    assert jobs["sample_prompts"] == 2 * 3, "two shards of fresh prompts each, and one that is held out"
+    assert jobs["train_reward_model"] == 1
+    assert not jobs.keys() & (PAIRS | {"train_policy", "train_kto", "compute_ref_logps"})
+
+
+@pytest.mark.slow
+def test_kto_needs_pairs_and_no_log_probabilities(project):
+    jobs = planned(project, method="kto")
+    assert jobs["train_kto"] == jobs["tokenize_preferences"] == 2
+    assert jobs.keys() >= PAIRS
+    assert not jobs.keys() & {"train_policy", "train_online", "compute_ref_logps"}
+
+
+@pytest.mark.long
+def test_every_method_trains_and_is_judged(project):
+    small = {run: {"global_batch_size": 16} for run in ("ppo", "rloo", "grpo", "kto")}
+    (project / "small.yaml").write_text(
+        yaml.safe_dump({"runs": small, "online": {"max_completion_length": 24}})
+    )
+    snakemake(project, *QUICK, "recipes/online_rl.yaml", "small.yaml")
+    recipe = yaml.safe_load((project / "recipes/online_rl.yaml").read_text())["runs"]
+    policies = {f"{run}-1" for run, keys in recipe.items() if keys}
+    winrate = json.loads((project / "results/winrate.json").read_text())
+    assert set(winrate["policies"]) == policies | {"dpo-1"}
+    for policy in policies - {"kto-1"}:
+        metrics = json.loads((project / f"results/training/{policy}/metrics.json").read_text())
+        assert metrics["eval_kl_before"] == pytest.approx(0, abs=1e-3)
+        assert metrics["eval_kl"] != 0
+    again = snakemake(project, *QUICK, "recipes/online_rl.yaml", "small.yaml", "-n")
+    assert "Nothing to be done" in again.stdout + again.stderr
