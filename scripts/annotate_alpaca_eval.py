@@ -18,7 +18,6 @@ import argparse
 from typing import NamedTuple
 
 from scripts.common import benchmarks, errors, files, journal
-from scripts.common.engines.client import Client, Transient, only_choice
 from scripts.common.errors import InputError
 
 # What is kept of an annotation.
@@ -75,6 +74,8 @@ class Judge:
         }
 
     def _ask(self, missing, settings, logprobs):
+        from scripts.common.engines.client import Client, Transient, only_choice
+
         client = Client(self.servers, self.concurrency, self.timeout)
 
         def read(body):
