@@ -31,7 +31,12 @@ rule write_model_card:
     params:
         code=code_of("write_model_card"),
         contents=contents_of(CARD),
-        settings=lambda wildcards: flags(config=config),
+        settings=lambda wildcards: flags(
+            config={
+                key: config[key]
+                for key in ("models", "prompts", "generate", "rewards", "runs", "train", "publish")
+            }
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -143,6 +143,11 @@ def _nested(path, value, config):
         dropped = dict.fromkeys(configuration.REWARD_KEYS[config["rewards"][path[1]]["kind"]])
         function = {"function": OUR_FUNCTIONS[0], "arguments": {}}
         overlay["rewards"][path[1]] |= dropped | function
+    if path[-1] in ("checkpoint", "early_stopping_patience"):  # which go by evaluations on the way
+        section = overlay
+        for key in path[:-1]:
+            section = section[key]
+        section["eval_steps"] = 1
     if path[-1] == "method":
         foreign = methods.KEYS - methods.hyperparameters(value, config["train"]["loss_type"])
         runs = overlay.setdefault("runs", {})
@@ -206,6 +211,8 @@ def _others(path, value, schema):
         return [choice for choice in schema["enum"] if choice != value][:1]
     if isinstance(value, bool):
         return [not value]
+    if value is None and "integer" in schema.get("type", ()):
+        return [schema["minimum"]]
     if isinstance(value, int) and schema["type"] == "integer":
         return [other for other in (value + 1, value - 1) if _allowed(other, schema)]
     if isinstance(value, (int, float)):
