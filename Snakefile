@@ -26,6 +26,7 @@ include: "rules/judges.smk"
 include: "rules/winrate.smk"
 include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
+include: "rules/benchmarks.smk"
 include: "rules/report.smk"
 include: "rules/publish.smk"
 include: "rules/jobs.smk"
@@ -40,6 +41,7 @@ rule all:
         "results/report.html",
         evaluations(),
         "results/vibe_check.md",
+        BENCHMARK_TABLE,
         "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
         expand("results/training/{trained}/training.png", trained=TRAININGS),

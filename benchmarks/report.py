@@ -56,9 +56,14 @@ def experiment(folder, policies, completions, say):
     run = {"loss_type": "sigmoid", "beta": 0.1}
     config = {"seed": 1, "note": say("prompt"), "runs": {"dpo": run}}
     (folder / "benchmarks").mkdir()
+    (folder / "benchmarks.csv").write_text(
+        "policy,benchmark,metric,value,n,settings\n"
+        + "".join(f"{policy},gsm8k,exact_match,0.123456,1319,{{}}\n" for policy in policies)
+    )
     return [
         *flags,
         *("--vibe-check", *(f"{folder}/vibe_check/{policy}.jsonl" for policy in policies)),
+        *("--tables", f"{folder}/benchmarks.csv"),
         *("--pool", f"{folder}/pool.json", "--samples", f"{folder}/samples"),
         *("--sampled", *policies[:-1], "--paired", *policies[:-1], "--shards", *SPLITS.values()),
         *("--training", f"{folder}/training", "--trained", *policies),

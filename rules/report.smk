@@ -14,6 +14,7 @@ rule write_report:
         drift="results/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
         judgments=judgments(JUDGES[0], TRAINED),
+        tables=BENCHMARK_TABLE,
         vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
         samples=expand(
             "results/samples/{policy}/{kind}/{shard}.parquet",
@@ -76,6 +77,7 @@ rule write_report:
             --answers {input.answers:q} \
             --judgments {input.judgments:q} \
             --vibe-check {input.vibe_check:q} \
+            --tables {input.tables:q} \
             --pool {input.pool:q} \
             --samples results/samples \
             --sampled {params.sampled:q} \

@@ -25,7 +25,7 @@ from scripts.common.errors import InputError
 DIRECT = Path("envs/direct.toml")
 LOCK = Path("envs/cpu.lock.txt")
 HARDWARE = ("cpu", "cuda")
-# Wheels only, for glibc 2.31 or newer: what vLLM's own packages ask for.
+# Wheels only, but for what direct.toml calls `built`; for glibc 2.31 or newer, as vLLM asks for it.
 PLATFORM = "x86_64-manylinux_2_31"
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 
@@ -63,12 +63,12 @@ def pins(path):
     return [line for line in listed if not line.startswith("-")]
 
 
-def resolve(requirements, python, present):
+def resolve(requirements, python, present, built):
     """Everything that `requirements` need, as sorted pins (list of str).
 
     A version that `requirements` do not give is the lock's, for a package that the lock has.
-    python: str, version; present: list of str, pins that stay where they fit. Raises InputError where there
-    is no such set, or no package index.
+    python: str, version; present: list of str, pins that stay where they fit; built: list of str, packages
+    that have no wheels. Raises InputError where there is no such set, or no package index.
     """
     with tempfile.TemporaryDirectory() as folder:
         wanted, locked, out = (Path(folder, name) for name in ("wanted.in", "locked.txt", "pins.txt"))
@@ -76,6 +76,7 @@ def resolve(requirements, python, present):
         given = {name_of(requirement) for requirement in requirements if "==" in requirement}
         locked.write_text("\n".join(pin for pin in lock() if name_of(pin) not in given))
         command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--only-binary=:all:"]
+        command += [f"--no-binary={package}" for package in built]
         command += [f"--python-version={python}", f"--python-platform={PLATFORM}"]
         command += [f"--constraints={locked}", f"--output-file={out}", str(wanted)]
         for source in _sources(requirements):
@@ -125,7 +126,9 @@ def main(argv=None):
     for hardware in HARDWARE:
         for name in names:
             path = f"envs/{hardware}/{name}.yaml"
-            packages = resolve(requirements(wanted, name, hardware), wanted["python"], pins(path))
+            packages = resolve(
+                requirements(wanted, name, hardware), wanted["python"], pins(path), wanted["built"]
+            )
             files.write_text(path, environment(wanted, name, packages))
 
 

@@ -119,6 +119,7 @@ def parse(argv):
     parser.add_argument("--answers", nargs="+", required=True, help="their answers (jsonl), in that order")
     parser.add_argument("--judgments", nargs="+", required=True, help="those of all but the start policy")
     parser.add_argument("--vibe-check", nargs="+", required=True, help="their answers to it (jsonl)")
+    parser.add_argument("--tables", nargs="*", required=True, help="results of other benchmarks (csv)")
     parser.add_argument("--sampled", nargs="*", required=True, help="policies whose completions were ranked")
     parser.add_argument("--paired", nargs="*", required=True, help="policies whose pairs trained another")
     parser.add_argument("--shards", nargs="+", required=True, help="names of the prompts' shards")
@@ -176,6 +177,7 @@ def main(argv=None):
         },
         results=report.results(made),
         categories=made["categories"],
+        tables=[report.table(path) for path in args.tables],
         sampled=[
             {"name": name, "picture": report.picture(samples / name / "rewards.png")} for name in args.sampled
         ],

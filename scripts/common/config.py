@@ -27,6 +27,21 @@ REWARD_KEYS = {
     "judge": ("model", "dtype", "servers", "served_model", "rubric", "lowest", "highest", "max_tokens"),
     "function": ("function", "arguments"),
 }
+# The kinds of benchmarks, and the keys that each takes.
+BENCHMARK_KEYS = {
+    "lm_eval": ("tasks", "include_path", "num_fewshot", "limit", "apply_chat_template", "dtype"),
+    "alpaca_eval": (
+        "references",
+        "temperature",
+        "max_tokens",
+        "annotator",
+        "servers",
+        "judge",
+        "regression_data",
+    ),
+    "alpaca_eval_annotations": ("annotations", "regression_data"),
+    "arena_hard": ("judgments", "answers", "baseline", "bootstrap_samples"),
+}
 SCHEMA = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))
 
 
@@ -64,6 +79,10 @@ def load(config, files=()):
     if isinstance(config.get("rewards"), dict):
         config["rewards"] = {
             name: _of_its_kind(one) for name, one in config["rewards"].items() if one is not None
+        }
+    if isinstance(config.get("benchmarks"), dict):
+        config["benchmarks"] = {
+            name: section for name, section in config["benchmarks"].items() if section is not None
         }
     for error in VALIDATOR.iter_errors(config):
         _coerce(config, error)
@@ -191,6 +210,8 @@ def _check_names(config):
             )
     for name, reward in config["rewards"].items():
         _check_reward(f"rewards.{name}", reward, config["models"])
+    for name, section in config["benchmarks"].items():
+        _check_keys(f"benchmarks.{name}", section["kind"], set(section) - {"kind"}, BENCHMARK_KEYS)
     judge_settings.check(config["mt_bench"], config["models"])
     if "reward" in judge_settings.names_of(config["mt_bench"]) and not any(
         reward["kind"] == "classifier" for reward in config["rewards"].values()
@@ -247,14 +268,23 @@ def _of_its_kind(reward):
     return {key: value for key, value in reward.items() if value is not None or key not in others}
 
 
-def _check_reward(key, reward, models):
-    """Raise InputError unless the section `reward` has the keys of its kind, and its model is there."""
-    wanted, given = REWARD_KEYS[reward["kind"]], set(reward) - {"kind", "weight", "normalize"}
+def _check_keys(key, kind, given, kinds):
+    """Raise InputError unless `given` (set) are the keys that a section of `kind` takes.
+
+    key: the section's, for messages; kinds: dict, the keys that each kind takes.
+    """
+    wanted = kinds[kind]
     missing = [name for name in wanted if name not in given]
     foreign = sorted(given - set(wanted))
     if missing or foreign:
         wrong = f"lacks {missing[0]!r}" if missing else f"does not take {foreign[0]!r}"
-        raise InputError(f"config: {key}: the kind {reward['kind']} {wrong}; it takes {', '.join(wanted)}")
+        raise InputError(f"config: {key}: the kind {kind} {wrong}; it takes {', '.join(wanted)}")
+
+
+def _check_reward(key, reward, models):
+    """Raise InputError unless the section `reward` has the keys of its kind, and its model is there."""
+    wanted = REWARD_KEYS[reward["kind"]]
+    _check_keys(key, reward["kind"], set(reward) - {"kind", "weight", "normalize"}, REWARD_KEYS)
     model = reward.get("model")
     if model is None and "dtype" in wanted and not reward.get("servers"):
         raise InputError(f"config: {key}.model: name an entry of `models`")

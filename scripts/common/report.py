@@ -1,8 +1,11 @@
 """What stands in the report, gathered from the files under results/: plain lists and dicts."""
 
 import base64
+import csv
 import json
+import re
 import zlib
+from pathlib import Path
 
 import networkx
 import pyarrow as pa
@@ -54,6 +57,26 @@ def results(made):
             }
         )
     return rows
+
+
+def table(path):
+    """A csv file as {title, columns, rows}: texts, numbers with four digits, and no column `settings`.
+
+    The title is the file's name.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        columns, *rows = csv.reader(file)
+    kept = [place for place, name in enumerate(columns) if name != "settings"]
+    return {
+        "title": Path(path).stem,
+        "columns": [columns[place] for place in kept],
+        "rows": [[_short(row[place]) for place in kept] for row in rows],
+    }
+
+
+def _short(cell):
+    """A cell of a csv file: a fraction with four digits, anything else as it is."""
+    return f"{float(cell):.4g}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", cell) else cell
 
 
 def answers(paths, policies, questions):

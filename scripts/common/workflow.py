@@ -192,6 +192,9 @@ def _others(path, value, schema):
         return [["pairwise-all"]]
     if path == ("mt_bench", "judges"):
         return [{"another": {"kind": "anthropic", "served_model": "another", "max_tokens": 1}}]
+    if path == ("benchmarks",):
+        kind = "alpaca_eval_annotations"
+        return [{"another": {"kind": kind, "annotations": "data/README.md", "regression_data": None}}]
     if path[-1] in ("head_weights", "loss_weights"):
         return [[1.0]]
     if path[-1] == "num_generations":  # must divide the batch as `value` does

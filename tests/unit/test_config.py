@@ -353,7 +353,7 @@ def test_every_section_is_closed():
 
 def test_every_section_requires_all_its_keys():
     for name, section in DEFAULT.items():
-        if name not in ("seed", "models", "rewards", "runs"):
+        if name not in ("seed", "models", "rewards", "runs", "benchmarks"):
             assert sorted(SCHEMA["properties"][name]["required"]) == sorted(section), name
 
 

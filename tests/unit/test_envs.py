@@ -105,12 +105,14 @@ def test_the_pins_are_in_the_index_consistent_and_complete(path, package_index):
     stands in direct.toml gives them too, so none is there without need."""
     _, hardware, name = Path(path).with_suffix("").parts
     pins = lock_envs.pins(path)
-    assert lock_envs.resolve(pins, WANTED["python"], present=[]) == pins
+    assert lock_envs.resolve(pins, WANTED["python"], present=[], built=[]) == pins
     requirements = lock_envs.requirements(WANTED, name, hardware)
-    assert lock_envs.resolve(requirements, WANTED["python"], present=pins) == pins
+    assert lock_envs.resolve(requirements, WANTED["python"], present=pins, built=[]) == pins
 
 
 @pytest.mark.slow
 def test_a_set_that_contradicts_itself_is_refused(package_index):
     with pytest.raises(InputError, match="tokenizers"):
-        lock_envs.resolve(["transformers==5.19.0", "tokenizers==0.20.0"], WANTED["python"], present=[])
+        lock_envs.resolve(
+            ["transformers==5.19.0", "tokenizers==0.20.0"], WANTED["python"], present=[], built=[]
+        )

@@ -57,6 +57,15 @@ def test_nothing_is_fetched(page):
     assert re.findall(r'(?:src|href)="(?!data:image/png|#)[^"]*"', text) == []
 
 
+def test_other_benchmarks_stand_in_a_table(page, tmp_path):
+    text = page.read_text()
+    assert "<h3>Benchmarks</h3>" in text
+    assert "<tr><td>sft</td><td>gsm8k</td><td>exact_match</td><td>0.1235</td><td>1319</td></tr>" in text
+    (tmp_path / "contamination.csv").write_text("benchmark,share\n<b>,1e-05\n")
+    table = report.table(tmp_path / "contamination.csv")
+    assert table == {"title": "contamination", "columns": ["benchmark", "share"], "rows": [["<b>", "1e-05"]]}
+
+
 def test_equal_inputs_give_equal_pages(page, tmp_path):
     assert make(tmp_path).read_text() == page.read_text().replace(str(page.parent), str(tmp_path))
 

@@ -14,6 +14,12 @@ from conftest import snakemake
         ("runs: {dpo: {loss_type: rebel}}", "runs.dpo: the loss rebel does not take 'beta'"),
         ("runs: {a: {}, a: {}}", "runs.a is given twice"),
         ("runs: {sft: {iterations: 1, init: initial, reference: initial, data: current}}", "another name"),
+        ("benchmarks: {a: {kind: lm_evla}}", "'lm_evla' is none of its values; did you mean 'lm_eval'?"),
+        ("benchmarks: {a: {kind: lm_eval}}", "benchmarks.a: the kind lm_eval lacks 'tasks'"),
+        (
+            "benchmarks: {a: {kind: alpaca_eval_annotations, annotations: a, regression_data: b, judge: c}}",
+            "benchmarks.a: the kind alpaca_eval_annotations does not take 'judge'",
+        ),
         ("models: {sft: {init: bse}}", "models.sft.init names the model 'bse'"),
     ],
 )

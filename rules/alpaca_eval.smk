@@ -1,0 +1,82 @@
+# results/benchmarks/{benchmark}/answers/{policy}.jsonl -> results/benchmarks/{benchmark}/annotations/{policy}.jsonl
+# a policy's annotations                                -> results/benchmarks/{benchmark}/{policy}.json
+
+
+rule annotate_alpaca_eval:
+    """Have a judge compare a policy's outputs with the references."""
+    input:
+        references=lambda wildcards: ancient(BENCHMARKS[wildcards.benchmark]["references"]),
+        answers="results/benchmarks/{benchmark}/answers/{policy}.jsonl",
+    output:
+        annotations="results/benchmarks/{benchmark}/annotations/{policy}.jsonl",
+    log:
+        "logs/{policy}/annotate_alpaca_eval/{benchmark}.txt",
+    benchmark:
+        "benchmarks/{policy}/annotate_alpaca_eval/{benchmark}.tsv"
+    wildcard_constraints:
+        benchmark=of_kind(BENCHMARKS, "alpaca_eval"),
+    conda:
+        "../envs/cpu/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(2_000),
+        runtime=240,
+        concurrency=16,
+        server_timeout=600,
+    params:
+        code=code_of("annotate_alpaca_eval"),
+        contents=lambda wildcards: contents_of(BENCHMARKS[wildcards.benchmark]["references"]),
+        settings=lambda wildcards: flags(
+            {key: BENCHMARKS[wildcards.benchmark][key] for key in ("annotator", "servers", "judge")}
+        ),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.annotate_alpaca_eval \
+            --references {input.references:q} \
+            --answers {input.answers:q} \
+            {params.settings} \
+            --concurrency {resources.concurrency:q} \
+            --server-timeout {resources.server_timeout:q} \
+            --journal work/journal \
+            --out {output.annotations:q}
+        """
+
+
+rule score_alpaca_eval:
+    """Compute a policy's win rates from its annotations."""
+    input:
+        annotations=get_annotations,
+        data=lambda wildcards: ancient(regression_data(wildcards)),
+    output:
+        results="results/benchmarks/{benchmark}/{policy}.json",
+    log:
+        "logs/{policy}/score_alpaca_eval/{benchmark}.txt",
+    benchmark:
+        "benchmarks/{policy}/score_alpaca_eval/{benchmark}.tsv"
+    wildcard_constraints:
+        benchmark=of_kind(BENCHMARKS, "alpaca_eval", "alpaca_eval_annotations"),
+    conda:
+        "../envs/cpu/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(2_000),
+        runtime=30,
+    params:
+        code=code_of("score_alpaca_eval"),
+        contents=lambda wildcards: contents_of(*given_annotations(wildcards), *regression_data(wildcards)),
+        settings=lambda wildcards: flags(
+            {key: BENCHMARKS[wildcards.benchmark].get(key) for key in ("judge", "regression_data")}
+        ),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.score_alpaca_eval \
+            --policy {wildcards.policy:q} \
+            --benchmark {wildcards.benchmark:q} \
+            --annotations {input.annotations:q} \
+            {params.settings} \
+            --out {output.results:q}
+        """

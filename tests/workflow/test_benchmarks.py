@@ -1,0 +1,68 @@
+"""The benchmarks' rules on a model that is there: results, table, and what runs again."""
+
+import json
+import sys
+
+import pytest
+from conftest import ROOT, snakemake
+
+sys.path.insert(0, str(ROOT / "tests/unit"))
+import small_model
+
+TASK = """
+task: small
+dataset_path: json
+dataset_kwargs: {data_files: {test: tasks/rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list: [{metric: acc}]
+metadata: {version: 1.0}
+"""
+OVERLAY = """
+models: {sft: {source: given}}
+benchmarks:
+  small: {kind: lm_eval, tasks: [small], include_path: tasks, num_fewshot: 0, limit: null, apply_chat_template: true, dtype: float32}
+  given: {kind: alpaca_eval_annotations, annotations: annotations.jsonl, regression_data: null}
+"""  # noqa: E501
+TARGETS = [f"results/benchmarks/{name}/sft.json" for name in ("small", "given")]
+
+
+@pytest.mark.slow
+def test_a_policy_is_evaluated_and_an_edit_runs_its_benchmark_again(project):
+    small_model.make_model(project / "given", max_position_embeddings=512)
+    (project / "tasks").mkdir()
+    (project / "tasks/small.yaml").write_text(TASK)
+    rows = [{"question": f"Is {n} even?", "choices": ["yes", "no"], "answer": n % 2} for n in range(4)]
+    (project / "tasks/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    annotation = {"generator_2": "sft", "annotator": "given", "preference": 1.25}
+    (project / "annotations.jsonl").write_text(json.dumps(annotation) + "\n")
+    (project / "overlay.yaml").write_text(OVERLAY)
+
+    def run(*arguments):
+        return snakemake(project, *arguments, *TARGETS, "--configfile", "overlay.yaml").stdout
+
+    run()
+    found = [json.loads((project / target).read_text())["metrics"] for target in TARGETS]
+    assert [(one["metric"], one["n"]) for one in found[0]] == [("small/acc", 4)]
+    assert [one["value"] for one in found[1]] == [25, 0]
+    assert "Nothing to be done" in run("-n")
+
+    (project / "annotations.jsonl").write_text(json.dumps(annotation | {"preference": 2}) + "\n")
+    planned = run("-n")
+    assert "score_alpaca_eval" in planned
+    assert "evaluate_lm_eval" not in planned
+    (project / "tasks/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    assert "evaluate_lm_eval" in run("-n")
+
+    whole = snakemake(project, "-n", "results/benchmarks.csv", "--configfile", "overlay.yaml").stdout
+    assert "gather_benchmarks" in whole
+
+
+def test_without_benchmarks_the_chain_is_what_it_was(project):
+    planned = snakemake(project, "-n").stdout
+    assert "compute_winrate" in planned
+    assert "gather_benchmarks" not in planned
+    assert "check_contamination" not in planned
