@@ -62,6 +62,140 @@ COPY envs/cuda/data.yaml /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environmen
 RUN conda env create --prefix /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6 --file /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml \
     && conda clean --all --yes
 
+#   source: envs/cuda/evaluate.yaml
+#   prefix: /conda-envs/16efb3f10d053d50adeaa9f0e891f5de
+#   # The benchmarks' libraries.
+#   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
+#   channels:
+#     - conda-forge
+#     - nodefaults
+#   dependencies:
+#     - python=3.11.7
+#     - pip=24.0
+#     - pip:
+#         - absl-py==2.5.1
+#         - accelerate==1.15.0
+#         - aiohappyeyeballs==2.7.1
+#         - aiohttp==3.14.5
+#         - aiosignal==1.4.0
+#         - alpaca-eval==0.6.6
+#         - annotated-doc==0.0.7
+#         - annotated-types==0.8.0
+#         - anyio==4.16.0
+#         - attrs==26.1.0
+#         - certifi==2026.10.18
+#         - chardet==6.0.0.post1
+#         - charset-normalizer==3.5.2
+#         - click==8.5.1
+#         - cloudpickle==3.1.2
+#         - colorama==0.4.6
+#         - cuda-bindings==13.5.0
+#         - cuda-pathfinder==1.9.0
+#         - cuda-toolkit==13.0.3.0
+#         - dataproperty==1.1.1
+#         - datasets==5.2.0
+#         - defusedxml==0.7.1
+#         - dill==0.4.1
+#         - evaluate==0.4.6
+#         - filelock==4.2.11
+#         - fire==0.7.1
+#         - frozenlist==1.8.0
+#         - fsspec==2026.9.0
+#         - h11==0.16.0
+#         - hf-xet==1.8.0
+#         - httpcore2==2.16.2
+#         - httpx2==2.16.2
+#         - huggingface-hub==2.4.0
+#         - idna==3.20
+#         - jinja2==3.1.6
+#         - jiter==0.19.0
+#         - joblib==1.6.0
+#         - lm-eval==0.4.13
+#         - lxml==6.1.3
+#         - markdown-it-py==4.3.0
+#         - markupsafe==3.0.4
+#         - mbstrdecoder==1.1.5
+#         - mdurl==0.1.2
+#         - more-itertools==11.2.1
+#         - mpmath==1.3.0
+#         - multidict==7.2.1
+#         - multiprocess==0.70.19
+#         - narwhals==2.29.0
+#         - networkx==3.6.1
+#         - nltk==3.10.4
+#         - numpy==2.3.5
+#         - nvidia-cublas==13.1.1.3
+#         - nvidia-cuda-cupti==13.0.85
+#         - nvidia-cuda-nvrtc==13.0.88
+#         - nvidia-cuda-runtime==13.0.96
+#         - nvidia-cudnn-cu13==9.20.0.48
+#         - nvidia-cufft==12.0.0.61
+#         - nvidia-cufile==1.15.1.6
+#         - nvidia-curand==10.4.0.35
+#         - nvidia-cusolver==12.0.4.66
+#         - nvidia-cusparse==12.6.3.3
+#         - nvidia-cusparselt-cu13==0.8.1
+#         - nvidia-nccl-cu13==2.29.7
+#         - nvidia-nvjitlink==13.5.37
+#         - nvidia-nvshmem-cu13==3.4.5
+#         - nvidia-nvtx==13.0.85
+#         - openai==3.52.0
+#         - packaging==25.0
+#         - pandas==3.1.1
+#         - pathvalidate==3.3.1
+#         - patsy==1.0.3
+#         - portalocker==4.4.2
+#         - propcache==0.5.4
+#         - psutil==7.2.2
+#         - pyarrow==26.0.1
+#         - pydantic-core==2.50.4
+#         - pydantic==2.14.3
+#         - pygments==2.21.0
+#         - pytablewriter==1.2.1
+#         - python-dateutil==2.9.0.post0
+#         - python-dotenv==1.2.4
+#         - pytz==2026.6
+#         - pyyaml==6.0.3
+#         - regex==2026.11.15
+#         - requests==2.34.2
+#         - rich==15.0.0
+#         - rouge-score==0.1.2
+#         - sacrebleu==2.6.0
+#         - safetensors==0.8.0
+#         - scikit-learn==1.9.1
+#         - scipy==1.17.1
+#         - setuptools==78.1.1
+#         - shellingham==1.5.4
+#         - six==1.17.0
+#         - sniffio==1.3.1
+#         - sqlitedict==2.1.0
+#         - sympy==1.14.0
+#         - tabledata==1.3.5
+#         - tabulate==0.10.0
+#         - tcolorpy==0.1.7
+#         - tenacity==9.2.1
+#         - termcolor==3.3.0
+#         - threadpoolctl==3.8.0
+#         - tiktoken==0.14.0
+#         - tokenizers==0.23.3
+#         - torch==2.13.0
+#         - tqdm==4.70.1
+#         - transformers==5.19.0
+#         - triton==3.7.1
+#         - truststore==0.10.5
+#         - typepy==1.3.5
+#         - typer==0.29.2
+#         - typing-extensions==4.16.0
+#         - typing-inspection==0.4.5
+#         - urllib3==2.8.0
+#         - word2number==1.1
+#         - xxhash==4.1.0
+#         - yarl==1.25.1
+RUN mkdir -p /conda-envs/16efb3f10d053d50adeaa9f0e891f5de
+COPY envs/cuda/evaluate.yaml /conda-envs/16efb3f10d053d50adeaa9f0e891f5de/environment.yaml
+RUN conda env create --prefix /conda-envs/16efb3f10d053d50adeaa9f0e891f5de --file /conda-envs/16efb3f10d053d50adeaa9f0e891f5de/environment.yaml \
+    && conda clean --all --yes
+
 #   source: envs/cuda/generate.yaml
 #   prefix: /conda-envs/780348f4fa6f9ba2ca039131f56cd062
 #   # Sampling answers from a policy; the vLLM engine is in CUDA's environment only.
@@ -285,7 +419,7 @@ RUN conda env create --prefix /conda-envs/780348f4fa6f9ba2ca039131f56cd062 --fil
     && conda clean --all --yes
 
 #   source: envs/cuda/report.yaml
-#   prefix: /conda-envs/dc914699850d3f324cb25b7dc811f0e1
+#   prefix: /conda-envs/439a391bf69d8d6989e9b711ddb394d1
 #   # Win rates, pictures and pages.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -304,15 +438,19 @@ RUN conda env create --prefix /conda-envs/780348f4fa6f9ba2ca039131f56cd062 --fil
 #         - filelock==4.2.11
 #         - fonttools==4.68.0
 #         - fsspec==2026.9.0
+#         - grandalf==0.8
 #         - h11==0.16.0
 #         - hf-xet==1.8.0
 #         - httpcore2==2.16.2
 #         - httpx2==2.16.2
 #         - huggingface-hub==2.4.0
 #         - idna==3.20
+#         - jinja2==3.1.6
 #         - kiwisolver==1.5.1
+#         - markupsafe==3.0.4
 #         - matplotlib==3.11.2
 #         - multiprocess==0.70.19
+#         - networkx==3.6.1
 #         - numpy==2.3.5
 #         - packaging==25.0
 #         - pandas==3.1.1
@@ -326,9 +464,9 @@ RUN conda env create --prefix /conda-envs/780348f4fa6f9ba2ca039131f56cd062 --fil
 #         - truststore==0.10.5
 #         - typing-extensions==4.16.0
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/dc914699850d3f324cb25b7dc811f0e1
-COPY envs/cuda/report.yaml /conda-envs/dc914699850d3f324cb25b7dc811f0e1/environment.yaml
-RUN conda env create --prefix /conda-envs/dc914699850d3f324cb25b7dc811f0e1 --file /conda-envs/dc914699850d3f324cb25b7dc811f0e1/environment.yaml \
+RUN mkdir -p /conda-envs/439a391bf69d8d6989e9b711ddb394d1
+COPY envs/cuda/report.yaml /conda-envs/439a391bf69d8d6989e9b711ddb394d1/environment.yaml
+RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --file /conda-envs/439a391bf69d8d6989e9b711ddb394d1/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cuda/score.yaml
@@ -415,7 +553,7 @@ RUN conda env create --prefix /conda-envs/99eda8f1cdd41e0a9064acedde99056d --fil
     && conda clean --all --yes
 
 #   source: envs/cuda/train.yaml
-#   prefix: /conda-envs/c8c6837ac6e9ed541c8a2b296f60e36b
+#   prefix: /conda-envs/39a882003361912cadc14ec27e671383
 #   # Everything that trains a model.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -425,27 +563,43 @@ RUN conda env create --prefix /conda-envs/99eda8f1cdd41e0a9064acedde99056d --fil
 #     - python=3.11.7
 #     - pip=24.0
 #     - pip:
+#         - absl-py==2.5.1
 #         - accelerate==1.15.0
 #         - annotated-doc==0.0.7
 #         - annotated-types==0.8.0
 #         - anyio==4.16.0
+#         - bitsandbytes==0.50.2
+#         - certifi==2026.10.18
+#         - charset-normalizer==3.5.2
 #         - click==8.5.1
+#         - contourpy==1.3.3
 #         - cuda-bindings==13.5.0
 #         - cuda-pathfinder==1.9.0
 #         - cuda-toolkit==13.0.3.0
+#         - cwevals==0.0.1b1
+#         - cycler==0.12.1
 #         - datasets==5.2.0
 #         - dill==0.4.1
+#         - distro==1.9.0
 #         - filelock==4.2.11
+#         - fonttools==4.68.0
 #         - fsspec==2026.9.0
+#         - googleapis-common-protos==1.76.0
+#         - grpcio==1.85.1
 #         - h11==0.16.0
 #         - hf-xet==1.8.0
 #         - httpcore2==2.16.2
+#         - httpcore==1.0.9
 #         - httpx2==2.16.2
+#         - httpx==0.28.1
 #         - huggingface-hub==2.4.0
 #         - idna==3.20
 #         - jinja2==3.1.6
+#         - kiwisolver==1.5.1
 #         - markdown-it-py==4.3.0
+#         - markdown==3.11.3
 #         - markupsafe==3.0.4
+#         - matplotlib==3.11.2
 #         - mdurl==0.1.2
 #         - mpmath==1.3.0
 #         - multiprocess==0.70.19
@@ -466,23 +620,40 @@ RUN conda env create --prefix /conda-envs/99eda8f1cdd41e0a9064acedde99056d --fil
 #         - nvidia-nvjitlink==13.5.37
 #         - nvidia-nvshmem-cu13==3.4.5
 #         - nvidia-nvtx==13.0.85
+#         - opentelemetry-api==1.45.2
+#         - opentelemetry-exporter-http-transport==0.66b2
+#         - opentelemetry-exporter-otlp-common==0.66b2
+#         - opentelemetry-exporter-otlp-proto-common==1.45.2
+#         - opentelemetry-exporter-otlp-proto-http==1.45.2
+#         - opentelemetry-proto==1.45.2
+#         - opentelemetry-sdk==1.45.2
+#         - opentelemetry-semantic-conventions==0.66b2
 #         - packaging==25.0
 #         - pandas==3.1.1
 #         - peft==0.21.2
+#         - pillow==13.0.0
+#         - platformdirs==4.14.5
+#         - protobuf==7.36.2
 #         - psutil==7.2.2
 #         - pyarrow==26.0.1
 #         - pydantic-core==2.50.4
 #         - pydantic==2.14.3
 #         - pygments==2.21.0
+#         - pyparsing==3.3.3
 #         - python-dateutil==2.9.0.post0
 #         - pyyaml==6.0.3
 #         - regex==2026.11.15
+#         - requests==2.34.2
 #         - rich==15.0.0
 #         - safetensors==0.8.0
 #         - setuptools==78.1.1
 #         - shellingham==1.5.4
 #         - six==1.17.0
+#         - sniffio==1.3.1
 #         - sympy==1.14.0
+#         - tenacity==9.2.1
+#         - tensorboard-data-server==0.7.2
+#         - tensorboard==2.21.0
 #         - tokenizers==0.23.3
 #         - torch==2.13.0
 #         - tqdm==4.70.1
@@ -493,8 +664,11 @@ RUN conda env create --prefix /conda-envs/99eda8f1cdd41e0a9064acedde99056d --fil
 #         - typer==0.29.2
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
+#         - urllib3==2.8.0
+#         - wandb==0.31.0
+#         - werkzeug==3.1.9
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/c8c6837ac6e9ed541c8a2b296f60e36b
-COPY envs/cuda/train.yaml /conda-envs/c8c6837ac6e9ed541c8a2b296f60e36b/environment.yaml
-RUN conda env create --prefix /conda-envs/c8c6837ac6e9ed541c8a2b296f60e36b --file /conda-envs/c8c6837ac6e9ed541c8a2b296f60e36b/environment.yaml \
+RUN mkdir -p /conda-envs/39a882003361912cadc14ec27e671383
+COPY envs/cuda/train.yaml /conda-envs/39a882003361912cadc14ec27e671383/environment.yaml
+RUN conda env create --prefix /conda-envs/39a882003361912cadc14ec27e671383 --file /conda-envs/39a882003361912cadc14ec27e671383/environment.yaml \
     && conda clean --all --yes

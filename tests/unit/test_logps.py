@@ -108,7 +108,7 @@ def test_gradients_equal_the_naive_formulation(models, groups, temperature, rows
     expected = dict(plain.named_parameters())
     for name, parameter in model.named_parameters():
         wanted = expected[name].grad
-        assert (parameter.grad - wanted).abs().max() < 1e-5 * max(1, wanted.abs().max()), name
+        assert (parameter.grad - wanted).abs().max() < 2e-5 * max(1, wanted.abs().max()), name
 
 
 def test_neighbours_change_nothing(models):

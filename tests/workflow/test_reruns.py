@@ -33,15 +33,21 @@ def edit(directory, old, new, file="config.yaml"):
     (directory / file).write_text(text.replace(old, new))
 
 
-DOWNSTREAM_OF_ONE_POLICY = {
+# What a policy's training changes: of itself, of how it answers and what it says to held-out prompts, …
+OF_ONE_POLICY = {
     "train_policy": 1,
+    "plot_training": 1,
     "answer_mt_bench": 1,
     "judge_mt_bench": 1,
-    "compute_winrate": 1,
-    "plot_winrate": 1,
     "answer_vibe_check": 1,
-    "write_vibe_check": 1,
+    "sample_prompts": 1,
+    "generate_completions": 1,
+    "score_completions": 1,
+    "measure_drift": 1,
 }
+# … and of what all policies stand in.
+OF_ALL = {"compute_winrate": 1, "plot_winrate": 1, "write_vibe_check": 1, "plot_drift": 1, "write_report": 1}
+POLICIES = 3
 
 
 def test_nothing_to_do(finished):
@@ -49,21 +55,27 @@ def test_nothing_to_do(finished):
 
 
 def test_beta_of_one_run(copy):
+    """The prompts that it is asked are those that it was asked before."""
     edit(copy, "    beta: 0.1\n", "    beta: 0.3\n")
-    assert planned(copy) == DOWNSTREAM_OF_ONE_POLICY
+    of_one = {rule: jobs for rule, jobs in OF_ONE_POLICY.items() if rule != "sample_prompts"}
+    assert planned(copy) == {**of_one, **OF_ALL, "write_model_card": POLICIES}
 
 
 def test_new_run(copy):
     new = "dpo_hot: {iterations: 1, init: initial, reference: initial, data: current, beta: 0.5}"
     edit(copy, "runs:\n", f"runs:\n  {new}\n")
-    assert planned(copy) == DOWNSTREAM_OF_ONE_POLICY
+    assert planned(copy) == {**OF_ONE_POLICY, **OF_ALL, "write_model_card": POLICIES + 1}
 
 
 def test_a_sweep_over_losses(finished):
     """What was sampled, ranked and scored serves every loss."""
-    everyone = {"compute_winrate": 1, "plot_winrate": 1, "write_vibe_check": 1}
-    six = {rule: 6 * jobs for rule, jobs in DOWNSTREAM_OF_ONE_POLICY.items()} | everyone
+    six = {rule: 6 * jobs for rule, jobs in OF_ONE_POLICY.items()}
+    six |= {**OF_ALL, "write_model_card": POLICIES + 6}
     assert planned(finished, "recipes/six_losses.yaml") == six
+    to_the_picture = ("train_policy", "answer_mt_bench", "judge_mt_bench")
+    assert planned(finished, "recipes/six_losses.yaml", "--", "results/winrate.png") == {
+        **dict.fromkeys(to_the_picture, 6), "compute_winrate": 1, "plot_winrate": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.long
@@ -84,13 +96,14 @@ def test_the_sweep_trains(copy):
 def test_more_prompts_leave_full_shards_alone(copy):
     """24 prompts fill a shard of 16 and half of the next: only the second one grows to 32.
 
-    The policy trained from them is another one, so all three shards that it answers are made again.
+    The policies trained from them are others, so all shards that they answer are made again: three of one whose
+    completions train the next, the held-out one of the other two.
     """
     edit(copy, "num_prompts: 24", "num_prompts: 32", file="tests/workflow/quick.yaml")
-    assert planned(copy)["generate_completions"] == 1 + 3
+    assert planned(copy)["generate_completions"] == 1 + 3 + 2
 
 
 def test_plot_code(copy):
     with open(copy / "scripts/plot_winrate.py", "a") as file:
         file.write("\nAN_EDIT = True\n")
-    assert planned(copy) == {"plot_winrate": 1}
+    assert planned(copy) == {"plot_winrate": 1, "write_report": 1}
