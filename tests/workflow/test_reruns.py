@@ -96,8 +96,8 @@ def test_the_sweep_trains(copy):
 def test_more_prompts_leave_full_shards_alone(copy):
     """24 prompts fill a shard of 16 and half of the next: only the second one grows to 32.
 
-    The policies trained from them are others, so all shards that they answer are made again: three of one whose
-    completions train the next, the held-out one of the other two.
+    The policies trained from them are others, so all shards that they answer are made again: three of one
+    whose completions train the next, the held-out one of the other two.
     """
     edit(copy, "num_prompts: 24", "num_prompts: 32", file="tests/workflow/quick.yaml")
     assert planned(copy)["generate_completions"] == 1 + 3 + 2
