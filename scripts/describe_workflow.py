@@ -18,6 +18,8 @@ import yaml
 
 from scripts.common import errors, files, imports, records, workflow
 
+# Rule files whose functions and values all others use.
+SHARED = ("rules/common.smk", *(str(path) for path in sorted(Path("rules/functions").glob("*.smk"))))
 # Wildcards that number the pieces of one artifact: DVC tracks the folder that holds the pieces.
 PIECES = ("shard", "part")
 METRICS = ("metrics.json", "winrate.json", "drift.json")
@@ -95,7 +97,7 @@ def _stage(name, jobs, made_as, keys):
     # A model's manifest stands for its directory.
     inputs = {path for path in inputs if f"{path}.json" not in inputs}
     rules = sorted({job.rule for job in jobs})
-    inputs |= {"rules/common.smk", *(f"rules/{job.section}.smk" for job in jobs)}
+    inputs |= {*SHARED, *(f"rules/{job.section}.smk" for job in jobs)}
     inputs |= {module for job in jobs for module in imports.modules_of(job.script)}
     pieces = {made_as[path] for path in made if made_as[path] != path}
     targets = sorted(path for path in made - read if made_as[path] == path)

@@ -1,0 +1,30 @@
+# What the benchmarks beside MT-Bench read.
+
+
+def benchmark_settings(wildcards):
+    """A benchmark's section without its kind."""
+    section = config["benchmarks"][wildcards.benchmark]
+    return {key: value for key, value in section.items() if key != "kind"}
+
+
+def task_files(benchmark):
+    """All files of a benchmark's task folder: the tasks and their data."""
+    folder = config["benchmarks"][benchmark]["include_path"]
+    return [] if folder is None else members(folder)
+
+
+def regression_data(wildcards):
+    """The file that a benchmark's length-controlled win rate needs, as a list; none if it is left out."""
+    path = config["benchmarks"][wildcards.benchmark]["regression_data"]
+    return [] if path is None else [path]
+
+
+def given_annotations(wildcards):
+    """The file of annotations that a benchmark takes, as a list; none if a judge makes them."""
+    return [value for key, value in benchmark_settings(wildcards).items() if key == "annotations"]
+
+
+def get_annotations(wildcards):
+    """A policy's annotations, made by a judge or elsewhere."""
+    made = f"results/benchmarks/{wildcards.benchmark}/annotations/{wildcards.policy}.jsonl"
+    return ancient(given_annotations(wildcards)) or made

@@ -1,0 +1,49 @@
+# What the rewards that the config names read, and how they count.
+
+
+def rewards_of_kind(kind):
+    """The names of the rewards of a kind, as a pattern."""
+    return of_kind(REWARDS, kind)
+
+
+def rewards_of_model(model):
+    """What a model is to score as: (kind, head weights) of every reward that names it."""
+    sections = [section for section in REWARDS.values() if section.get("model") == model]
+    return [(section["kind"], section.get("head_weights")) for section in sections]
+
+
+def get_reward_model(wildcards):
+    """The model that a reward names, as inputs; none if it names none."""
+    model = REWARDS[wildcards.reward]["model"]
+    if model is None:
+        return {}
+    return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
+
+
+def models_of_rewards():
+    """The directories of all models that rewards name."""
+    named = {section["model"] for section in REWARDS.values() if section.get("model")}
+    return [f"results/models/{model}" for model in sorted(named)]
+
+
+def files_of_rewards(*kinds):
+    """The files that rewards of these kinds read: rubrics of judges, and what functions stand in."""
+    sections = [section for section in REWARDS.values() if section["kind"] in kinds]
+    read = [section.get("rubric") or section["function"].rsplit(":", 1)[0] for section in sections]
+    return sorted(set(read))
+
+
+def reward_settings(wildcards, *keys):
+    """Some keys of a reward's section."""
+    return {key: REWARDS[wildcards.reward][key] for key in keys}
+
+
+def reward_weighting():
+    """How the rewards are added up."""
+    keys = ("kind", "weight", "normalize")
+    return {"weighting": {name: {key: REWARDS[name][key] for key in keys} for name in sorted(REWARDS)}}
+
+
+def function_file(reward):
+    """The file that a reward's function stands in."""
+    return REWARDS[reward]["function"].rsplit(":", 1)[0]
