@@ -28,8 +28,9 @@ results/%: FORCE .venv
 	.venv/bin/pip install -q --no-deps -r $<
 	cp $< $@
 
+# MARKERS: other tests than the fast ones, in pytest's words
 test: .venv
-	pytest
+	pytest $(if $(MARKERS),-m "$(MARKERS)")
 
 test-slow: .venv
 	pytest -m slow

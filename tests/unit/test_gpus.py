@@ -20,7 +20,7 @@ LEASE = [
 ]
 
 
-def start(count, pool, locks, command="sleep 60"):
+def start(count, pool, locks, command="exec sleep 60"):
     """A process that leases `count` GPUs, says which, and then becomes `command`."""
     return subprocess.Popen(
         [*LEASE, str(count), pool, str(locks), command], stdout=subprocess.PIPE, text=True

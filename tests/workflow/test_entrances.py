@@ -21,6 +21,7 @@ def copy(finished, tmp_path):
     return tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_a_preference_dataset_goes_straight_to_pairs(copy):
     (copy / "pairs.yaml").write_text(PAIRS)
     snakemake(copy, "results/models/dpo-1.json", *QUICK, "pairs.yaml")

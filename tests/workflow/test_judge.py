@@ -29,6 +29,7 @@ def server():
     stand_in.close()
 
 
+@pytest.mark.slow
 def test_a_judge_adds_its_ratings_and_is_asked_again_for_what_changed_only(finished, tmp_path, server):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy, symlinks=True)

@@ -12,7 +12,7 @@ from conftest import QUICK, snakemake
 
 def planned(directory, *overlays):
     """{rule: number of jobs} that Snakemake would run with further config files."""
-    process = snakemake(directory, *QUICK, *overlays, "-n")
+    process = snakemake(directory, "-n", *QUICK, *overlays)
     table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", process.stdout + process.stderr, re.S | re.M)
     if not table:
         assert "Nothing to be done" in process.stdout + process.stderr

@@ -19,6 +19,7 @@ def test_the_pod_runs_a_target_that_there_is_with_the_gpus_of_its_node(project):
     assert "rule train_policy" in said and "gpu=1" in said
 
 
+@pytest.mark.slow
 def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
     """A stand-in for qsub: it notes its words and runs the job on the spot."""
     bin_folder = project / "bin"
