@@ -261,7 +261,7 @@ def test_two_processes_share_prompts_and_completions(world, tmp_path):
         world, tmp_path, "rloo", {"short": SHORT}, per_device_train_batch_size=8, num_train_epochs=1
     )
     said = subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "scripts.train_online", *flags],
+        [sys.executable, "-m", "scripts.launch", "ddp", "scripts.train_online", *flags],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
         check=True,
         capture_output=True,
