@@ -190,8 +190,9 @@ def without_evaluation(world, tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", ["900k", "1000k"])
+@pytest.mark.parametrize(
+    "size", [pytest.param("900k", marks=pytest.mark.slow), pytest.param("1000k", marks=pytest.mark.long)]
+)
 def test_a_full_disk_keeps_the_last_good_checkpoint(world, without_evaluation, tmp_path, disk, size):
     """A checkpoint is about 600 kB: one fits, and of the next its weights or parts of the rest."""
     usual = {"save_steps": 2, "num_train_epochs": 2}

@@ -103,8 +103,10 @@ def test_killed_and_resumed_is_the_same_to_the_bit(world, undisturbed, tmp_path)
     assert not list(tmp_path.glob("work/*/checkpoint-*")), "the checkpoints have done their work"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=pytest.mark.slow if seed < 2 else pytest.mark.long) for seed in range(4)],
+)
 def test_killed_at_any_steps_it_is_the_same(world, undisturbed, tmp_path, seed):
     draw = random.Random(seed)
     last = len(small_model.results(undisturbed)[2])

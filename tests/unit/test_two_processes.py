@@ -10,8 +10,6 @@ import time
 import pytest
 import small_model
 
-pytestmark = pytest.mark.slow
-
 DIALOGUES = [
     {
         "messages": [
@@ -62,7 +60,14 @@ def distance(one, other):
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-@pytest.mark.parametrize("script", TRAININGS)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("pretrain", marks=pytest.mark.long),
+        pytest.param("train_sft", marks=pytest.mark.slow),
+        pytest.param("train_reward_model", marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_end_where_one_does(script, tmp_path):
     for devices, name in (("", "one"), ("0,1", "two")):
         process = start(script, flags_of(script, tmp_path, tmp_path / name), devices)
@@ -76,6 +81,7 @@ def test_two_processes_end_where_one_does(script, tmp_path):
     assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], abs=1e-5)
 
 
+@pytest.mark.long
 def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     flags = flags_of("train_sft", tmp_path, tmp_path / "stopped", num_train_epochs=40)
     undisturbed = flags_of("train_sft", tmp_path, tmp_path / "undisturbed", num_train_epochs=40)
@@ -97,6 +103,7 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     assert distance(weights, wanted) < 1e-6
 
 
+@pytest.mark.slow
 def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path):
     """FSDP2, stopped and gone on with. That accelerate really shares out, the checkpoint's form shows."""
     flags = {name: flags_of("train_sft", tmp_path, tmp_path / name, save_steps=2) for name in ("one", "two")}
