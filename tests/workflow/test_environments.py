@@ -26,12 +26,23 @@ RUN_IN = {
         "sample_prompts",
         "build_preferences",
         "tokenize_preferences",
+        "write_model_card",
     },
     "generate": {"generate_completions", "answer_mt_bench", "answer_vibe_check"},
-    "score": {"score_completions", "compute_ref_logps", "judge_mt_bench"},
+    "score": {"score_completions", "compute_ref_logps", "judge_mt_bench", "measure_drift"},
     "train": {"pretrain", "train_sft", "train_reward_model", "train_policy"},
-    "report": {"plot_rewards", "compute_winrate", "plot_winrate", "write_vibe_check"},
+    "report": {
+        "plot_rewards",
+        "plot_training",
+        "compute_winrate",
+        "plot_winrate",
+        "plot_drift",
+        "write_vibe_check",
+        "write_report",
+    },
 }
+# What reads the win rates.
+AFTER_WINRATE = {"plot_winrate", "plot_drift", "write_report", "write_model_card"}
 # What starts a rule's script is no rule's.
 STARTERS = {"launch", "lease_gpus"}
 
@@ -97,12 +108,12 @@ def test_every_rule_runs_in_the_environment_of_its_kind(project):
 def test_an_edit_of_an_environment_runs_its_rules_again_in_the_new_one(project):
     file = project / "envs/cpu/report.yaml"
     with another_pip(file):
-        assert set(planned(project)) == RUN_IN["report"]
+        assert set(planned(project)) == RUN_IN["report"] | AFTER_WINRATE
         assert "Software environment" in planned(project)["compute_winrate"]
         conda_run(project)
         assert scripts_run(project)[file.read_text()] == RUN_IN["report"]
         assert planned(project) == {}
-    assert set(planned(project)) == RUN_IN["report"]
+    assert set(planned(project)) == RUN_IN["report"] | AFTER_WINRATE
     conda_run(project)
     assert planned(project) == {}
 
@@ -114,7 +125,7 @@ def test_a_clone_in_another_folder_has_nothing_to_do(project, tmp_path):
     shutil.copytree(project / "results", clone / "results", symlinks=True)
     assert planned(clone) == {}
     with another_pip(clone / "envs/cpu/report.yaml"):
-        assert set(planned(clone)) == RUN_IN["report"]
+        assert set(planned(clone)) == RUN_IN["report"] | AFTER_WINRATE
 
 
 def test_an_edit_of_the_generation_environment_trains_no_start_policy(project):
@@ -131,7 +142,8 @@ def test_an_edit_of_the_generation_environment_trains_no_start_policy(project):
 def test_a_rule_that_is_given_a_gpu_gets_the_cuda_environment(project):
     others = ["pretrain", "train_sft", "train_reward_model", "train_policy", "generate_completions"]
     others += ["score_completions", "compute_ref_logps", "answer_mt_bench", "answer_vibe_check"]
+    others += ["measure_drift"]
     none = [f"{rule}:gpu=0" for rule in others]
     gpu = ["--resources", "gpu=1", "--set-resources", "judge_mt_bench:gpu=1", *none]
-    assert set(planned(project, *gpu)) == {"judge_mt_bench", "compute_winrate", "plot_winrate"}
+    assert set(planned(project, *gpu)) == {"judge_mt_bench", "compute_winrate", *AFTER_WINRATE}
     assert "envs/cuda/score.yaml" in conda_run(project, "-n", *gpu)
