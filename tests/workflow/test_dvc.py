@@ -15,6 +15,8 @@ from conftest import ROOT, copy_project
 from snakemake.utils import update_config
 
 slow = pytest.mark.slow
+# What reads the win rates.
+AFTER_WINRATE = ("plot_winrate", "plot_drift", "write_model_card", "write_report")
 EDITED = 300  # a number of bootstrap samples that is not quick.yaml's
 
 
@@ -146,7 +148,9 @@ def test_repro_from_nothing_and_again(finished, tmp_path):
     edit(copy, runs={"dpo": {"beta": 0.3}})
     said = run(copy, "dvc", "repro")
     assert sorted(re.findall(r"Running stage '(.*)'", said)) == [
-        "mt_bench-dpo-1", "train-dpo-1", "vibe_check", "vibe_check-dpo-1", "winrate",
+        "drift", "drift-dpo-1", "generate-dpo-1", "mt_bench-dpo-1", "publish-dpo-1", "publish-rebel-1",
+        "publish-rebel-2", "report", "rewards-dpo-1", "train-dpo-1", "vibe_check", "vibe_check-dpo-1",
+        "watch-dpo-1", "winrate",
     ]  # fmt: skip
     assert "nothing to train" not in said
     assert (copy / "results/models/dpo-1.json").read_bytes() != before
@@ -160,7 +164,7 @@ def test_repro_from_nothing_and_again(finished, tmp_path):
 @pytest.mark.timeout(600)
 def test_repro_repeats_nothing_that_snakemake_did(copy):
     edit(copy, mt_bench={"bootstrap_samples": EDITED})
-    assert set(jobs_in(run(copy, "snakemake"))) == {"compute_winrate", "plot_winrate", "all"}
+    assert set(jobs_in(run(copy, "snakemake"))) == {"compute_winrate", *AFTER_WINRATE, "all"}
     assert jobs_in(run(copy, "dvc", "repro")) == []
     assert bootstrap_samples(copy) == EDITED
     nothing_to_do(copy)
@@ -180,7 +184,7 @@ def test_a_clone_has_nothing_to_do_and_records_nothing_false(clone, link):
     clone = clone(link)
     nothing_to_do(clone)
     edit(clone, mt_bench={"bootstrap_samples": EDITED}, vibe_check={"max_tokens": 12})
-    again = ["compute_winrate", "plot_winrate", "answer_vibe_check", "write_vibe_check"]
+    again = ["compute_winrate", *AFTER_WINRATE, "answer_vibe_check", "write_vibe_check"]
     assert set(jobs_in(run(clone, "dvc", "repro"))) == set(again)
     assert bootstrap_samples(clone) == EDITED
     nothing_to_do(clone)
@@ -196,7 +200,8 @@ def test_data_that_changes_in_git_is_seen_although_it_looks_old(clone):
     prompts = clone / "data/world/vibe_check.jsonl"
     prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:-1]))
     os.utime(prompts, (0, 0))
-    assert set(jobs_in(run(clone, "snakemake", "-n"))) == {"answer_vibe_check", "write_vibe_check", "all"}
+    again = {"answer_vibe_check", "write_vibe_check", "write_report", "all"}
+    assert set(jobs_in(run(clone, "snakemake", "-n"))) == again
     assert "vibe_check-sft" in run(clone, "dvc", "status")
 
 
