@@ -69,7 +69,7 @@ def experiment(folder, policies, completions, say):
         *("--training", f"{folder}/training", "--trained", *policies),
         *("--manifests", *(f"{folder}/models/{policy}.json" for policy in policies)),
         *("--benchmarks", f"{folder}/benchmarks", "--config", json.dumps(config)),
-        *("--runs", json.dumps({"dpo": run, "ipo": run | {"loss_type": "ipo"}})),
+        *("--runs", json.dumps({"dpo": run})),
     ]
 
 

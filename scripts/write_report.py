@@ -127,7 +127,9 @@ def parse(argv):
     parser.add_argument("--trained", nargs="*", required=True, help="models that were trained")
     parser.add_argument("--prompts", type=int, required=True, help="most prompts of a policy to be browsed")
     args = parser.parse_args(argv)
-    args.config, args.runs = json.loads(args.config), json.loads(args.runs)
+    args.config, runs = json.loads(args.config), json.loads(args.runs)
+    names = dict.fromkeys(policy.rsplit("-", 1)[0] for policy in args.policies[1:])
+    args.runs = {run: runs[run] for run in names}
     return args
 
 

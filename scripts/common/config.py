@@ -128,7 +128,9 @@ def flags(*sections, **more):
     for key, value in sorted(
         {**dict(item for section in sections for item in section.items()), **more}.items()
     ):
-        name, text = f"--{key.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)
+        name, text = f"--{key.replace('_', '-')}", value
+        if not isinstance(text, str):
+            text = json.dumps(text, sort_keys=True)
         # By itself, what begins with a dash would be another flag.
         words += [f"{name}={text}"] if text.startswith("-") else [name, text]
     return shlex.join(words)
