@@ -16,12 +16,13 @@ def copy(finished, tmp_path):
 
 
 def results(directory):
-    """The bytes of every result but of those that say how long a job took."""
+    """The bytes of every result but of those that say how long a job took, as the report does."""
     paths = [path.relative_to(directory) for path in directory.glob("results/**/*") if path.is_file()]
     return {
         str(path): (directory / path).read_bytes()
         for path in paths
-        if path.name != ".snakemake_timestamp" and not {"records", "generation"} & set(path.parts)
+        if path.name not in (".snakemake_timestamp", "report.html")
+        and not {"records", "generation"} & set(path.parts)
     }
 
 

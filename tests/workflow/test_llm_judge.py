@@ -35,7 +35,7 @@ def server():
     stand_in.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_language_model_judges_all_and_is_asked_once(finished, tmp_path, server):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy, symlinks=True)
