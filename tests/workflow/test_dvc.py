@@ -131,7 +131,7 @@ def test_every_value_of_the_config_under_both_engines(copy):
     assert [one["value"] for one in seen if set(one["direct"]) - set(one["dvc"])] == []
 
 
-@slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_repro_from_nothing_and_again(finished, tmp_path):
     """From nothing but the journals, to save time. An edit runs its stages; there and back trains twice."""

@@ -13,7 +13,7 @@ import yaml
 from conftest import QUICK, copy_project, snakemake
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         sys.platform != "linux" or platform.machine() != "x86_64",
         reason="the environments are locked for Linux on x86-64",
