@@ -17,6 +17,7 @@ import json
 from collections import Counter
 
 from scripts.common import errors, fastchat, files, journal, judges, rewards
+from scripts.common.judges import reading
 
 # What each judge needs beyond the questions and answers.
 OPTIONS = {"reference": ("references",), "reward": ("model", "dtype", "head_weights")}
@@ -52,7 +53,7 @@ def match_content(match):
 def match_row(judge, model_1, model_2, games, judged):
     """A match in FastChat's form. games, judged: those of both games, in order."""
     (prompt_1, judgment_1), (prompt_2, judgment_2) = judged
-    winner_1, winner_2 = judges.verdict(judgment_1), judges.verdict(judgment_2)
+    winner_1, winner_2 = (reading.verdict(words) or "error" for words in (judgment_1, judgment_2))
     return {
         "question_id": games[0].question_id,
         "model_1": model_1,

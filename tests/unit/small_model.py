@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 from pathlib import Path
 
 from scripts.common import files
@@ -106,6 +107,30 @@ def make_model(path, tokenizer=None, architecture="LlamaForCausalLM", ends=(4, 1
     generation = {"do_sample": True, "temperature": 0.3, "repetition_penalty": 5.0, "length_penalty": 2.0}
     files.write_json(Path(path) / "generation_config.json", {"eos_token_id": list(ends), **generation})
     return path
+
+
+def make_texts(world, documents):
+    """A start model in `world` (Path) whose dropout makes random numbers count, and texts to pretrain it.
+
+    documents: how many train; 6 more are held out.
+    """
+    make_model(world / "start", attention_dropout=0.1, initializer_range=0.02)
+    draw = random.Random(1)
+    for split, number in (("train", documents), ("test", 6)):
+        texts = [" ".join(draw.choices(["ab", "ba", "abba", "b"], k=30)) for _ in range(number)]
+        files.write_jsonl(world / f"{split}.jsonl", [{"text": text} for text in texts])
+    return world
+
+
+def text_flags(world, out, **changed):
+    """The flags of a pretraining in what make_texts made, with output files in `out`."""
+    values = {
+        "model": world / "start",
+        "train_data": world / "train.jsonl",
+        "eval_data": world / "test.jsonl",
+        "columns": {"text": "text"},
+    }
+    return flags(out, **values | changed)
 
 
 def flags(out, **values):

@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import pretrain
-from scripts.common import checkpoints, evaluations, files, trainer
+from scripts.common import checkpoints, evaluations, trainer
 from scripts.common.errors import InputError
 
 # Overfits: the held-out loss falls, then rises.
@@ -30,25 +29,11 @@ OVERFITTING = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A start model whose dropout makes random numbers count, 12 documents to train on and 6 held out."""
-    world = tmp_path_factory.mktemp("world")
-    small_model.make_model(world / "start", attention_dropout=0.1, initializer_range=0.02)
-    draw = random.Random(1)
-    for split, number in (("train", 12), ("test", 6)):
-        texts = [" ".join(draw.choices(["ab", "ba", "abba", "b"], k=30)) for _ in range(number)]
-        files.write_jsonl(world / f"{split}.jsonl", [{"text": text} for text in texts])
-    return world
+    return small_model.make_texts(tmp_path_factory.mktemp("world"), 12)
 
 
 def flags(world, out, **changed):
-    values = {
-        "model": world / "start",
-        "train_data": world / "train.jsonl",
-        "eval_data": world / "test.jsonl",
-        "columns": {"text": "text"},
-        "max_length": 32,
-    }
-    return small_model.flags(out, **values | changed)
+    return small_model.text_flags(world, out, **{"max_length": 32} | changed)
 
 
 def run(world, out, **changed):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scripts.common import judges, rewards
 from scripts.common.errors import InputError
-from scripts.common.judges import reference, reward
+from scripts.common.judges import reading, reference, reward
 
 LEGS = ("How many legs has a cat?", "A cat has 4 legs.")
 LIST = ("Now add a candle to that list.", "- ribbon\n- whale\n- candle")
@@ -88,17 +88,17 @@ def test_judgments_say_why_and_end_with_a_verdict_that_is_read_from_the_text():
         "Assistant A is better than assistant B: it holds 100% of what the reference tells, the other 0%. "
         "[[A]]"
     )
-    assert judges.verdict(judgment) == "A"
+    assert reading.verdict(judgment) == "A"
     assert "How many legs has a cat?" in prompt and "A cat has 4 legs." in prompt
     assert prompt.index("\n4") < prompt.index("\n5")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("[[A]]", "A"), ("so [[B]].", "B"), ("[[C]]", "tie"), ("$ERROR$", "error"), ("A", "error")],
+    [("[[A]]", "A"), ("so [[B]].", "B"), ("[[C]]", "tie"), ("$ERROR$", None), ("A", None)],
 )
 def test_verdicts_are_read_as_fastchat_reads_them(text, expected):
-    assert judges.verdict(text) == expected
+    assert reading.verdict(text) == expected
 
 
 def test_reference_refuses_without_a_reference():
@@ -127,7 +127,7 @@ def test_reward_scores_each_whole_dialogue_once():
     scorer = LengthScorer()
     first = game(references=None, a=("one", "four"), b=("two", "five!"))
     swapped = first._replace(answers_a=first.answers_b, answers_b=first.answers_a)
-    verdicts = [judges.verdict(text) for _, text in reward.RewardJudge(scorer).judge([first, swapped])]
+    verdicts = [reading.verdict(text) for _, text in reward.RewardJudge(scorer).judge([first, swapped])]
     assert verdicts == ["B", "A"]
     assert len(scorer.asked) == 2
     assert [message["content"] for message in scorer.asked[0].messages] == [
@@ -140,4 +140,4 @@ def test_reward_scores_each_whole_dialogue_once():
 
 def test_reward_ties_equal_scores():
     _, text = reward.RewardJudge(LengthScorer()).judge([game(a=("abc",), b=("xyz",))])[0]
-    assert judges.verdict(text) == "tie"
+    assert reading.verdict(text) == "tie"

@@ -7,7 +7,7 @@ A judge is an object with
                 which end with the verdict [[A]], [[B]] or [[C]] (a tie). All games are given at once, so
                 that a judge can score them in batches or ask for them side by side.
 
-The verdict is read from the judgment's text whoever wrote it, so that a language model can take this seat.
+The verdict is read from the judgment's text by reading.py, whoever wrote it, a language model included.
 """
 
 from typing import NamedTuple
@@ -46,14 +46,6 @@ def load(name, batch_tokens, **options):
 
         return RewardJudge(scorers.load(batch_tokens=batch_tokens, **options))
     raise InputError(f"unknown judge {name!r}; the judges are: reference, reward")
-
-
-def verdict(judgment):
-    """Who won by a judgment's text, read as FastChat does: "A", "B", "tie", or "error" without a verdict."""
-    for mark, winner in (("[[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie")):
-        if mark in judgment:
-            return winner
-    return "error"
 
 
 def user_prompt(game):
