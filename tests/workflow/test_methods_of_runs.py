@@ -11,10 +11,10 @@ RUN = {"iterations": 2, "init": "previous", "reference": "initial", "data": "cur
 
 
 def planned(project, **keys):
-    """{rule: number of jobs} where a single run, with these keys, is to be made from nothing."""
+    """{rule: number of jobs} for the win rates of a single run with these keys, from nothing."""
     overlay = {"runs": {"dpo": None, "rebel": None, "own": RUN | keys}}
     (project / "overlay.yaml").write_text(yaml.safe_dump(overlay))
-    process = snakemake(project, *QUICK, "overlay.yaml", "-n")
+    process = snakemake(project, "results/winrate.png", *QUICK, "overlay.yaml", "-n")
     table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", process.stdout + process.stderr, re.S | re.M)
     return {rule: int(count) for rule, count in (line.split() for line in table[1].splitlines() if line)}
 
@@ -23,7 +23,6 @@ PAIRS = {
     "generate_completions",
     "score_completions",
     "build_preferences",
-    "plot_rewards",
     "tokenize_preferences",
 }
 
