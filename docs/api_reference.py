@@ -34,13 +34,13 @@ class _Parsed(Exception):
     """Holds the parser that a script was about to use."""
 
 
-def rest(docstring):
+def rest(text):
     """A docstring as reStructuredText that shows the same: list of str."""
     out, literal, item = [], False, 0
-    for line in docstring.splitlines():
+    for line in text.splitlines():
         indent = len(line) - len(line.lstrip())
-        text = line.strip()
-        if not text:
+        words = line.strip()
+        if not words:
             out.append("")
         elif indent >= 4 and (literal or indent != item):
             out += [line] if literal else ["", "::", "", line]
@@ -48,15 +48,15 @@ def rest(docstring):
         else:
             out += [""] if literal else []
             literal = False
-            mark = re.match(r"(- |\d+\. )", text)
+            mark = re.match(r"(- |\d+\. )", words)
             if mark:
                 item = indent + len(mark[1])
-                out += ["", f"{' ' * indent}{mark[1]}{_inline(text[mark.end() :])}"]
+                out += ["", f"{' ' * indent}{mark[1]}{_inline(words[mark.end() :])}"]
             else:
                 # A paragraph after a list is no part of its last item.
                 out += [""] if item and not indent else []
                 item = item if indent else 0
-                out.append(" " * indent + _inline(text))
+                out.append(" " * indent + _inline(words))
     return [*out, ""]
 
 
@@ -67,6 +67,16 @@ def _inline(text):
     # Without the empty escapes, code that touches a letter would not be seen as code.
     parts[1::2] = [f"\\ ``{code}``\\ " for code in parts[1::2]]
     return "".join(parts)
+
+
+def docstring(node):
+    """The docstring of a module, class or function without the indentation that the code around it has: str.
+
+    ast's own takes away all that lines have in common, and with it what sets a block apart.
+    """
+    first, *lines = (ast.get_docstring(node, clean=False) or "").splitlines() or [""]
+    around = " " * getattr(node.body[0], "col_offset", 0)
+    return "\n".join([first, *(line.removeprefix(around) for line in lines)]).strip()
 
 
 def name_of(path):
@@ -107,7 +117,7 @@ def described(node, indent="", method=False):
         head = f".. py:property:: {node.name}"
     else:
         head = f".. py:{kind}:: {node.name}{signature(node, method)}"
-    body = rest(ast.get_docstring(node))
+    body = rest(docstring(node))
     lines = [indent + head, "", *(f"{indent}   {line}".rstrip() for line in body), ""]
     for member in members(node) if kind == "class" else []:
         lines += described(member, indent + "   ", method=True)
@@ -117,7 +127,8 @@ def described(node, indent="", method=False):
 def module_section(path):
     """A module with its functions and classes: list of str."""
     tree, name = ast.parse(path.read_text(encoding="utf-8")), name_of(path)
-    lines = [name, "-" * len(name), "", f".. py:module:: {name}", "", *rest(ast.get_docstring(tree) or "")]
+    title = name.removeprefix("scripts.common.")
+    lines = [title, "-" * len(title), "", f".. py:module:: {name}", "", *rest(docstring(tree))]
     for node in members(tree):
         lines += described(node)
     return lines
@@ -182,7 +193,7 @@ def scripts_page(title, folder):
         text, name = path.read_text(encoding="utf-8"), name_of(path)
         if "__main__" not in text:
             continue
-        lines += ["", path.stem, "-" * len(path.stem), "", *rest(ast.get_docstring(ast.parse(text)))]
+        lines += ["", path.stem, "-" * len(path.stem), "", *rest(docstring(ast.parse(text)))]
         parser = parser_of(name)
         if parser:
             lines += [f".. program:: python -m {name}", "", *flags(parser)]

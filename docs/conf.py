@@ -33,6 +33,8 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["html_image"]
 
 toc_object_entries_show_parents = "hide"
+highlight_language = "text"
+smartquotes = False  # they would make one dash of the two before a flag
 add_module_names = False
 
 html_theme = "furo"

@@ -6,8 +6,8 @@
     json, python    can be read; a diff can be applied
 
 What can do neither stands in the lists below, with the reason. A block in another language, and a command
-that is nowhere, fails. The commands of a page follow each other, and see the overlays above them. A block under a
-line with a file's name between backticks and a colon is that file, for the commands of its page.
+that is nowhere, fails. The commands of a page follow each other, and see the overlays above them. A block
+under a line with a file's name between backticks and a colon is that file, for the commands of its page.
 """
 
 import contextlib
