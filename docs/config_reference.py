@@ -24,7 +24,7 @@ BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiv
 # Sections whose keys depend on `kind`.
 KINDS = {"rewards.NAME": REWARD_KEYS, "benchmarks.NAME": BENCHMARK_KEYS}
 # A run takes the keys of these sections beside its own.
-OVERRIDES = {"runs.NAME": ("train", "online")}
+OVERRIDES = {"runs": ("train", "online")}
 
 
 @dataclasses.dataclass
@@ -57,7 +57,8 @@ def keys(path, schema, values):
     schema = resolve(schema)
     if "description" in schema:
         yield Key(path, schema, {name: _shown(value) for name, value in values.items()})
-    inner = properties(schema) if path not in OVERRIDES else schema["properties"]
+    own = path.removesuffix(".NAME") in OVERRIDES
+    inner = schema.get("properties", {}) if own else properties(schema)
     further = schema.get("additionalProperties")
     named = resolve(further) if isinstance(further, dict) else {}
     if path == "models":
@@ -65,7 +66,8 @@ def keys(path, schema, values):
         shared = {"$ref": inner["sft"]["$ref"]}
         yield from keys("models.NAME", shared, {name: values["models"][name] for name in inner})
     elif "properties" in named:
-        yield from keys(f"{path}.NAME", named, {})
+        entries = {name: one for value in values.values() for name, one in (value or {}).items()}
+        yield from keys(f"{path}.NAME", named, entries)
     else:
         for name, one in inner.items():
             below = {section: value[name] for section, value in values.items() if _has(value, name)}
@@ -81,10 +83,15 @@ def _shown(value):
     return text.splitlines()[0]
 
 
+def _listed(words, last):
+    *others, final = map(str, words)
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
 def type_of(schema):
     """Type and range of a key in words."""
     if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
+        return _listed(schema["enum"], "or")
     if "then" in schema:
         return f"one of them, or a list: {type_of(resolve(schema['then']))}"
     kinds = schema.get("type", "object")
@@ -111,7 +118,9 @@ def default_of(key):
     is_section = "properties" in key.schema and "null" not in key.schema["type"]
     if not key.defaults or is_section:
         return None
-    if len(set(key.defaults.values())) == 1:
+    # Entries that have names of their own are those of the embedded experiment.
+    of_ones_own = ".NAME" in key.path and not key.path.startswith("models.")
+    if len(set(key.defaults.values())) == 1 and not of_ones_own:
         return f"`{next(iter(key.defaults.values()))}`"
     return ", ".join(f"`{value}` ({name})" for name, value in key.defaults.items())
 
@@ -130,11 +139,11 @@ def description_of(key):
             f"\n- `{name}`: {one['description']}" for name, one in key.schema["properties"].items()
         )
     if key.path in OVERRIDES:
-        sections = " and ".join(f"[`{name}`](#{name})" for name in OVERRIDES[key.path])
-        text += f"\n\nBeside these, every key of {sections}."
+        sections = _listed([f"[`{name}`](#{name})" for name in OVERRIDES[key.path]], "and")
+        text += f"\n\nBeside the keys below a run takes every key of {sections}."
     kinds = kinds_of(key.path)
     if kinds:
-        text += f"\n\nOf the kind {' and '.join(f'`{kind}`' for kind in kinds)}."
+        text += f"\n\nOf the kind{'s' * (len(kinds) > 1)} {_listed([f'`{kind}`' for kind in kinds], 'and')}."
     return re.sub(r"\bdocs/(\w+)\.md", r"[docs/\1.md](\1.md)", text)
 
 
