@@ -15,7 +15,7 @@ TOGETHER = (
     "tests/cluster/",
     "tests/unit/test_vllm.py",
     "tests/workflow/test_environments.py",
-    "tests/workflow/test_recipes.py",
+    "tests/workflow/test_published_systems.py",
 )
 
 
