@@ -1,0 +1,103 @@
+"""The examples of docs/your_own.md, with the files that stand there, run as it says."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import QUICK, ROOT, snakemake
+from stand_in import StandIn
+
+PAGE = (ROOT / "docs/your_own.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^`(mine/\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
+COMMANDS = [
+    shlex.split(line)
+    for block in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+]
+OVERLAYS = {
+    command[-1]: command[1:-2]
+    for command in COMMANDS
+    if command[0] == "snakemake" and command[1] != "judging_costs"
+}
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The finished project with the page's files in it, and its commands but Snakemake's run."""
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    (tmp_path / "copy/mine").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / "copy" / name).write_text(text, encoding="utf-8")
+    for command in COMMANDS:
+        if command[0] != "snakemake":
+            output = command[command.index(">") + 1] if ">" in command else None
+            words = command[: command.index(">")] if output else command
+            made = subprocess.check_output(words, cwd=tmp_path / "copy", text=True)
+            if output:
+                (tmp_path / "copy" / output).write_text(made, encoding="utf-8")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def judge():
+    """A language model that likes the shorter of the two prompts."""
+    server = StandIn(says=lambda payload: f"[[{'AB'[len(str(payload)) % 2]}]]", name="judge")
+    yield server
+    server.close()
+
+
+def test_every_file_of_the_page_is_found():
+    named = set(re.findall(r"mine/\w+\.\w+", PAGE))
+    assert named - FILES.keys() == {"mine/judge_prompts.jsonl"}, "the one that a command makes"
+    assert len(FILES) == 11 and len(OVERLAYS) == 6
+    assert all(targets == ["results/winrate.png"] for targets in OVERLAYS.values())
+
+
+@pytest.mark.slow
+def test_all_of_them_together(copy, judge):
+    """Overlays add up; of the default's runs none, and of the loss's run one policy, so that it is short."""
+    overlay = FILES["mine/judge.yaml"].replace("http://localhost:8000/v1", judge.url)
+    assert judge.url in overlay
+    (copy / "mine/judge.yaml").write_text(overlay, encoding="utf-8")
+    (copy / "short.yaml").write_text("runs: {dpo: null, rebel: null}\n")
+    together = [name for name in OVERLAYS if name != "mine/pairs.yaml"]
+    said = snakemake(copy, "judging_costs", *QUICK, *together, "short.yaml")
+    assert "quadratic-1 against sft" in said.stdout + said.stderr and "to be made: 8 calls" in said.stdout
+    assert not judge.asked
+    snakemake(copy, "results/winrate.png", *QUICK, *together, "short.yaml")
+
+    def result(name):
+        return json.loads((copy / "results" / name).read_text(encoding="utf-8"))
+
+    assert result("models/sft.json")["lineage"] is not None
+    texts = [json.loads(line)["question"] for line in FILES["mine/prompts.jsonl"].splitlines()]
+    pool = pq.read_table(copy / "results/prompts/pool.parquet")
+    assert {messages[-1]["content"] for messages in pool["messages"].to_pylist()} == set(texts)
+    rewards = pq.read_table(copy / "results/samples/sft/rewards/brief/train-00000.parquet")["reward"]
+    assert len(set(rewards.to_pylist())) > 1 and max(rewards.to_pylist()) <= 1.5
+    metrics = result("training/quadratic-1/metrics.json")
+    assert metrics["eval_loss_before"] == pytest.approx(1, abs=1e-5)
+    assert all("how few words it needs" in asked["messages"][0]["content"] for asked in judge.asked)
+    assert result("winrate.json")["policies"] == ["quadratic-1"]
+
+
+@pytest.mark.slow
+def test_pairs_that_are_there_take_the_place_of_samples(copy):
+    said = snakemake(copy, "results/models/dpo-1.json", *QUICK, "mine/pairs.yaml")
+    jobs = set(re.findall(r"^(?:local)?rule (\w+):", said.stdout + said.stderr, re.M))
+    assert jobs == {"import_preferences", "tokenize_preferences", "compute_ref_logps", "train_policy"}
+    pairs = [json.loads(line) for line in FILES["mine/pairs.jsonl"].splitlines()]
+    made = pq.read_table(copy / "results/samples/sft/preferences.parquet").to_pylist()
+    assert {row["chosen"] for row in made} == {pair["good"] for pair in pairs}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_alone_is_a_config(copy, overlay):
+    assert yaml.safe_load(FILES[overlay])
+    snakemake(copy, *OVERLAYS[overlay], *QUICK, overlay, "-n")
