@@ -11,7 +11,7 @@ ifeq ($(shell uname -s),Linux)
 TORCH := $(TORCH)+cpu
 endif
 
-.PHONY: .venv all test test-slow test-long test-cluster lint format pictures dvc.yaml envs containers FORCE
+.PHONY: .venv all test test-slow test-long test-cluster lint format pictures docs dvc.yaml envs containers FORCE
 
 all: .venv
 	snakemake
@@ -56,6 +56,10 @@ pictures: all
 	python -m docs.draw
 	cp results/winrate.png docs/winrate.png
 	cp results/samples/sft/rewards.png docs/rewards.png
+
+# The site: docs/_build/html/index.html
+docs: .venv
+	sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
 
 dvc.yaml: .venv
 	python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from scripts.common import config as configuration
+from scripts.common import prompts
 from scripts.common.config import flags
 from scripts.common.errors import InputError
 from scripts.common.hashes import Hashes
@@ -28,13 +29,15 @@ HASHES = Hashes(".snakemake/prefline_hashes.json")
 START = "sft"
 RUNS = config["runs"]
 REWARDS = config["rewards"]
+PROMPT_SOURCES = prompts.sources_of(config["prompts"])
+GIVEN_PAIRS = prompts.given_pairs(config["prompts"])
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
 # Whose pairs train a policy, and whose completions are ranked: a preference dataset stands in for the start's.
 PAIRED_RUNS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
 DATA_POLICIES = [START] if PAIRED_RUNS else []
 DATA_POLICIES += [f"{run}-{t}" for run in PAIRED_RUNS for t in range(1, RUNS[run]["iterations"])]
-RANKED = [name for name in DATA_POLICIES if name != START or not config["prompts"]["preferences"]]
+RANKED = [name for name in DATA_POLICIES if name != START or not GIVEN_PAIRS]
 
 
 def code_of(script):

@@ -7,9 +7,8 @@ LEARNT = {
     for name, section in config["models"].items()
     if section["source"] is None
 }
-if config["prompts"]["preferences"]:
-    given = config["prompts"]["preferences"]
-    LEARNT["prompts.preferences"] = [given["source"], given["columns"]]
+if GIVEN_PAIRS:
+    LEARNT["prompts.preferences"] = [GIVEN_PAIRS["source"], GIVEN_PAIRS["columns"]]
 ASKED = {"mt_bench": [config["mt_bench"]["questions"], "turns"]} | {
     name: (
         [section["references"], "instruction"]

@@ -25,7 +25,7 @@ rule fetch_model:
         model="|".join(FETCHED) or "(?!)",
     priority: 50  # a model that cannot serve is found before others work
     conda:
-        "../envs/cpu/data.yaml"
+        "../envs/cpu/score.yaml"
     resources:
         mem_mb=per_attempt(1_000),
         runtime=120,
@@ -34,7 +34,9 @@ rule fetch_model:
         contents=lambda wildcards: contents_of(*source_files(wildcards)),
         settings=lambda wildcards: flags(
             source=config["models"][wildcards.model]["source"],
+            chat_template=json.dumps(config["models"][wildcards.model].get("chat_template")),
             remote_code=config["models"][wildcards.model].get("remote_code", False),
+            pickled_weights=config["models"][wildcards.model].get("pickled_weights", False),
             rewards=rewards_of_model(wildcards.model),
         ),
     shell:

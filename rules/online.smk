@@ -34,7 +34,7 @@ rule train_online:
         nodes=1,
         mem_mb=per_attempt(4_000),
         runtime=1440,
-        per_device_train_batch_size=64,
+        per_device_train_batch_size=128,
         gradient_checkpointing="false",
         save_steps=50,
         wandb_project="",

@@ -7,7 +7,7 @@ from scripts.common.prompts import shard_range
 rule prepare_prompts:
     """Normalize, de-duplicate, decontaminate and split the prompts."""
     input:
-        source=ancient(local_files(config["prompts"]["source"])),
+        source=ancient(local_files(*PROMPT_SOURCES)),
         questions=ancient(mt_bench_file("questions")),
         tokenizer=ancient("results/models/sft"),
         manifest="results/models/sft.json",
@@ -26,11 +26,12 @@ rule prepare_prompts:
         runtime=60,
     params:
         code=code_of("prepare_prompts"),
-        contents=contents_of(config["prompts"]["source"], config["mt_bench"]["questions"]),
+        contents=contents_of(*PROMPT_SOURCES, config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(
             pick(
-                "prompts", "source", "columns", "test_fraction", "max_prompt_length", "decontamination_ngram"
+                "prompts", "columns", "test_fraction", "max_prompt_length", "decontamination_ngram"
             ),
+            source=PROMPT_SOURCES,
             system=json.dumps(config["prompts"]["system"]),
             seed=config["seed"],
         ),
@@ -90,14 +91,14 @@ for policy in POLICIES:
             expand(f"results/samples/{policy}/prompts/{{shard}}.parquet", shard=ALL_SHARDS),
 
 
-if config["prompts"]["preferences"]:
+if GIVEN_PAIRS:
 
     ruleorder: import_preferences > build_preferences
 
     rule import_preferences:
         """Bring an existing preference dataset into the form of the start policy's pairs."""
         input:
-            source=ancient(local_files(config["prompts"]["preferences"]["source"])),
+            source=ancient(local_files(GIVEN_PAIRS["source"])),
             questions=ancient(mt_bench_file("questions")),
             tokenizer=ancient("results/models/sft"),
             manifest="results/models/sft.json",
@@ -116,9 +117,9 @@ if config["prompts"]["preferences"]:
             runtime=60,
         params:
             code=code_of("import_preferences"),
-            contents=contents_of(config["prompts"]["preferences"]["source"], config["mt_bench"]["questions"]),
+            contents=contents_of(GIVEN_PAIRS["source"], config["mt_bench"]["questions"]),
             settings=lambda wildcards: flags(
-                config["prompts"]["preferences"],
+                {key: GIVEN_PAIRS[key] for key in ("source", "columns", "num_pairs")},
                 pick("prompts", "test_fraction", "decontamination_ngram"),
                 system=json.dumps(config["prompts"]["system"]),
                 seed=config["seed"],

@@ -3,7 +3,8 @@
     python -m scripts.answer_vibe_check \\
         --prompts data/world/vibe_check.jsonl --columns '{"prompt": "messages"}' \\
         --model results/models/sft --engine transformers … --dtype float32 --temperature 0.7 \\
-        --max-tokens 64 --seed 1 --journal work/journal --out results/vibe_check/sft.jsonl
+        --top-p 1.0 --top-k 0 --max-tokens 64 --seed 1 --journal work/journal \\
+        --out results/vibe_check/sft.jsonl
 
     writes  messages, answer, finish_reason
 """
@@ -23,6 +24,8 @@ def main(argv=None):
     parser.add_argument("--columns", type=json.loads, required=True, help='{"prompt": COLUMN} (JSON)')
     engines.add_arguments(parser)
     parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
+    parser.add_argument("--top-p", type=float, required=True, help="likeliest tokens of this probability")
+    parser.add_argument("--top-k", type=int, required=True, help="this many likeliest tokens; 0: all")
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
@@ -38,7 +41,7 @@ def main(argv=None):
         raise InputError(f"{args.prompts}: holds no prompt")
     # By the text, not the row: a prompt added in front leaves the answers below as they were.
     draws = [seeds.derive(args.seed, "vibe_check", json.dumps(messages)) for messages in dialogues]
-    sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
+    sampling = engines.Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens)
     kept = answers.open_journal(args.journal, "answer_vibe_check", args, sampling)
     answered = answers.answer(
         lambda: engines.from_arguments(args, args.seed),

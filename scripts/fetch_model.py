@@ -1,21 +1,29 @@
 """Take a finished model: from a local directory, or from the hub at a pinned revision.
 
 Only what the workflow reads is taken: config.json, safetensors, the tokenizer's files, the chat template and
-the generation config. Pickled weights can run code and are refused; a model's own code is taken only if the
-config allows it for this model, and a model that does not load without it is refused. Nothing leads out of
-the directory: an index names files in it, and a link may lead to the hub's cache or, for weights, anywhere.
-A directory without any weights is taken as it is: pretraining begins there with fresh ones. Local weights
-are hard-linked where the file system can, everything else is copied. Whether a model can score is looked at
-here, before anything is generated for it to score.
+the generation config. Pickled weights can run code and are refused, unless the config allows them for this
+model: then they are read as tensors alone, which refuses anything else in them, and made safetensors. A
+model's own code is taken only if the config allows it for this model, and a model that does not load without
+it is refused. Nothing leads out of the directory: an index names files in it, and a link may lead to the
+hub's cache or, for weights, anywhere.
+
+A directory without any weights is taken as it is: pretraining begins there with fresh ones. A chat template
+that the config names takes the place of the model's own; base models, which have none, get one that way.
+Local weights are hard-linked where the file system can, everything else is copied. Whether a model can score
+is looked at here, before anything is generated for it to score. A branch of the hub is taken as it is now;
+the manifest has its commit.
 
     python -m scripts.fetch_model --source hub:org/name@0123abc --out results/models/sft \
-        --remote-code false --rewards '[]' --manifest results/models/sft.json
+        --chat-template null --remote-code false --pickled-weights false --rewards '[]' \
+        --manifest results/models/sft.json
 """
 
 import argparse
 import json
 import os
+import pickle
 import shutil
+import tempfile
 from pathlib import Path
 
 from scripts.common import chat, files, manifest, rewards, sources
@@ -25,8 +33,14 @@ from scripts.common.rewards import pairwise
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
 CODE = ("*.py",)
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+CONVERTIBLE = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
 # Never taken by a pattern that says `*`, like the tokenizer's.
 UNSAFE = {Path(pattern).suffix for pattern in (*CODE, *PICKLED, "*.pkl", "*.pickle")}
+
+
+def unsafe(taken):
+    """The endings (set of str) that are not taken, whatever else the patterns `taken` fit."""
+    return UNSAFE - {Path(pattern).suffix for pattern in taken}
 
 
 def take_local(source, directory, taken):
@@ -35,7 +49,7 @@ def take_local(source, directory, taken):
     if not source.is_dir():
         raise InputError(f"{source}: no such directory; a model's source is a directory or hub:ID@COMMIT")
     for path in sorted({path for pattern in taken for path in source.glob(pattern) if path.is_file()}):
-        if path.suffix in UNSAFE - {Path(pattern).suffix for pattern in taken}:
+        if path.suffix in unsafe(taken):
             continue
         _check_link(path, source)
         target = Path(directory) / path.relative_to(source)
@@ -53,15 +67,45 @@ def take_hub(name, revision, directory, taken):
             name,
             revision=revision,
             allow_patterns=list(taken),
-            ignore_patterns=sorted({f"*{suffix}" for suffix in UNSAFE} - set(taken)),
+            ignore_patterns=sorted(f"*{suffix}" for suffix in unsafe(taken)),
             local_dir=directory,
         )
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as error:
-        raise InputError(
-            f"hub:{name}@{revision} cannot be downloaded ({type(error).__name__}); check the name, the "
-            "revision and the network, and set HF_TOKEN in the environment for a gated model"
-        ) from error
+        raise sources.unreachable(f"hub:{name}@{revision}", error) from error
     shutil.rmtree(Path(directory) / ".cache", ignore_errors=True)
+
+
+def set_template(directory, path):
+    """Make the file `path` (str) the chat template of the model `directory`; InputError if there is none."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such chat template; mend models.NAME.chat_template")
+    shutil.copyfile(path, Path(directory) / "chat_template.jinja")
+
+
+def convert(source, directory):
+    """Make safetensors of the pickled weights in `directory`; InputError if they hold more than tensors."""
+    import transformers
+
+    pickled = [path for pattern in CONVERTIBLE for path in Path(directory).glob(pattern)]
+    config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    (architecture,) = config.architectures
+    try:
+        model = getattr(transformers, architecture).from_pretrained(
+            directory, dtype="auto", use_safetensors=False, weights_only=True, trust_remote_code=False
+        )
+    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{source}: its pickled weights cannot be read as tensors alone ({type(error).__name__}); take "
+            "another revision, or convert them to safetensors"
+        ) from error
+    # The files stay, and what is wrong in one of them would keep the weights from being saved.
+    model.generation_config = transformers.GenerationConfig()
+    with tempfile.TemporaryDirectory(dir=directory) as converted:
+        model.save_pretrained(converted)
+        for path in Path(converted).glob("*.safetensors*"):
+            path.rename(Path(directory) / path.name)
+    for path in pickled:
+        path.unlink()
 
 
 def check(source, directory, available):
@@ -79,8 +123,8 @@ def check(source, directory, available):
         pickled = [name for name in available if any(Path(name).match(pattern) for pattern in PICKLED)]
         if pickled:
             raise InputError(
-                f"{source}: has pickled weights only ({pickled[0]}), which can run code when loaded; "
-                "convert them to safetensors"
+                f"{source}: has pickled weights only ({pickled[0]}), which can run code when loaded; convert "
+                "them to safetensors, or allow their conversion with models.NAME.pickled_weights"
             )
     for index in directory.glob("*.safetensors.index.json"):
         for shard in sorted(set(files.read_json(index)["weight_map"].values())):
@@ -167,7 +211,16 @@ def main(argv=None):
     )
     parser.add_argument("--source", required=True, help="model directory, or hub:ID@COMMIT")
     parser.add_argument(
+        "--chat-template", type=json.loads, required=True, help="a template's file, or null for the model's"
+    )
+    parser.add_argument(
         "--remote-code", type=json.loads, required=True, help="true takes the model's own code, too (JSON)"
+    )
+    parser.add_argument(
+        "--pickled-weights",
+        type=json.loads,
+        required=True,
+        help="true converts them, if there are no other (JSON)",
     )
     parser.add_argument(
         "--rewards", type=json.loads, required=True, help="JSON: [[kind, head weights], …] it is to serve as"
@@ -177,17 +230,30 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     hub = sources.parse_hub(args.source)
+    lineage = {"source": args.source}
+    if hub:
+        hub = (hub[0], sources.commit_of(args.source))
+        lineage["commit"] = hub[1]
     taken = TAKEN + CODE if args.remote_code else TAKEN
+    pickled = args.pickled_weights and not any(
+        name.endswith(".safetensors") for name in _available(args.source, hub)
+    )
+    if pickled:
+        taken += CONVERTIBLE
     with files.atomic_directory(args.out) as directory:
         if hub:
-            take_hub(hub[0], hub[1], directory, taken)
+            take_hub(*hub, directory, taken)
         else:
             take_local(args.source, directory, taken)
+        if pickled:
+            convert(args.source, directory)
+        if args.chat_template is not None:
+            set_template(directory, args.chat_template)
         check(args.source, directory, [] if _has_weights(directory) else _available(args.source, hub))
         check_code(args.source, directory, args.remote_code)
         check_rewards(args.source, directory, args.rewards)
         weights = "with weights" if _has_weights(directory) else "without weights"
-    manifest.write(args.manifest, args.out, "fetch_model", {"source": args.source}, [])
+    manifest.write(args.manifest, args.out, "fetch_model", lineage, [])
     print(f"{args.source} -> {args.out}, {weights}")
 
 

@@ -9,13 +9,14 @@ prompt. A row is dropped, and counted by the first reason that holds:
     identical           chosen and rejected are the same text
     last_turn_not_user, special_token, contaminated   as in prepare_prompts
     duplicate           an equal pair came before
+    not_taken           more than --num-pairs were left; a seeded hash of the pair says which
 
     reads   prompt (or none), chosen, rejected, chosen_reward and rejected_reward (or none)
     writes  a policy's preferences, with null where a dataset has no samples, ids or rewards
 
     python -m scripts.import_preferences --source pairs.parquet \\
         --columns '{"prompt": null, "chosen": "chosen", "rejected": "rejected", "chosen_reward": null,
-        "rejected_reward": null}' --system null --tokenizer results/models/sft \\
+        "rejected_reward": null}' --num-pairs null --system null --tokenizer results/models/sft \\
         --questions data/mt_bench/question.jsonl --test-fraction 0.15 --decontamination-ngram 8 --seed 1 \\
         --out results/samples/sft/preferences.parquet --metrics results/samples/sft/preferences.json
 """
@@ -25,7 +26,7 @@ import json
 import math
 from collections import Counter
 
-from scripts.common import chat, errors, files, prompts, sources, tables
+from scripts.common import chat, errors, files, prompts, seeds, sources, tables
 from scripts.common.errors import InputError
 
 FIELDS = ("chosen", "rejected")
@@ -110,6 +111,18 @@ def import_rows(rows, system, special_tokens, questions, n):
     return list(kept.values()), dropped
 
 
+def take(rows, num_pairs, seed):
+    """`num_pairs` of `rows`, in their order, by each pair's content; InputError if there are fewer."""
+    if num_pairs > len(rows):
+        raise InputError(
+            f"{len(rows)} pairs are fit for use, but prompts.preferences.num_pairs is {num_pairs}: lower it, "
+            "or set it to null"
+        )
+    contents = [(row["prompt_id"], row["chosen"], row["rejected"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: seeds.derive(seed, "num_pairs", *contents[place]))
+    return [rows[place] for place in sorted(order[:num_pairs])]
+
+
 def _text(value, where, field):
     if not isinstance(value, str):
         raise InputError(f"{where}: {field} is a string or a list of messages, not {value!r:.60}")
@@ -128,6 +141,9 @@ def main(argv=None):
     )
     parser.add_argument("--source", required=True, help="jsonl, parquet or csv file, or hub:ID@COMMIT#SPLIT")
     parser.add_argument("--columns", type=json.loads, required=True, help="JSON: the data's column per field")
+    parser.add_argument(
+        "--num-pairs", type=json.loads, required=True, help="pairs to take, of both splits, or null"
+    )
     parser.add_argument("--system", type=json.loads, required=True, help="JSON: a system message, or null")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
     parser.add_argument("--questions", required=True, help="evaluation questions, in FastChat's form (jsonl)")
@@ -153,6 +169,10 @@ def main(argv=None):
     read = len(rows) + dropped.total()
     if not rows:
         raise InputError(f"{args.source}: no pair is left; {prompts.counts_sentence(read, 0, dropped)}")
+    if args.num_pairs is not None:
+        usable = len(rows)
+        rows = take(rows, args.num_pairs, args.seed)
+        dropped["not_taken"] = usable - len(rows)
     for row in rows:
         row["split"] = prompts.split_of(row["prompt_id"], args.test_fraction, args.seed)
     splits = Counter(row["split"] for row in rows)
@@ -162,10 +182,10 @@ def main(argv=None):
         {
             "read": read,
             "kept": {"train": splits["train"], "test": splits["test"]},
-            "dropped": dict(dropped),
+            "dropped": dict(+dropped),
         },
     )
-    print(f"{args.source}: {prompts.counts_sentence(read, len(rows), dropped)}")
+    print(f"{args.source}: {prompts.counts_sentence(read, len(rows), +dropped)}")
     print(f"{splits['train']} pairs for training, {splits['test']} for testing")
 
 

@@ -13,13 +13,15 @@ the first reason that holds:
     reads   prompt: str or list of {"role", "content"}; reference: a right answer, where the data has them
     writes  prompt_id, messages, prompt_ids, reference, split ("train" or "test", by a hash of the prompt)
 
-    python -m scripts.prepare_prompts --source data/world/prompts.jsonl --columns '{"prompt": "messages"}' \\
-        --system null --tokenizer results/models/sft --questions data/mt_bench/question.jsonl \\
-        --test-fraction 0.15 --max-prompt-length 128 --decontamination-ngram 8 --seed 1 \\
+    python -m scripts.prepare_prompts --source '["data/world/prompts.jsonl"]' \\
+        --columns '{"prompt": "messages"}' --system null --tokenizer results/models/sft \\
+        --questions data/mt_bench/question.jsonl --test-fraction 0.15 --max-prompt-length 128 \\
+        --decontamination-ngram 8 --seed 1 \\
         --out results/prompts/pool.parquet --metrics results/prompts/pool.json
 """
 
 import argparse
+import itertools
 import json
 from collections import Counter
 
@@ -82,7 +84,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--source", required=True, help="jsonl, parquet or csv file, or hub:ID@COMMIT#SPLIT")
+    parser.add_argument(
+        "--source",
+        type=json.loads,
+        required=True,
+        help="JSON: jsonl, parquet, csv files, hub:ID@COMMIT#SPLIT",
+    )
     parser.add_argument("--columns", type=json.loads, required=True, help='JSON: {"prompt": COLUMN, …}')
     parser.add_argument("--system", type=json.loads, required=True, help="JSON: a system message, or null")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
@@ -99,15 +106,16 @@ def main(argv=None):
 
     tokenizer = chat.load_tokenizer(args.tokenizer)
     questions = prompts.question_ngrams(args.questions, args.decontamination_ngram)
-    rows = sources.read_rows(args.source, args.columns)
+    rows = itertools.chain.from_iterable(sources.read_rows(source, args.columns) for source in args.source)
     special_tokens = chat.special_tokens(tokenizer).values()
     pool, dropped = clean(rows, args.system, special_tokens, questions, args.decontamination_ngram)
     read = len(pool) + dropped.total()
-    ids = tokenize(pool, tokenizer, args.source)
+    named = ", ".join(args.source)
+    ids = tokenize(pool, tokenizer, named)
     kept = [prompt_id for prompt_id in pool if len(ids[prompt_id]) <= args.max_prompt_length]
     dropped["too_long"] = len(pool) - len(kept)
     if not kept:
-        raise InputError(f"{args.source}: no prompt is left; {prompts.counts_sentence(read, 0, +dropped)}")
+        raise InputError(f"{named}: no prompt is left; {prompts.counts_sentence(read, 0, +dropped)}")
 
     table = [
         {
@@ -130,7 +138,7 @@ def main(argv=None):
             "prompt_length": lengths(ids.values()),
         },
     )
-    print(f"{args.source}: {prompts.counts_sentence(read, len(kept), +dropped)}")
+    print(f"{named}: {prompts.counts_sentence(read, len(kept), +dropped)}")
     print(f"{splits['train']} prompts for training, {splits['test']} for testing")
 
 

@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 
-from scripts.common import files, seeds, sources, trainer
+from scripts.common import chat, files, seeds, sources, trainer
 from scripts.common.errors import InputError, run
 
 
@@ -32,19 +32,16 @@ def pack(documents, length):
 
 
 def read(source, columns, tokenizer):
-    """Ids (list of lists of int) of every document of `source`: BOS if there is one, the text, EOS."""
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no eos_token to end documents with")
-    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    """Ids (list of lists of int) of every document of `source` that is not blank, with BOS and EOS."""
     texts = []
     for where, row in sources.read_rows(source, columns):
-        if not isinstance(row["text"], str) or not row["text"].strip():
-            raise InputError(f"{where}: a document is a text that is not blank, not {row['text']!r:.60}")
-        texts.append(row["text"])
+        if not isinstance(row["text"], str):
+            raise InputError(f"{where}: a document is a text, not {row['text']!r:.60}")
+        if row["text"].strip():
+            texts.append(row["text"])
     if not texts:
         raise InputError(f"{source}: holds no documents")
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-    return [[*begin, *ids, tokenizer.eos_token_id] for ids in encoded]
+    return chat.document_ids(tokenizer, texts)
 
 
 def blocks_of(source, documents, length):

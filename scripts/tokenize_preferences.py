@@ -7,6 +7,9 @@ kept whole or dropped, and counted under the first reason that holds:
     identical_ids    chosen and rejected are the same tokens
     long_prompt      more prompt tokens than --max-prompt-length
     long_completion  more tokens in chosen or rejected than --max-completion-length
+    long_pair        more tokens in the prompt and the longer of the two than --max-length
+
+A limit is a number of tokens, null, or a percentile of what it limits among the training pairs, such as p95.
 
     reads   the columns of tables.PREFERENCES
     writes  prompt_id, split, prompt_ids, chosen_ids, rejected_ids (unpadded int32), rewards, win
@@ -14,20 +17,23 @@ kept whole or dropped, and counted under the first reason that holds:
 
     python -m scripts.tokenize_preferences --preferences results/samples/sft/preferences.parquet \\
         --tokenizer results/models/sft --max-prompt-length 128 --max-completion-length 64 \\
-        --out tokenized.parquet --metrics tokenized.json
+        --max-length null --out tokenized.parquet --metrics tokenized.json
 """
 
 import argparse
+import json
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from scripts.common import chat, errors, files, tables
 from scripts.common.errors import InputError
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-REASONS = ("identical_ids", "long_prompt", "long_completion")
+LIMITS = ("max_prompt_length", "max_completion_length", "max_length")
+REASONS = ("identical_ids", "long_prompt", "long_completion", "long_pair")
 PERCENTILES = (50, 90, 95, 99, 100)
 ROWS_AT_ONCE = 1000  # bounds the memory that ids take as Python integers
 
@@ -59,37 +65,68 @@ def with_ids(rows, tokenizer, vocab_size, place):
     return rows
 
 
-def drop_reason(row, max_prompt_length, max_completion_length):
-    """Why a row with ids is dropped (str of REASONS), or None."""
-    if row["chosen_ids"] == row["rejected_ids"]:
-        return "identical_ids"
-    if len(row["prompt_ids"]) > max_prompt_length:
-        return "long_prompt"
-    if max(len(row["chosen_ids"]), len(row["rejected_ids"])) > max_completion_length:
-        return "long_completion"
-    return None
+def limited(prompt, chosen, rejected):
+    """{limit's name: what it limits} of all pairs, from their numbers of tokens (int arrays)."""
+    longer = np.maximum(chosen, rejected)
+    return {"max_prompt_length": prompt, "max_completion_length": longer, "max_length": prompt + longer}
+
+
+def resolve(limit, lengths):
+    """A limit in tokens (int), or None where there is none.
+
+    limit: int, None, or "p95" for the length that 95 % of `lengths` (int array, may be empty) do not exceed.
+    """
+    if not isinstance(limit, str):
+        return limit
+    return int(np.percentile(lengths, int(limit[1:]), method="inverted_cdf")) if len(lengths) else None
+
+
+def drop_reasons(identical, lengths, limits):
+    """Why each pair is dropped: array of str of REASONS, "" where it is kept.
+
+    identical: bool array, whether both completions are the same ids; lengths: as `limited` gives them;
+    limits: {limit's name: tokens or None}.
+    """
+    found = [identical]
+    found += [lengths[name] > limits[name] if limits[name] else np.zeros_like(identical) for name in LIMITS]
+    return np.select(found, REASONS, "")
 
 
 def percentiles(lengths):
-    """{"50": …, "100": …} of a list of token counts, each a length that occurs; {} of none."""
-    if not lengths:
+    """{"50": …, "100": …} of token counts (int array), each a length that occurs; {} of none."""
+    if not len(lengths):
         return {}
     values = np.percentile(lengths, PERCENTILES, method="inverted_cdf")
     return {str(percent): int(value) for percent, value in zip(PERCENTILES, values, strict=True)}
 
 
-def check_left(metrics, max_prompt_length, max_completion_length):
+def split_counts(reasons):
+    """The counts of a split's pairs, and of those kept and dropped, from their `drop_reasons`."""
+    counts = Counter(reasons.tolist())
+    return {
+        "pairs": counts.total(),
+        "kept": counts[""],
+        "dropped": {reason: counts[reason] for reason in REASONS},
+    }
+
+
+def check_left(metrics):
     """Raise InputError, with what to raise to which value, if no training pair is left."""
     train, lengths = metrics["splits"]["train"], metrics["lengths"]
     if train["kept"]:
         return
     longest = {column: lengths[column].get("50", 0) for column in IDS}
+    limits = ", ".join(f"tokenize.{name} is {limit}" for name, limit in metrics["limits"].items())
     raise InputError(
         f"no training pair is left of {train['pairs']}: {train['dropped']}; half of the prompts have "
-        f"{longest['prompt_ids']} tokens or more (tokenize.max_prompt_length is {max_prompt_length}), half "
-        f"of the answers {max(longest['chosen_ids'], longest['rejected_ids'])} or more "
-        f"(tokenize.max_completion_length is {max_completion_length}): raise the one that is too low"
+        f"{longest['prompt_ids']} tokens or more, half of the answers "
+        f"{max(longest['chosen_ids'], longest['rejected_ids'])} or more; {limits}: raise what is too low"
     )
+
+
+def limit(text):
+    """A limit of the command line: JSON, or a percentile."""
+    return text if text.startswith("p") else json.loads(text)
 
 
 def main(argv=None):
@@ -98,8 +135,9 @@ def main(argv=None):
     )
     parser.add_argument("--preferences", required=True, help="preference pairs (parquet)")
     parser.add_argument("--tokenizer", required=True, help="model directory of the start policy")
-    parser.add_argument("--max-prompt-length", type=int, required=True, help="most tokens of a prompt")
-    parser.add_argument("--max-completion-length", type=int, required=True, help="most tokens of an answer")
+    for name, limits in zip(LIMITS, ("a prompt", "an answer", "a prompt and an answer"), strict=True):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=limit, required=True, help=f"most tokens of {limits}: 128, null, p95")
     parser.add_argument("--out", required=True, help="unpadded ids (parquet)")
     parser.add_argument("--metrics", required=True, help="kept and dropped by reason, lengths (json)")
     args = parser.parse_args(argv)
@@ -109,35 +147,27 @@ def main(argv=None):
     tokenizer = chat.load_tokenizer(args.tokenizer)
     config = AutoConfig.from_pretrained(args.tokenizer, trust_remote_code=False)
     vocab_size = config.get_text_config().vocab_size
-    counts = {split: Counter() for split in ("train", "test")}
-    lengths = {column: [] for column in IDS}
-    first, kept = 0, []
+    first, parts, identical = 0, [], []
     for batch in tables.read(args.preferences, tables.PREFERENCES).to_batches(max_chunksize=ROWS_AT_ONCE):
-        rows, read = [], batch.to_pylist()
+        read = batch.to_pylist()
 
         def place(number, first=first, read=read):
             return f"{args.preferences}, row {first + number} (prompt_id {read[number]['prompt_id']})"
 
-        for row in with_ids(read, tokenizer, vocab_size, place):
-            for column in IDS:
-                lengths[column].append(len(row[column]))
-            reason = drop_reason(row, args.max_prompt_length, args.max_completion_length)
-            counts[row["split"]]["pairs"] += 1
-            counts[row["split"]][reason or "kept"] += 1
-            if reason is None:
-                rows.append({name: row[name] for name in tables.TOKENIZED.names})
+        rows = with_ids(read, tokenizer, vocab_size, place)
+        identical += [row["chosen_ids"] == row["rejected_ids"] for row in rows]
+        parts.append(pa.Table.from_pylist(rows, schema=tables.TOKENIZED))
         first += len(read)
-        kept.append(pa.Table.from_pylist(rows, schema=tables.TOKENIZED))
+    pairs = pa.concat_tables(parts)
+    counts = {column: pc.list_value_length(pairs[column]).to_numpy() for column in IDS}
+    lengths = limited(*counts.values())
+    splits = pairs["split"].to_numpy()
+    limits = {name: resolve(getattr(args, name), lengths[name][splits == "train"]) for name in LIMITS}
+    reasons = drop_reasons(np.array(identical), lengths, limits)
     metrics = {
-        "splits": {
-            split: {
-                "pairs": count["pairs"],
-                "kept": count["kept"],
-                "dropped": {reason: count[reason] for reason in REASONS},
-            }
-            for split, count in counts.items()
-        },
-        "lengths": {column: percentiles(lengths[column]) for column in IDS},
+        "splits": {split: split_counts(reasons[splits == split]) for split in ("train", "test")},
+        "lengths": {column: percentiles(counts[column]) for column in IDS},
+        "limits": limits,
     }
     for split, count in metrics["splits"].items():
         dropped = ", ".join(f"{reason} {number}" for reason, number in count["dropped"].items())
@@ -145,8 +175,9 @@ def main(argv=None):
     for column, values in metrics["lengths"].items():
         shown = ", ".join(f"{percent} % {value}" for percent, value in values.items())
         print(f"{column} (tokens, before dropping): {shown}")
-    check_left(metrics, args.max_prompt_length, args.max_completion_length)
-    tables.write(args.out, pa.concat_tables(kept), tables.TOKENIZED)
+    print(f"limits in tokens: {limits}")
+    check_left(metrics)
+    tables.write(args.out, pairs.filter(pa.array(reasons == "")), tables.TOKENIZED)
     files.write_json(args.metrics, metrics)
 
 

@@ -1,10 +1,11 @@
 """Fine-tune a model on chat dialogues, learning from the assistant's tokens only.
 
 Every turn of the assistant is learnt, its end-of-turn token included. Which tokens those are follows from the
-prefix property (scripts/common/chat.py), so that templates need no `{% generation %}` marks. Dialogues longer
-than --max-length, and those without an assistant, are dropped and counted, never truncated.
+prefix property (scripts/common/chat.py), so that templates need no `{% generation %}` marks. A row of plain
+text is learnt whole. Rows longer than --max-length, and dialogues without an assistant, are dropped and
+counted, never truncated.
 
-    reads   messages: list of {"role", "content"}
+    reads   messages: list of {"role", "content"}, or text: str
     writes  a model directory; metrics.json with the held-out loss per token before and after
 
     python -m scripts.train_sft --model results/models/base --train-data train.jsonl --eval-data test.jsonl \
@@ -53,17 +54,32 @@ def turn_of(row):
     return row["input_ids"][:begin], row["input_ids"][begin:]
 
 
+def text_example(tokenizer, text):
+    """`example` of a plain text, which is all the assistant's."""
+    (ids,) = chat.document_ids(tokenizer, [text])
+    labels = [IGNORED if ids[0] == tokenizer.bos_token_id else ids[0], *ids[1:]]
+    return {"input_ids": ids, "labels": labels}
+
+
+def row_example(tokenizer, row, where):
+    """`example` of a row of the data; InputError, naming `where`, for one that cannot be learnt."""
+    if "text" in row:
+        (message,) = chat.as_messages([{"role": "assistant", "content": row["text"]}], where)
+        return text_example(tokenizer, message["content"])
+    messages = chat.as_messages(row["messages"], where)
+    if messages[0]["role"] == "assistant":
+        raise InputError(f"{where}: the dialogue begins with the assistant; a user must speak first")
+    try:
+        return example(tokenizer, messages)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
 def read(source, columns, tokenizer, max_length):
     """(examples, names, dropped): the rows to learn from, where each stands, and counts by reason (dict)."""
     examples, names, dropped = [], [], {"no_assistant": 0, "too_long": 0}
     for where, row in sources.read_rows(source, columns):
-        messages = chat.as_messages(row["messages"], where)
-        if messages[0]["role"] == "assistant":
-            raise InputError(f"{where}: the dialogue begins with the assistant; a user must speak first")
-        try:
-            made = example(tokenizer, messages)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+        made = row_example(tokenizer, row, where)
         if made is None:
             dropped["no_assistant"] += 1
         elif len(made["input_ids"]) > max_length:
@@ -84,12 +100,19 @@ def main(argv=None):
     parser.add_argument("--train-data", required=True, help="dialogues to learn (jsonl, parquet, hub:…)")
     parser.add_argument("--eval-data", required=True, help="held-out dialogues")
     parser.add_argument(
-        "--columns", type=json.loads, required=True, help="JSON: the data's column of `messages`"
+        "--columns",
+        type=json.loads,
+        required=True,
+        help="JSON: the data's column of `messages`, or of `text`",
     )
     parser.add_argument("--max-length", type=int, required=True, help="longest dialogue in tokens")
     trainer.add_arguments(parser)
     args = parser.parse_args(argv)
 
+    if (args.columns.get("messages") is None) == (args.columns.get("text") is None):
+        raise InputError(
+            "models.sft.columns: either `messages` or `text` names a column, and the other is null"
+        )
     inputs = sources.local_files(args.train_data, args.eval_data)
     key = trainer.work_key(args, "scripts/train_sft.py", [args.model, *inputs])
     parents = trainer.parents(args, inputs)
@@ -107,7 +130,7 @@ def main(argv=None):
     from trl import SFTConfig, SFTTrainer
 
     # The head's logits only where something is learnt; TRL cannot do that through an adapter of the head.
-    adapted_head = args.peft is not None and "lm_head" in args.peft["target_modules"]
+    adapted_head = args.peft is not None and "lm_head" in (args.peft["target_modules"] or [])
     sft = SFTTrainer(
         model=trainer.load_model(args, AutoModelForCausalLM),
         args=trainer.arguments(

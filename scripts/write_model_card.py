@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jinja2
 
-from scripts.common import errors, files, sources
+from scripts.common import errors, files, prompts, sources
 
 START = "sft"
 TEMPLATE = Path(__file__).parent / "report/card.md.j2"
@@ -44,7 +44,8 @@ def ancestry(config):
 def hub_ids(config):
     """(id of the base model on the hub or None, sorted ids of the datasets on the hub) of an experiment."""
     base = sources.parse_hub(ancestry(config)[-1][1])
-    used = [config["prompts"]["source"], (config["prompts"]["preferences"] or {}).get("source")]
+    used, given = prompts.sources_of(config["prompts"]), prompts.given_pairs(config["prompts"])
+    used = [*used, given["source"]] if given else used
     for name, source in ancestry(config):
         if source is None:
             used += [config["models"][name]["train_data"]]
@@ -127,6 +128,8 @@ def card(policy, config, manifest, metrics, made, pairs):
         way=way(config["runs"][run].get("method", config["train"]["method"]), lineage["params"]),
         metadata=metadata(policy, config, rates).to_yaml(),
         config=config,
+        prompt_sources=prompts.sources_of(config["prompts"]),
+        given_pairs=prompts.given_pairs(config["prompts"]),
         made=made,
         rates=rates,
         slices=[("all", rates["overall"]), *rates["category"].items()],

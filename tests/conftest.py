@@ -11,7 +11,12 @@ hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
 # Tests of these share something heavy that a process starts once: vLLM, Slurm, the environments.
-TOGETHER = ("tests/cluster/", "tests/unit/test_vllm.py", "tests/workflow/test_environments.py")
+TOGETHER = (
+    "tests/cluster/",
+    "tests/unit/test_vllm.py",
+    "tests/workflow/test_environments.py",
+    "tests/workflow/test_recipes.py",
+)
 
 
 class Together(LoadScopeScheduling):

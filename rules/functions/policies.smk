@@ -116,8 +116,9 @@ def get_scale_by(wildcards):
 
 
 def source_files(wildcards):
-    """The files of a local model directory, so that a change of any of them is seen."""
-    return members(config["models"][wildcards.model]["source"])
+    """The files of a local model directory and a chat template, so that a change of any of them is seen."""
+    section = config["models"][wildcards.model]
+    return members(section["source"]) + local_files(section.get("chat_template"))
 
 
 def start_of(model):

@@ -63,6 +63,15 @@ def prompt_ids(tokenizer, messages, add_generation_prompt=True):
     return _encode(tokenizer, [_render(tokenizer, messages, add_generation_prompt)], _no_place)[0]
 
 
+def document_ids(tokenizer, texts):
+    """Ids (list of list of int) of plain texts, without the chat template: BOS if there is one, text, EOS."""
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no eos_token to end documents with")
+    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return [[*begin, *ids, tokenizer.eos_token_id] for ids in encoded["input_ids"]]
+
+
 def prompt_and_completion_ids(tokenizer, messages, completion):
     """(prompt_ids, completion_ids) of an answer; see prompts_and_completions."""
     ((prompt, (ids,)),) = prompts_and_completions(tokenizer, [(messages, [completion])])

@@ -142,8 +142,9 @@ def _coerce(config, error):
     YAML reads 1e-6 (no dot) as text, and values from the command line are text. Where an integer is meant,
     4.0e2 is the integer 400.
     """
-    wanted = error.schema.get("type")
-    if error.validator != "type" or wanted not in ("number", "integer"):
+    types = error.schema.get("type")
+    wanted = {"number", "integer"}.intersection([types] if isinstance(types, str) else types or [])
+    if error.validator not in ("type", "pattern") or not wanted:
         return
     if isinstance(error.instance, bool) or not isinstance(error.instance, (str, float)):
         return
@@ -153,7 +154,7 @@ def _coerce(config, error):
         section = section[parent]
     with contextlib.suppress(ValueError, ArithmeticError):
         number = decimal.Decimal(error.instance)
-        if wanted == "number":
+        if "number" in wanted:
             section[key] = float(number)
         elif number == int(number):
             section[key] = int(number)

@@ -78,6 +78,19 @@ def shard_range(shard, iteration, section):
     return {"split": split, "first": first, "number": min(section["shard_size"], number - start)}
 
 
+def sources_of(section):
+    """The data sources of the prompts, as a list. section: the config's `prompts`."""
+    return [section["source"]] if isinstance(section["source"], str) else section["source"]
+
+
+def given_pairs(section):
+    """The preference dataset (dict) that stands in for the first iteration's samples, or None.
+
+    section: the config's `prompts`.
+    """
+    return section["preferences"] if section["preferences"]["use"] else None
+
+
 def in_order(prompt_ids, seed):
     """`prompt_ids` in the seeded order in which they are handed out."""
     return sorted(prompt_ids, key=lambda prompt_id: (seeds.derive(seed, "order", prompt_id), prompt_id))

@@ -1,8 +1,8 @@
 """Where data comes from: a jsonl, parquet or csv file, or a hub dataset pinned by revision.
 
-A source is a path, or `hub:ID@COMMIT` for a model, `hub:ID@COMMIT#SPLIT` for a dataset, and for a file that a
-rule fetches `https://ADDRESS#sha256=HEX`. `columns` names, for every field the workflow needs, the column of
-the data that holds it; null where the data has none.
+A source is a path, or `hub:ID@COMMIT` for a model, `hub:ID@COMMIT#SPLIT` for a dataset (`#CONFIG/SPLIT` for
+one that has several), and for a file that a rule fetches `https://ADDRESS#sha256=HEX`. `columns` names, for
+every field the workflow needs, the column of the data that holds it; null where the data has none.
 """
 
 import csv
@@ -23,6 +23,39 @@ def parse_url(source):
     """(address, sha256) of a file that is fetched; None for any other source."""
     match = re.fullmatch(r"(https?://[^#]+)#sha256=([0-9a-f]{64})", source)
     return match.groups() if match else None
+
+
+def is_commit(revision):
+    """Whether a hub revision is a commit, which never changes, and not a branch or tag."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+def commit_of(source):
+    """The commit (40 hexadecimal digits) that a hub source means now: its own, or where its branch stands.
+
+    Raises InputError if the hub does not know it, or cannot be reached.
+    """
+    import httpx2
+    from huggingface_hub import HfApi, errors
+
+    name, revision, split = parse_hub(source)
+    if is_commit(revision):
+        return revision
+    info = HfApi().model_info if split is None else HfApi().dataset_info
+    try:
+        return info(name, revision=revision).sha
+    except (errors.HfHubHTTPError, errors.HFValidationError, httpx2.HTTPError, ConnectionError) as error:
+        raise unreachable(source, error) from error
+
+
+def unreachable(source, error):
+    """The InputError for a hub source that `error` (Exception) keeps from being had."""
+    name = parse_hub(source)[0]
+    return InputError(
+        f"{source} cannot be downloaded ({type(error).__name__}); check the name, the revision and the "
+        f"network; if https://huggingface.co/{name} asks for your consent to a licence, give it there and "
+        "set HF_TOKEN in the environment"
+    )
 
 
 def local_files(*sources):
@@ -113,7 +146,15 @@ def _parquet_rows(path):
 
 def _hub_rows(source):
     import datasets
+    from huggingface_hub import errors
 
-    name, revision, split = parse_hub(source)
-    for number, record in enumerate(datasets.load_dataset(name, revision=revision, split=split)):
+    name, _, split = parse_hub(source)
+    config, _, split = split.rpartition("/")
+    revision = commit_of(source)
+    print(f"{source}: commit {revision}")
+    try:
+        rows = datasets.load_dataset(name, config or None, revision=revision, split=split)
+    except (errors.HfHubHTTPError, datasets.exceptions.DatasetsError, ConnectionError) as error:
+        raise unreachable(source, error) from error
+    for number, record in enumerate(rows):
         yield f"{source}, row {number}", record

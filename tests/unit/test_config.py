@@ -80,7 +80,8 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones():
     config["tokenize"]["xyzzy"] = 1
     message = refused(config)
     assert message == (
-        "config: tokenize has no key 'xyzzy'; known keys: max_completion_length, max_prompt_length"
+        "config: tokenize has no key 'xyzzy'; known keys: max_completion_length, max_length, "
+        "max_prompt_length"
     )
 
 

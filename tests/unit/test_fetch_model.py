@@ -1,10 +1,14 @@
 """Fetching models: what is taken, linked and refused."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from small_model import CHATML, make_model, make_tokenizer
 
 from scripts import fetch_model
@@ -22,8 +26,12 @@ def model(tmp_path):
     return source
 
 
-def fetch(source, out, remote_code=False, rewards=()):
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+def fetch(source, out, remote_code=False, rewards=(), chat_template=None, pickled_weights=False):
     words = ["--source", str(source), "--out", str(out), "--manifest", f"{out}.json"]
+    words += ["--chat-template", json.dumps(chat_template), "--pickled-weights", json.dumps(pickled_weights)]
     fetch_model.main([*words, "--remote-code", json.dumps(remote_code), "--rewards", json.dumps(rewards)])
 
 
@@ -110,8 +118,8 @@ def test_the_hub_is_asked_for_the_revision_and_safe_files_only(model, tmp_path, 
         files.write_text(f"{local_dir}/.cache/huggingface/x.metadata", "x")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    fetch("hub:org/name@abc", tmp_path / "out")
-    assert (asked["name"], asked["revision"]) == ("org/name", "abc")
+    fetch(f"hub:org/name@{COMMIT}", tmp_path / "out")
+    assert (asked["name"], asked["revision"]) == ("org/name", COMMIT)
     assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked["patterns"])
     assert {"*.py", "*.bin", "*.pt", "*.pkl"} <= set(asked["never"])
     assert not (tmp_path / "out/.cache").exists()
@@ -124,8 +132,41 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
         raise errors.LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(InputError, match=r"hub:org/name@abc cannot be downloaded .* HF_TOKEN"):
-        fetch("hub:org/name@abc", tmp_path / "out")
+    with pytest.raises(InputError, match=rf"hub:org/name@{COMMIT} cannot be downloaded .* HF_TOKEN"):
+        fetch(f"hub:org/name@{COMMIT}", tmp_path / "out")
+
+
+def test_a_branch_is_the_commit_at_which_it_stands(model, tmp_path, monkeypatch):
+    """The manifest says which one: the branch may have moved when somebody asks."""
+    asked = []
+
+    def info(_, name, revision):
+        asked.append((name, revision))
+        return SimpleNamespace(sha=COMMIT)
+
+    def download(name, revision, local_dir, **_):
+        asked.append((name, revision))
+        fetch_model.take_local(model, local_dir, fetch_model.TAKEN)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", info)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    fetch("hub:org/name@main", tmp_path / "out")
+    assert asked == [("org/name", "main"), ("org/name", COMMIT)]
+    assert files.read_json(tmp_path / "out.json")["lineage"]["params"] == {
+        "source": "hub:org/name@main",
+        "commit": COMMIT,
+    }
+
+
+def test_a_base_model_gets_its_chat_template_from_the_config(model, tmp_path):
+    files.write_text(tmp_path / "plain.jinja", "{{ messages }}")
+    fetch(model, tmp_path / "out", chat_template=str(tmp_path / "plain.jinja"))
+    assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"
+    assert (model / "chat_template.jinja").read_text() == "chat_template.jinja"
+    with pytest.raises(
+        InputError, match=r"other\.jinja: no such chat template; mend models\.NAME\.chat_template"
+    ):
+        fetch(model, tmp_path / "other", chat_template="other.jinja")
 
 
 def test_code_is_taken_where_the_config_allows_it_and_never_from_elsewhere(model, tmp_path):
@@ -157,3 +198,31 @@ def test_a_model_that_cannot_score_is_refused_before_anything_is_generated(
     with pytest.raises(InputError, match=f"^{source}: .*{message}"):
         fetch(source, tmp_path / "out", rewards=[["classifier", head_weights]])
     assert not (tmp_path / "out").exists()
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("ran",))
+
+
+def test_pickled_weights_are_made_safetensors_where_the_config_allows_it(tmp_path, monkeypatch):
+    """The tensors are the same, tied ones included; whatever else is pickled runs nowhere and is refused."""
+    monkeypatch.chdir(tmp_path)
+    source = make_model(tmp_path / "source", tokenizer=make_tokenizer(CHATML), tie_word_embeddings=True)
+    weights = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    torch.save(
+        weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, source / "pytorch_model.bin"
+    )
+    torch.save({"not": "weights"}, source / "training_args.bin")
+    with pytest.raises(InputError, match=r"pickled weights only .* models\.NAME\.pickled_weights"):
+        fetch(source, tmp_path / "out")
+    fetch(source, tmp_path / "out", pickled_weights=True)
+    converted = load_file(tmp_path / "out/model.safetensors")
+    assert converted.keys() == weights.keys()
+    assert all(torch.equal(converted[name], weights[name]) for name in weights)
+    assert not list((tmp_path / "out").rglob("*.bin"))
+    torch.save(weights | {"more": Evil()}, source / "pytorch_model.bin")
+    with pytest.raises(InputError, match="cannot be read as tensors alone"):
+        fetch(source, tmp_path / "other", pickled_weights=True)
+    assert not (tmp_path / "other").exists() and not (tmp_path / "ran").exists()

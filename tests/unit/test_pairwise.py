@@ -304,6 +304,7 @@ def test_other_architectures_are_refused(tmp_path):
 def test_a_model_that_compares_is_known_when_it_is_fetched(tmp_path, llama, pair_rm):
     def fetch(source, out):
         words = ["--source", str(source), "--remote-code", "false", "--rewards", '[["pairwise", null]]']
+        words += ["--chat-template", "null", "--pickled-weights", "false"]
         fetch_model.main([*words, "--out", str(tmp_path / out), "--manifest", str(tmp_path / f"{out}.json")])
 
     for source in (llama, pair_rm):  # the latter has no chat template, and needs none

@@ -35,7 +35,14 @@ def test_documents_have_one_bos_and_an_eos(tmp_path):
     assert [(ids[0], ids[-1], ids.count(0), ids.count(4)) for ids in documents] == [(0, 4, 1, 1)] * 2
 
 
-@pytest.mark.parametrize("value", ["  ", 7, None])
+def test_blank_lines_between_texts_are_no_documents(tmp_path):
+    """Data that was cut at line feeds has many."""
+    files.write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in ("", "ab", "  ", "b")])
+    documents = pretrain.read(str(tmp_path / "a.jsonl"), {"text": "text"}, small_model.make_tokenizer())
+    assert len(documents) == 2
+
+
+@pytest.mark.parametrize("value", [7, None])
 def test_a_document_without_text_is_named(tmp_path, value):
     files.write_jsonl(tmp_path / "a.jsonl", [{"text": "good"}, {"text": value}])
     with pytest.raises(InputError, match="line 2: a document is a text"):

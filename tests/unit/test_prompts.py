@@ -304,17 +304,20 @@ def test_pairs_are_kept_or_counted():
 
 # The scripts
 
+PREPARING = {"source": '["rows.jsonl"]', "max-prompt-length": 60}
+IMPORTING = {"source": "rows.jsonl", "num-pairs": "null"}
+
 
 @pytest.fixture
-def arguments(tmp_path):
+def arguments(tmp_path, monkeypatch):
     """A start policy's tokenizer, evaluation questions, and the flags that both scripts share."""
+    monkeypatch.chdir(tmp_path)
     make_tokenizer().save_pretrained(tmp_path / "sft")
     files.write_jsonl(tmp_path / "question.jsonl", [{"question_id": 1, "turns": [QUESTION, "Really? Why?"]}])
 
     def flags(rows, columns, **extra):
         files.write_jsonl(tmp_path / "rows.jsonl", rows)
         values = {
-            "source": tmp_path / "rows.jsonl",
             "columns": json.dumps(columns),
             "system": "null",
             "tokenizer": tmp_path / "sft",
@@ -334,7 +337,7 @@ def arguments(tmp_path):
 def test_prepare_prompts(arguments, tmp_path):
     rows = [{"text": f"What is {number} and {number}?"} for number in range(40)]
     rows += [{"text": QUESTION}, {"text": "What is " * 60}]
-    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **{"max-prompt-length": 60}))
+    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **PREPARING))
     pool = tables.read_rows(tmp_path / "out.parquet", tables.POOL)
     metrics = files.read_json(tmp_path / "out.json")
     assert len(pool) == 40
@@ -344,7 +347,7 @@ def test_prepare_prompts(arguments, tmp_path):
     assert pool[0]["messages"] == [user("What is 0 and 0?")]
     assert all(row["prompt_ids"].count(0) == 1 and row["prompt_ids"][0] == 0 for row in pool)
     written = (tmp_path / "out.parquet").read_bytes()
-    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **{"max-prompt-length": 60}))
+    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **PREPARING))
     assert (tmp_path / "out.parquet").read_bytes() == written
 
 
@@ -353,7 +356,7 @@ def test_no_prompt_left(arguments, tmp_path):
     with pytest.raises(
         InputError, match="no prompt is left; 2 rows read, 0 kept, dropped: 1 blank, 1 contamin"
     ):
-        prepare_prompts.main(arguments(rows, {"prompt": "text"}, **{"max-prompt-length": 60}))
+        prepare_prompts.main(arguments(rows, {"prompt": "text"}, **PREPARING))
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -384,7 +387,7 @@ def test_import_preferences(arguments, tmp_path):
     rows = [
         {"prompt": f"Is it {number}?", "good": "yes", "bad": "no", "score": number} for number in range(20)
     ]
-    import_preferences.main(arguments(rows, COLUMNS))
+    import_preferences.main(arguments(rows, COLUMNS, **IMPORTING))
     pairs = tables.read_rows(tmp_path / "out.parquet", tables.PREFERENCES)
     assert len(pairs) == 20
     assert {row["split"] for row in pairs} == {"train", "test"}
@@ -399,17 +402,47 @@ def test_import_preferences(arguments, tmp_path):
     ):
         assert pairs[3][field] is None
     splits = {row["prompt_id"]: row["split"] for row in pairs}
-    prepare_prompts.main(arguments(rows, {"prompt": "prompt"}, **{"max-prompt-length": 60}))
+    prepare_prompts.main(arguments(rows, {"prompt": "prompt"}, **PREPARING))
     pool = tables.read_rows(tmp_path / "out.parquet", tables.POOL)
     assert {row["prompt_id"]: row["split"] for row in pool} == splits
+
+
+def test_several_sources_are_one_pool(arguments, tmp_path):
+    files.write_jsonl(tmp_path / "more.jsonl", [{"text": "Is it late?"}, {"text": "Is it dark?"}])
+    rows = [{"text": "Is it late?"}, {"text": "Is it cold?"}]
+    several = PREPARING | {"source": '["rows.jsonl", "more.jsonl"]'}
+    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **several))
+    pool = tables.read_rows(tmp_path / "out.parquet", tables.POOL)
+    asked = [row["messages"][0]["content"] for row in pool]
+    assert asked == ["Is it late?", "Is it cold?", "Is it dark?"]
+    assert files.read_json(tmp_path / "out.json")["dropped"] == {"duplicate": 1}
+
+
+def test_some_of_the_pairs_are_taken_by_their_content(arguments, tmp_path):
+    """Which ones does not depend on the order of the data, and fewer are among more."""
+    rows = [{"prompt": f"Is it {n}?", "good": "yes", "bad": "no", "score": n} for n in range(30)]
+
+    def taken(rows, number):
+        import_preferences.main(arguments(rows, COLUMNS, **IMPORTING | {"num-pairs": number}))
+        pairs = tables.read_rows(tmp_path / "out.parquet", tables.PREFERENCES)
+        return {row["prompt_id"] for row in pairs}
+
+    ten = taken(rows, 10)
+    assert len(ten) == 10
+    assert files.read_json(tmp_path / "out.json")["dropped"] == {"not_taken": 20}
+    assert taken(rows[::-1], 10) == ten < taken(rows, 20)
+    with pytest.raises(
+        InputError, match=r"30 pairs are fit for use, but prompts\.preferences\.num_pairs is 31"
+    ):
+        taken(rows, 31)
 
 
 def test_no_pair_left(arguments):
     rows = [{"prompt": "Hi", "good": "yes", "bad": "yes", "score": 0}]
     with pytest.raises(InputError, match="no pair is left; 1 rows read, 0 kept, dropped: 1 identical"):
-        import_preferences.main(arguments(rows, COLUMNS))
+        import_preferences.main(arguments(rows, COLUMNS, **IMPORTING))
 
 
 def test_chosen_needs_a_column(arguments):
     with pytest.raises(InputError, match=r"prompts\.preferences\.columns: chosen needs a column"):
-        import_preferences.main(arguments([], {**COLUMNS, "chosen": None}))
+        import_preferences.main(arguments([], {**COLUMNS, "chosen": None}, **IMPORTING))

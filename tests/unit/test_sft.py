@@ -63,6 +63,16 @@ def test_a_template_that_forgets_earlier_answers_is_refused():
         train_sft.example(small_model.make_tokenizer(forgetful), DIALOGUES[0])
 
 
+def test_plain_text_is_all_the_assistants(tmp_path):
+    """As in continued pretraining, but each text is a row of its own."""
+    files.write_jsonl(tmp_path / "a.jsonl", [{"review": "A fine film."}, {"review": "x" * 99}])
+    (example,), _, dropped = train_sft.read(str(tmp_path / "a.jsonl"), {"text": "review"}, TOKENIZER, 64)
+    assert learnt(example) == f"A fine film.{TOKENIZER.eos_token}"
+    assert example["input_ids"].count(TOKENIZER.bos_token_id) == 1
+    assert train_sft.turn_of(example)[0] == [TOKENIZER.bos_token_id]
+    assert dropped["too_long"] == 1
+
+
 def write(path, dialogues):
     files.write_jsonl(path, [{"messages": dialogue} for dialogue in dialogues])
     return str(path)

@@ -40,7 +40,7 @@ def preference(prompt_id="a", split="train", prompt=(1, 2, 3), chosen=(7, 8, 2),
     }
 
 
-def run(folder, rows, tokenizer, max_prompt_length=100, max_completion_length=100):
+def run(folder, rows, tokenizer, max_prompt_length=100, max_completion_length=100, max_length="null"):
     tables.write(folder / "preferences.parquet", rows, tables.PREFERENCES)
     tokenizer.save_pretrained(folder / "policy")
     transformers.LlamaConfig(vocab_size=len(tokenizer) + 1).save_pretrained(folder / "policy")
@@ -49,6 +49,7 @@ def run(folder, rows, tokenizer, max_prompt_length=100, max_completion_length=10
             *("--preferences", str(folder / "preferences.parquet"), "--tokenizer", str(folder / "policy")),
             *("--max-prompt-length", str(max_prompt_length)),
             *("--max-completion-length", str(max_completion_length)),
+            *("--max-length", str(max_length)),
             *("--out", str(folder / "tokenized.parquet"), "--metrics", str(folder / "tokenized.json")),
         ]
     )
@@ -113,12 +114,12 @@ def test_drops_are_counted_and_lengths_reported_before_them(tmp_path, tokenizer,
         "train": {
             "pairs": 5,
             "kept": 1,
-            "dropped": {"identical_ids": 1, "long_prompt": 1, "long_completion": 2},
+            "dropped": {"identical_ids": 1, "long_prompt": 1, "long_completion": 2, "long_pair": 0},
         },
         "test": {
             "pairs": 1,
             "kept": 1,
-            "dropped": {"identical_ids": 0, "long_prompt": 0, "long_completion": 0},
+            "dropped": {"identical_ids": 0, "long_prompt": 0, "long_completion": 0, "long_pair": 0},
         },
     }
     assert metrics["lengths"]["prompt_ids"] == {"50": 3, "90": 9, "95": 9, "99": 9, "100": 9}
@@ -137,8 +138,8 @@ def test_the_file_is_the_same_bytes_again(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("limits", "key"),
     [
-        ({"max_prompt_length": 2}, r"have 3 tokens or more \(tokenize\.max_prompt_length is 2\)"),
-        ({"max_completion_length": 1}, r"answers 3 or more \(tokenize\.max_completion_length is 1\)"),
+        ({"max_prompt_length": 2}, r"prompts have 3 tokens or more.*tokenize\.max_prompt_length is 2"),
+        ({"max_completion_length": 1}, r"answers 3 or more.*tokenize\.max_completion_length is 1"),
     ],
 )
 def test_no_pair_left_is_an_error_that_names_the_key(tmp_path, tokenizer, limits, key):
@@ -175,12 +176,29 @@ def test_percentiles_are_lengths_that_hold_as_limits(lengths):
 
 
 @given(
-    *[st.lists(st.integers(0, 9), min_size=1, max_size=6) for _ in range(3)],
-    st.integers(1, 6),
-    st.integers(1, 6),
+    st.lists(st.tuples(st.booleans(), *[st.integers(1, 9)] * 3), min_size=1, max_size=20),
+    *[st.none() | st.integers(1, 12)] * 3,
 )
-def test_a_pair_within_the_limits_is_kept_and_no_other(prompt, chosen, rejected, longest_prompt, longest):
-    row = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
-    fits = len(prompt) <= longest_prompt and max(len(chosen), len(rejected)) <= longest
-    reason = tokenize.drop_reason(row, longest_prompt, longest)
-    assert (reason is None) == (fits and chosen != rejected)
+def test_a_pair_within_the_limits_is_kept_and_no_other(pairs, longest_prompt, longest_completion, longest):
+    identical, *counts = (np.array(column) for column in zip(*pairs, strict=True))
+    limits = dict(zip(tokenize.LIMITS, (longest_prompt, longest_completion, longest), strict=True))
+    reasons = tokenize.drop_reasons(identical, tokenize.limited(*counts), limits)
+    for (same, prompt, chosen, rejected), reason in zip(pairs, reasons, strict=True):
+        completion = max(chosen, rejected)
+        measured = (prompt, completion, prompt + completion)
+        fits = all(
+            limit is None or length <= limit for length, limit in zip(measured, limits.values(), strict=True)
+        )
+        assert (reason == "") == (fits and not same)
+
+
+def test_a_percentile_limits_by_the_training_pairs_alone(tmp_path, tokenizer):
+    """With the published recipe's p95, the longest twentieth is dropped whole; nothing is truncated."""
+    rows = [preference(str(n), prompt=[5] * n, chosen=[6] * n, rejected=[7]) for n in range(1, 21)]
+    rows += [preference("held out", split="test", prompt=[5] * 99)]
+    written, metrics = run(tmp_path, rows, tokenizer, "p95", "null", "p50")
+    assert metrics["limits"] == {"max_prompt_length": 19, "max_completion_length": None, "max_length": 20}
+    assert [row["prompt_id"] for row in written] == [str(n) for n in range(1, 11)]
+    assert metrics["splits"]["train"]["dropped"]["long_prompt"] == 1
+    assert metrics["splits"]["train"]["dropped"]["long_pair"] == 9
+    assert metrics["splits"]["test"]["kept"] == 0

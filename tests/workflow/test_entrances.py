@@ -8,9 +8,7 @@ from conftest import QUICK, snakemake
 
 PAIRS = """
 prompts:
-  preferences:
-    source: data/world/preferences_test.jsonl
-    columns: {prompt: prompt, chosen: chosen, rejected: rejected, chosen_reward: null, rejected_reward: null}
+  preferences: {use: true, num_pairs: 150}
 runs: {rebel: null}
 """
 
@@ -28,6 +26,8 @@ def test_a_preference_dataset_goes_straight_to_pairs(copy):
     made = json.loads((copy / "results/training/dpo-1/metrics.json").read_text())
     assert made["eval_loss_before"] == pytest.approx(0.693147, abs=1e-4)
     assert made["eval_loss"] < made["eval_loss_before"]
+    kept = json.loads((copy / "results/samples/sft/preferences.json").read_text())["kept"]
+    assert sum(kept.values()) == 150
 
 
 def test_rebel_without_rewards_is_one_sentence(copy):

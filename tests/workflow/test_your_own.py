@@ -7,8 +7,12 @@ import subprocess
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from conftest import QUICK, ROOT, snakemake
+from snakemake.utils import update_config
 from stand_in import StandIn
+
+from scripts.common import config as configuration
 
 PAGE = (ROOT / "docs/your_own.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`(mine/\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
@@ -50,6 +54,13 @@ def test_every_file_of_the_page_is_found():
     assert named - FILES.keys() == {"mine/judge_prompts.jsonl"}, "the one that a command makes"
     assert len(FILES) == 11 and len(OVERLAYS) == 6
     assert set(OVERLAYS.values()) == {"results/winrate.png"}
+
+
+def test_what_is_no_file_is_a_config():
+    (block,) = set(re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)) - set(FILES.values())
+    whole = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    update_config(whole, yaml.safe_load(block))
+    assert configuration.load(whole)["generate"]["engine"] == "vllm"
 
 
 @pytest.mark.slow

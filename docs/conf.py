@@ -1,0 +1,81 @@
+"""Settings of the documentation's site, which `make docs` builds into docs/_build/html.
+
+What the code says already is not written again: the configuration's reference is made from its schema
+(docs/config_reference.py), the pages of the library and the scripts from docstrings (docs/api_reference.py).
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+# The schema and the environments are read from the project's root, by modules that are imported here, too.
+os.chdir(ROOT)
+sys.path.insert(0, str(ROOT))
+
+from docs import api_reference, config_reference  # noqa: E402
+
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+project = "Prefline"
+author = CITATION["authors"][0]["name"]
+release = version = str(CITATION["version"])
+html_title = f"Prefline {release}"
+
+extensions = ["myst_parser", "sphinx.ext.githubpages"]
+exclude_patterns = ["_build"]
+
+# Headings have the anchors that GitHub gives them, so that a link holds in both places.
+myst_heading_anchors = 4
+myst_enable_extensions = ["html_image"]
+
+toc_object_entries_show_parents = "hide"
+highlight_language = "text"
+smartquotes = False  # they would make one dash of the two before a flag
+add_module_names = False
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
+
+# Files outside docs/ that are pages here, as they stand.
+PAGES = {
+    "README.md": "index",
+    "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+    "data/README.md": "data",
+}
+
+
+def add_text(app, docname, source):
+    """Give a page what is written elsewhere: the configuration's reference, or a file of PAGES."""
+    if docname == "config":
+        source[0] += config_reference.markdown()
+    for file, page in PAGES.items():
+        if page == docname:
+            app.env.note_dependency(str(ROOT / file))
+            source[0] = moved((ROOT / file).read_text(encoding="utf-8"), Path(file).parent) + source[0]
+    # A link that is called what its file is called gets the title of the page.
+    source[0] = re.sub(r"\[(?:docs/)?(\w+\.md)\]\((\1(?:#[\w-]+)?)\)", r"[](\2)", source[0])
+
+
+def moved(text, folder):
+    """Markdown (str) of a file in `folder` with links as they are from docs/."""
+
+    def link(match):
+        target = os.path.relpath(folder / match["path"], "docs")
+        page = PAGES.get(os.path.normpath(folder / match["path"]))
+        return f"{match['start']}{f'{page}.md' if page else target}"
+
+    return re.sub(r"(?P<start>\]\(|<img src=\")(?P<path>[^#():\s\"]+)(?=[)#\"])", link, text)
+
+
+def setup(app):
+    api_reference.write_pages(ROOT / "docs" / "api")
+    app.connect("source-read", add_text)

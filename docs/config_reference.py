@@ -1,0 +1,173 @@
+"""The reference of the configuration, made from its schema and the values of config.yaml.
+
+A key of the schema is an entry of the page: its path, type and range, the default, and what the schema says
+of it. Where entries of a section have names of their own, or several sections have the same keys, NAME stands
+for them.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import yaml
+
+from scripts.common.config import BENCHMARK_KEYS, REWARD_KEYS, SCHEMA
+
+TYPES = {
+    "string": "text",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "true or false",
+    "null": "null",
+}
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+# Sections whose keys depend on `kind`.
+KINDS = {"rewards.NAME": REWARD_KEYS, "benchmarks.NAME": BENCHMARK_KEYS}
+# A run takes the keys of these sections beside its own.
+OVERRIDES = {"runs": ("train", "online")}
+
+
+@dataclasses.dataclass
+class Key:
+    """A key of the configuration: its path, its resolved schema, and its defaults as text, by section."""
+
+    path: str
+    schema: dict
+    defaults: dict
+
+
+def resolve(schema):
+    """A schema (dict) with the one that it refers to put in its place; what stands beside $ref wins."""
+    if "$ref" not in schema:
+        return schema
+    referred = resolve(SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
+    return {**referred, **{key: value for key, value in schema.items() if key != "$ref"}}
+
+
+def properties(schema):
+    """{name: schema} of a section, those that it takes from others included."""
+    found = {}
+    for part in schema.get("allOf", []):
+        found |= properties(resolve(part))
+    return found | schema.get("properties", {})
+
+
+def keys(path, schema, values):
+    """Every Key at and below `path`. values: {name: value} of each section that the path stands for."""
+    schema = resolve(schema)
+    if "description" in schema:
+        yield Key(path, schema, {name: _shown(value) for name, value in values.items()})
+    own = path.removesuffix(".NAME") in OVERRIDES
+    inner = schema.get("properties", {}) if own else properties(schema)
+    further = schema.get("additionalProperties")
+    named = resolve(further) if isinstance(further, dict) else {}
+    if path == "models":
+        # Three sections with the same keys; others have two of these.
+        shared = {"$ref": inner["sft"]["$ref"]}
+        yield from keys("models.NAME", shared, {name: values["models"][name] for name in inner})
+    elif "properties" in named:
+        entries = {name: one for value in values.values() for name, one in (value or {}).items()}
+        yield from keys(f"{path}.NAME", named, entries)
+    else:
+        for name, one in inner.items():
+            below = {section: value[name] for section, value in values.items() if _has(value, name)}
+            yield from keys(f"{path}.{name}" if path else name, one, below)
+
+
+def _has(value, name):
+    return isinstance(value, dict) and name in value
+
+
+def _shown(value):
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000)
+    return text.splitlines()[0]
+
+
+def _listed(words, last):
+    *others, final = map(str, words)
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
+def type_of(schema):
+    """Type and range of a key in words."""
+    if "enum" in schema:
+        return _listed(schema["enum"], "or")
+    if "then" in schema:
+        return f"one of them, or a list: {type_of(resolve(schema['then']))}"
+    kinds = schema.get("type", "object")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    words = []
+    for kind in kinds:
+        if kind == "array":
+            word = f"list of {type_of(resolve(schema['items']))}" if "items" in schema else "list"
+        elif kind == "object":
+            of = schema.get("additionalProperties")
+            of = resolve(of) if isinstance(of, dict) else {}
+            word = f"section of {type_of(of)}" if of and "properties" not in of else "section"
+        else:
+            word = TYPES[kind]
+        if kind in ("integer", "number"):
+            bounds = [f"{sign} {schema[name]}" for name, sign in BOUNDS.items() if name in schema]
+            word = " ".join([word, " and ".join(bounds)]).strip()
+        words.append(word)
+    return " or ".join(words)
+
+
+def default_of(key):
+    """The default of a Key in words; None where config.yaml has none, or it is a section of its own."""
+    is_section = "properties" in key.schema and "null" not in key.schema["type"]
+    if not key.defaults or is_section:
+        return None
+    # Entries that have names of their own are those of the embedded experiment.
+    of_ones_own = ".NAME" in key.path and not key.path.startswith("models.")
+    if len(set(key.defaults.values())) == 1 and not of_ones_own:
+        return f"`{next(iter(key.defaults.values()))}`"
+    return ", ".join(f"`{value}` ({name})" for name, value in key.defaults.items())
+
+
+def kinds_of(path):
+    """Which kinds of its section a key belongs to: list of str; of a key of all kinds, none."""
+    section, _, name = path.rpartition(".")
+    return [kind for kind, names in KINDS.get(section, {}).items() if name in names]
+
+
+def description_of(key):
+    text = " ".join(key.schema.get("description", "").split())
+    # Sections with the same keys are told apart here.
+    if key.path == "models":
+        text += "".join(
+            f"\n- `{name}`: {one['description']}" for name, one in key.schema["properties"].items()
+        )
+    if key.path in OVERRIDES:
+        sections = _listed([f"[`{name}`](#{name})" for name in OVERRIDES[key.path]], "and")
+        text += f"\n\nBeside the keys below a run takes every key of {sections}."
+    kinds = kinds_of(key.path)
+    if kinds:
+        text += f"\n\nOf the kind{'s' * (len(kinds) > 1)} {_listed([f'`{kind}`' for kind in kinds], 'and')}."
+    return re.sub(r"\bdocs/(\w+)\.md", r"[docs/\1.md](\1.md)", text)
+
+
+def entry(key):
+    """A Key as Sphinx's directive for a configuration value."""
+    lines = [f"````{{confval}} {key.path}", f":type: {type_of(key.schema)}"]
+    default = default_of(key)
+    lines += [f":default: {default}"] if default else []
+    return "\n".join([*lines, "", description_of(key), "````", ""])
+
+
+def everything():
+    """Every Key by section: {name: list of Key}."""
+    config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+    return {
+        name: list(keys(name, schema, {name: config[name]})) for name, schema in SCHEMA["properties"].items()
+    }
+
+
+def markdown():
+    """The sections of the page, as Markdown for MyST."""
+    parts = []
+    for name, found in everything().items():
+        head, *rest = found
+        parts.append(f"\n## {name}\n")
+        parts += [entry(head)] if not rest else [description_of(head) + "\n", *map(entry, rest)]
+    return "\n".join(parts)

@@ -1,0 +1,106 @@
+"""Each published recipe runs to the picture with the small world, by the rules that its own models run with.
+
+They run one after the other in one folder, as if somebody changed the config, so that what stands in for the
+published models is trained once.
+"""
+
+import json
+import re
+import shutil
+
+import pytest
+from conftest import ROOT, copy_project, snakemake
+
+# What only the published models, data and judges need, and what only their stand-ins do.
+PUBLISHED_ONLY = {"fetch_mt_bench", "ask_judge"}
+SMALL_ONLY = {"pretrain", "train_sft", "train_reward_model", "judge_mt_bench"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project, with the trainings that this checkout may have finished."""
+    project = copy_project(tmp_path_factory.mktemp("recipes") / "project")
+    for training in ("pretrain", "train_sft", "train_reward_model"):
+        if (ROOT / "work" / training).is_dir():
+            shutil.copytree(ROOT / "work" / training, project / "work" / training)
+    return project
+
+
+def rules(project, *overlays):
+    """The rules (set) that make the picture from nothing, as a dry run says; no network is asked."""
+    words = ["results/winrate.png", "-n", "--forceall", "--configfile", *overlays]
+    said = snakemake(project, *words)
+    table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", said.stdout + said.stderr, re.S | re.M)
+    return {line.split()[0] for line in table[1].splitlines() if line}
+
+
+def run(project, name):
+    """Run a recipe with the small world; (the policies of its picture, metrics of each, params of each)."""
+    overlays = [f"recipes/{name}.yaml", "recipes/small.yaml"]
+    assert rules(project, overlays[0]) - PUBLISHED_ONLY <= rules(project, *overlays) | {"fetch_model"}
+    assert rules(project, *overlays) - SMALL_ONLY <= rules(project, overlays[0])
+    snakemake(project, "results/winrate.png", "--configfile", *overlays)
+    assert (project / "results/winrate.png").read_bytes().startswith(b"\x89PNG")
+    winrate = json.loads((project / "results/winrate.json").read_text())
+    policies = set(winrate["policies"])
+    for policy in policies:
+        assert sum(winrate["win_rates"][policy]["overall"][one] for one in ("win", "tie", "loss")) == 160
+    metrics = {p: json.loads((project / f"results/training/{p}/metrics.json").read_text()) for p in policies}
+    return policies, metrics
+
+
+def params(project, policy, folder="models"):
+    """What a policy was trained with, as its manifest says."""
+    return json.loads((project / f"results/{folder}/{policy}.json").read_text())["lineage"]["params"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dagster-dpo", "hf-dpo-2024"])
+def test_dpo_with_adapters_on_given_pairs(project, name):
+    policies, metrics = run(project, name)
+    assert policies == {"dpo-1"}
+    trained = params(project, "dpo-1", "adapters")
+    assert trained["peft"]["r"] == 256 and trained["peft"]["quantization"] == "nf4"
+    assert trained["global_batch_size"] == {"dagster-dpo": 8, "hf-dpo-2024": 12}[name]
+    assert metrics["dpo-1"]["eval_loss"] < metrics["dpo-1"]["eval_loss_before"]
+    tokenized = json.loads((project / "results/samples/sft/tokenized.json").read_text())
+    longest = tokenized["limits"]["max_length"]
+    assert longest == 1512 if name == "dagster-dpo" else 20 < longest < 300
+    dropped = tokenized["splits"]["train"]["dropped"]
+    assert (sum(dropped.values()) > 0) == (name == "hf-dpo-2024"), "the longest twentieth, or none"
+    first = (project / "results/samples/sft/preferences.json").read_text()
+    assert sum(json.loads(first)["kept"].values()) == 240
+
+
+@pytest.mark.slow
+def test_rebel(project):
+    policies, metrics = run(project, "rebel")
+    assert policies == {"rebel-1"}
+    trained = params(project, "rebel-1")
+    assert (trained["eta"], trained["loss_type"], trained["temperature"]) == (1e6, "rebel", 0.8)
+    assert metrics["rebel-1"]["train_steps"] >= 1
+    generation = json.loads((project / "results/samples/sft/generation/train-00000.json").read_text())
+    assert generation["engine"] == "vllm"
+
+
+@pytest.mark.slow
+def test_online_rlhf(project):
+    """Three iterations, each from the policy before, with fresh prompts and the initial reference."""
+    policies, _ = run(project, "online-rlhf")
+    assert policies == {"dpo-1", "dpo-2", "dpo-3"}
+    asked = [
+        (project / f"results/samples/{policy}/prompts/train-00000.parquet").read_bytes()
+        for policy in ("sft", "dpo-1", "dpo-2")
+    ]
+    assert len(set(asked)) == 3
+    assert (project / "results/samples/dpo-2/ref_logps/sft/0000.parquet").is_file()
+    assert params(project, "dpo-3")["label_smoothing"] == 0.1
+
+
+@pytest.mark.slow
+def test_hf_rlhf_2023(project):
+    policies, metrics = run(project, "hf-rlhf-2023")
+    assert policies == {"ppo-1"}
+    assert metrics["ppo-1"]["eval_kl_before"] == pytest.approx(0, abs=1e-3)
+    assert params(project, "sft", "adapters")["peft"]["r"] == 16
+    assert params(project, "reward_model", "adapters")["peft"]["r"] == 8
