@@ -1,0 +1,94 @@
+"""Draw docs/edit.png: every job of the default run, and those of the same command after an edit.
+
+Both are run for real, in a temporary copy of the working tree. When a job began and ended is what Snakemake
+itself notes of every file that it makes.
+
+    python -m docs.edit
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from benchmarks.default_run import copy_project, timed
+from docs.draw import COLOURS, sections
+
+COMMAND = ("snakemake", "results/winrate.png")
+OLD, NEW = "    beta: 0.1\n", "    beta: 0.2\n"  # of runs.dpo
+KEPT = (
+    "Not run again: pretraining, fine-tuning, reward model,\nwhat was sampled, scored, paired and tokenized, "
+    "reference\nlog-probabilities, both iterations of REBEL, their verdicts"
+)
+
+
+def jobs(directory, after=0.0):
+    """(start, end, rule), in seconds from the first on, of the jobs in `directory` begun after `after`."""
+    found = {}
+    for path in (directory / ".snakemake/metadata").rglob("*"):
+        if path.is_file():
+            made = json.loads(path.read_text(encoding="utf-8"))
+            if made["starttime"] > after:  # of a job with several outputs one entry will do: its log names it
+                found[tuple(made["log"])] = (made["starttime"], made["endtime"], made["rule"])
+    began = min(found.values())[0]
+    return sorted((start - began, end - began, rule) for start, end, rule in found.values())
+
+
+def record():
+    """The jobs of the default run, and those after the edit."""
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary) / "prefline"
+        copy_project(directory)
+        timed(directory, *COMMAND)
+        everything = jobs(directory)
+        config = directory / "config.yaml"
+        text = config.read_text(encoding="utf-8")
+        assert text.count(OLD) == 1, f"config.yaml has {OLD!r} {text.count(OLD)} times"
+        config.write_text(text.replace(OLD, NEW), encoding="utf-8")
+        edited = time.time()
+        timed(directory, *COMMAND)
+        return everything, jobs(directory, after=edited)
+
+
+def draw(path, *runs):
+    """runs: of each run its jobs, as `jobs` gives them."""
+    rows = [list(dict.fromkeys(rule for _, _, rule in run)) for run in runs]
+    spans = [max(end for _, end, _ in run) for run in runs]
+    figure, panels = plt.subplots(
+        2,
+        figsize=(9.4, 6.6),
+        sharex=True,
+        layout="constrained",
+        gridspec_kw={"height_ratios": [len(row) + 0.5 for row in rows]},
+    )
+    section = sections()
+    titles = ("snakemake results/winrate.png", "runs.dpo.beta: 0.1 → 0.2, and the same command again")
+    for axes, run, row, span, title in zip(panels, runs, rows, spans, titles, strict=True):
+        for start, end, rule in run:
+            width = max(end - start, spans[0] / 400)  # wide enough to be seen
+            axes.barh(row.index(rule), width, left=start, height=0.7, color=COLOURS[section[rule]])
+        axes.set_yticks(range(len(row)), row, fontfamily="monospace", fontsize=8.5)
+        axes.set_ylim(len(row) - 0.4, -0.6)
+        axes.set_title(f"{title}: {len(run)} jobs, {span:.0f} s", loc="left", fontsize=10.5, weight="bold")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="#e5e5e5")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    panels[1].text(
+        spans[1] + 0.03 * spans[0],
+        (len(rows[1]) - 1) / 2,
+        KEPT,
+        fontsize=9.5,
+        va="center",
+        color="#444444",
+        bbox={"facecolor": "white", "edgecolor": "none"},
+    )
+    panels[1].set_xlabel("seconds after the first job's start")
+    figure.savefig(path, dpi=160, metadata={"Software": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw("docs/edit.png", *record())

@@ -1,0 +1,123 @@
+"""The examples of docs/your_own.md, with the files that stand there, run as it says."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import QUICK, ROOT, snakemake
+from snakemake.utils import update_config
+from stand_in import StandIn
+
+from scripts.common import config as configuration
+
+PAGE = (ROOT / "docs/your_own.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^`(mine/\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
+SHELL = "\n".join(re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)).splitlines()
+# {overlay: target} of the commands that run the workflow; what the others say is done before.
+OVERLAYS = {
+    overlay: target
+    for target, overlay in (
+        re.fullmatch(r"snakemake (\S+) --configfile (\S+)", line).groups()
+        for line in SHELL
+        if line.startswith("snakemake")
+    )
+    if target != "judging_costs"
+}
+PREPARATION = "\n".join(line for line in SHELL if not line.startswith("snakemake"))
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The finished project with the page's files in it, and what the page has done before it runs them."""
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    (tmp_path / "copy/mine").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / "copy" / name).write_text(text, encoding="utf-8")
+    subprocess.run(["bash", "-euc", PREPARATION], cwd=tmp_path / "copy", check=True)
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def judge():
+    """A language model whose verdicts are a matter of how much it is asked."""
+    server = StandIn(says=lambda payload: f"[[{'AB'[len(str(payload)) % 2]}]]", name="judge")
+    yield server
+    server.close()
+
+
+def test_every_file_of_the_page_is_found():
+    named = set(re.findall(r"mine/\w+\.\w+", PAGE))
+    assert named - FILES.keys() == {"mine/judge_prompts.jsonl"}, "the one that a command makes"
+    assert len(FILES) == 11 and len(OVERLAYS) == 6
+    assert set(OVERLAYS.values()) == {"results/winrate.png"}
+
+
+def test_what_is_no_file_is_a_config():
+    (block,) = set(re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)) - set(FILES.values())
+    whole = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    update_config(whole, yaml.safe_load(block))
+    assert configuration.load(whole)["generate"]["engine"] == "vllm"
+
+
+@pytest.mark.slow
+def test_all_of_them_together(copy, judge):
+    """Overlays add up; of the default's runs none, and of the loss's run one policy, so that it is short."""
+    overlay = FILES["mine/judge.yaml"].replace("http://localhost:8000/v1", judge.url)
+    assert judge.url in overlay
+    (copy / "mine/judge.yaml").write_text(overlay, encoding="utf-8")
+    (copy / "short.yaml").write_text("runs: {dpo: null, rebel: null}\n")
+    together = [name for name in OVERLAYS if name != "mine/pairs.yaml"]
+    said = snakemake(copy, "judging_costs", *QUICK, *together, "short.yaml")
+    assert "quadratic-1 against sft" in said.stdout + said.stderr and "to be made: 8 calls" in said.stdout
+    assert not judge.asked
+    snakemake(copy, "results/winrate.png", *QUICK, *together, "short.yaml")
+
+    def result(name):
+        return json.loads((copy / "results" / name).read_text(encoding="utf-8"))
+
+    assert result("records/models/sft.json.json")["snakemake"]["rule"] == "fetch_model"
+    texts = [json.loads(line)["question"] for line in FILES["mine/prompts.jsonl"].splitlines()]
+    pool = pq.read_table(copy / "results/prompts/pool.parquet")
+    assert {messages[-1]["content"] for messages in pool["messages"].to_pylist()} == set(texts)
+    rewards = pq.read_table(copy / "results/samples/sft/rewards/brief/train-00000.parquet")["reward"]
+    assert len(set(rewards.to_pylist())) > 1 and max(rewards.to_pylist()) <= 1.5
+    metrics = result("training/quadratic-1/metrics.json")
+    assert metrics["eval_loss_before"] == pytest.approx(1, abs=1e-5)
+    verdicts = ["how few words it needs" in asked["messages"][0]["content"] for asked in judge.asked]
+    assert verdicts == [False] + [True] * 8, "a trial, then two questions of two turns in both orders"
+    assert result("winrate.json")["policies"] == ["quadratic-1"]
+
+
+@pytest.mark.slow
+def test_pairs_that_are_there_take_the_place_of_samples(copy):
+    said = snakemake(copy, "results/models/dpo-1.json", *QUICK, "mine/pairs.yaml")
+    jobs = set(re.findall(r"^(?:local)?rule (\w+):", said.stdout + said.stderr, re.M))
+    assert jobs == {"import_preferences", "tokenize_preferences", "compute_ref_logps", "train_policy"}
+    pairs = [json.loads(line) for line in FILES["mine/pairs.jsonl"].splitlines()]
+    made = pq.read_table(copy / "results/samples/sft/preferences.parquet").to_pylist()
+    assert {row["chosen"] for row in made} == {pair["good"] for pair in pairs}
+
+
+# What each overlay alone has run, and what it does not.
+PLANNED = {
+    "mine/model.yaml": ("fetch_model train_policy", "pretrain train_sft"),
+    "mine/prompts.yaml": ("prepare_prompts generate_completions", "train_sft train_reward_model"),
+    "mine/pairs.yaml": ("import_preferences train_policy", "generate_completions build_preferences"),
+    "mine/reward.yaml": ("check_completions build_preferences", "prepare_prompts train_reward_model"),
+    "mine/judge.yaml": ("answer_mt_bench ask_judge", "judge_mt_bench train_sft"),
+    "mine/loss.yaml": ("train_policy", "prepare_prompts train_reward_model"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_each_alone_runs(copy, overlay):
+    """The patch of the loss is there in all of them, so every policy is to be trained."""
+    process = snakemake(copy, OVERLAYS[overlay], *QUICK, overlay, "-n")
+    jobs = set(re.findall(r"^(?:local)?rule (\w+):", process.stdout + process.stderr, re.M))
+    run, not_run = (set(rules.split()) for rules in PLANNED[overlay])
+    assert run <= jobs and not jobs & not_run
