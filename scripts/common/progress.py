@@ -244,8 +244,8 @@ def _row(run, rule, alive, now):
     done, running = len(run.of(rule, "finished")), run.of(rule, "running")
     wanted = max(run.wanted[rule], done)
     rates = [job.rate for job in running if job.rate is not None]
-    left = run.left(rule, now) if done < wanted and alive else None
-    counts = (len(running), len(run.of(rule, "started")), len(run.of(rule, "failed")))
+    counts = [len(running), len(run.of(rule, "started")), len(run.of(rule, "failed"))]
+    left = run.left(rule, now) if done + counts[-1] < wanted and alive else None
     return [
         rule,
         f"{done}/{wanted}",
