@@ -178,6 +178,103 @@ COPY envs/cpu/evaluate.yaml /conda-envs/0d7a014e8e6f0ab6092039abd7c9b69b/environ
 RUN conda env create --prefix /conda-envs/0d7a014e8e6f0ab6092039abd7c9b69b --file /conda-envs/0d7a014e8e6f0ab6092039abd7c9b69b/environment.yaml \
     && conda clean --all --yes
 
+#   source: envs/cpu/execute.yaml
+#   prefix: /conda-envs/f041b7fd4739fc9bba7850fe8a1ea875
+#   # EvalPlus, which runs code in the sandbox; no torch.
+#   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
+#   channels:
+#     - conda-forge
+#     - nodefaults
+#   dependencies:
+#     - python=3.11.7
+#     - pip=24.0
+#     - pip:
+#         - annotated-doc==0.0.7
+#         - annotated-types==0.8.0
+#         - anthropic==2.11.0
+#         - anyio==4.16.0
+#         - appdirs==1.4.4
+#         - certifi==2026.10.18
+#         - cffi==2.1.1
+#         - charset-normalizer==3.5.2
+#         - click==8.5.1
+#         - cryptography==50.0.2
+#         - datasets==5.2.0
+#         - dill==0.4.1
+#         - docstring-parser==0.18.0
+#         - evalplus==0.3.1
+#         - filelock==4.2.11
+#         - fire==0.7.1
+#         - fsspec==2026.9.0
+#         - google-ai-generativelanguage==0.6.15
+#         - google-api-core==2.33.0
+#         - google-api-python-client==2.202.0
+#         - google-auth-httplib2==0.4.4
+#         - google-auth==2.63.0
+#         - google-generativeai==0.8.6
+#         - googleapis-common-protos==1.72.0
+#         - grpcio-status==1.71.2
+#         - grpcio==1.85.1
+#         - h11==0.16.0
+#         - hf-xet==1.8.0
+#         - httpcore2==2.16.2
+#         - httplib2==0.32.1
+#         - httpx2==2.16.2
+#         - huggingface-hub==2.4.0
+#         - idna==3.20
+#         - jinja2==3.1.6
+#         - jiter==0.19.0
+#         - markdown-it-py==4.3.0
+#         - markupsafe==3.0.4
+#         - mdurl==0.1.2
+#         - multipledispatch==1.0.0
+#         - multiprocess==0.70.19
+#         - numpy==2.3.5
+#         - openai==3.52.0
+#         - opentelemetry-api==1.45.2
+#         - packaging==25.0
+#         - pandas==3.1.1
+#         - proto-plus==1.28.2
+#         - protobuf==5.29.6
+#         - psutil==7.2.2
+#         - pyarrow==26.0.1
+#         - pyasn1-modules==0.4.2
+#         - pyasn1==0.6.5
+#         - pycparser==3.12
+#         - pydantic-core==2.50.4
+#         - pydantic==2.14.3
+#         - pygments==2.21.0
+#         - pyparsing==3.3.3
+#         - python-dateutil==2.9.0.post0
+#         - pyyaml==6.0.3
+#         - regex==2026.11.15
+#         - requests==2.34.2
+#         - rich==15.0.0
+#         - safetensors==0.8.0
+#         - shellingham==1.5.4
+#         - six==1.17.0
+#         - sniffio==1.3.1
+#         - stop-sequencer==1.2.3
+#         - tempdir==0.7.1
+#         - termcolor==3.3.0
+#         - tokenizers==0.23.3
+#         - tqdm==4.70.1
+#         - transformers==5.19.0
+#         - tree-sitter-python==0.25.0
+#         - tree-sitter==0.26.1
+#         - truststore==0.10.5
+#         - typer==0.29.2
+#         - typing-extensions==4.16.0
+#         - typing-inspection==0.4.5
+#         - uritemplate==4.2.0
+#         - urllib3==2.8.0
+#         - wget==3.2
+#         - xxhash==4.1.0
+RUN mkdir -p /conda-envs/f041b7fd4739fc9bba7850fe8a1ea875
+COPY envs/cpu/execute.yaml /conda-envs/f041b7fd4739fc9bba7850fe8a1ea875/environment.yaml
+RUN conda env create --prefix /conda-envs/f041b7fd4739fc9bba7850fe8a1ea875 --file /conda-envs/f041b7fd4739fc9bba7850fe8a1ea875/environment.yaml \
+    && conda clean --all --yes
+
 #   source: envs/cpu/generate.yaml
 #   prefix: /conda-envs/97fe047e410f570b92ac64ec36b9bc23
 #   # Sampling answers from a policy; the vLLM engine is in CUDA's environment only.

@@ -49,7 +49,7 @@ rule evaluate_lm_eval:
 rule answer_benchmark:
     """Have a policy answer a benchmark's questions."""
     input:
-        questions=lambda wildcards: ancient(BENCHMARKS[wildcards.benchmark]["references"]),
+        questions=lambda wildcards: ancient(questions_of(wildcards.benchmark)),
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
     output:
@@ -59,7 +59,7 @@ rule answer_benchmark:
     benchmark:
         "benchmarks/{policy}/answer_benchmark/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=of_kind(BENCHMARKS, "alpaca_eval"),
+        benchmark=of_kind(BENCHMARKS, "alpaca_eval", "evalplus"),
     conda:
         "../envs/cpu/generate.yaml"
     threads: 1
@@ -76,7 +76,7 @@ rule answer_benchmark:
         server_timeout=600,
     params:
         code=code_of("answer_benchmark"),
-        contents=lambda wildcards: contents_of(BENCHMARKS[wildcards.benchmark]["references"]),
+        contents=lambda wildcards: contents_of(questions_of(wildcards.benchmark)),
         settings=lambda wildcards: flags(
             engine_settings(),
             {key: BENCHMARKS[wildcards.benchmark][key] for key in ("temperature", "max_tokens")},
@@ -133,5 +133,6 @@ rule gather_benchmarks:
 
 
 include: "alpaca_eval.smk"
+include: "evalplus.smk"
 include: "arena_hard.smk"
 include: "contamination.smk"

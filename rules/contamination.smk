@@ -11,12 +11,12 @@ if GIVEN_PAIRS:
     LEARNT["prompts.preferences"] = [GIVEN_PAIRS["source"], GIVEN_PAIRS["columns"]]
 ASKED = {"mt_bench": [config["mt_bench"]["questions"], "turns"]} | {
     name: (
-        [section["references"], "instruction"]
-        if section["kind"] == "alpaca_eval"
-        else [f"results/benchmarks/{name}/questions.jsonl", "question"]
+        [f"results/benchmarks/{name}/questions.jsonl", "question"]
+        if section["kind"] == "lm_eval"
+        else [questions_of(name), "prompt" if section["kind"] == "evalplus" else "instruction"]
     )
     for name, section in BENCHMARKS.items()
-    if section["kind"] in ("alpaca_eval", "lm_eval")
+    if section["kind"] in ("alpaca_eval", "evalplus", "lm_eval")
 }
 GIVEN_QUESTIONS = [path for path, _ in ASKED.values() if not path.startswith("results/")]
 

@@ -8,13 +8,19 @@ import os
 import time
 
 from snakemake.jobs import Job
+from snakemake.logging import logger
 
-from scripts.common import faults, gpus, slurm_jobs
+from scripts.common import faults, gpus, progress, slurm_jobs
 
 STARTED = time.time()
 
 if "gpu" not in workflow.global_resources and workflow.global_resources["_nodes"].value is None:
     workflow.register_resource("gpu", len(gpus.installed(os.environ)))
+
+# For `python -m scripts.progress`.
+RECORDER = progress.Recorder()
+if workflow.is_main_process:
+    logger.addHandler(RECORDER)
 
 # `retries` is for the machine's faults. Snakemake asks a failed job how often it may be tried; it has no
 # setting that tells failures apart.
@@ -37,3 +43,4 @@ onstart:
             raise WorkflowError(str(error))
         if orphans:
             print(f"cancelled the jobs of a killed Snakemake: {', '.join(orphans)}", file=sys.stderr)
+    RECORDER.begin()

@@ -4,21 +4,37 @@
         --policy sft --model results/models/sft --engine vllm … --dtype bfloat16 --temperature 0.7 \\
         --max-tokens 2048 --seed 1 --journal work/journal --out results/benchmarks/alpaca/answers/sft.jsonl
 
-    writes  the library's own form: alpaca_eval's instruction, output, generator
+    writes  the library's own form: alpaca_eval's instruction, output, generator; evalplus's task_id, solution
+
+Problems of EvalPlus are asked as the library asks models with a chat template: it begins their answer.
 """
 
 import argparse
 
 from scripts.common import answers, benchmarks, chat, engines, errors, files, seeds
 
+# EvalPlus's words.
+PROBLEM = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code "
+    "block:\n```\n{}\n```\n"
+)
+BEGUN = {
+    "alpaca_eval": "",
+    "evalplus": "Below is a Python script with a self-contained function that solves the problem and passes "
+    "corresponding tests:\n```python\n",
+}
+
 
 def prompts(questions, form):
     """The text (list of str) that a policy is asked, for rows (list of dict) in the `form` of a library."""
-    return [question[benchmarks.QUESTION[form]] for question in questions]
+    texts = [question[benchmarks.QUESTION[form]] for question in questions]
+    return [PROBLEM.format(text.strip()) for text in texts] if form == "evalplus" else texts
 
 
 def row(form, question, policy, answer):
     """An answer in the `form` of a library (dict). question: its row; policy: its name; answer: str."""
+    if form == "evalplus":
+        return {"task_id": question["task_id"], "solution": answer}
     return {"instruction": question["instruction"], "output": answer, "generator": policy}
 
 
@@ -46,6 +62,7 @@ def main(argv=None):
         [chat.as_messages(text, args.questions) for text in asked],
         [seeds.derive(args.seed, "benchmark", text) for text in asked],
         sampling,
+        BEGUN[args.form],
     )
     rows = [
         row(args.form, question, args.policy, text)

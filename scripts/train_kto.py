@@ -131,8 +131,8 @@ def main(argv=None):
             undesirable_weight=args.undesirable_weight,
             max_length=None,
         ),
-        train_dataset=Dataset.from_list(with_neighbors(train, rows)),
-        eval_dataset=Dataset.from_list(with_neighbors(test, rows)),
+        train_dataset=Dataset.from_list(with_neighbors(train, args.global_batch_size)),
+        eval_dataset=Dataset.from_list(with_neighbors(test, args.global_batch_size)),
         processing_class=chat.load_tokenizer(args.model),
     )
     kto.remove_callback(PrinterCallback)

@@ -7,6 +7,11 @@ def benchmark_settings(wildcards):
     return {key: value for key, value in section.items() if key != "kind"}
 
 
+def questions_of(benchmark):
+    """The file of what a benchmark asks the policies."""
+    return BENCHMARKS[benchmark]["problems" if BENCHMARKS[benchmark]["kind"] == "evalplus" else "references"]
+
+
 def task_files(benchmark):
     """All files of a benchmark's task folder: the tasks and their data."""
     folder = config["benchmarks"][benchmark]["include_path"]

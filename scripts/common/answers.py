@@ -16,22 +16,23 @@ def open_journal(root, script, args, sampling):
     return journal.Journal(root, "answers", shaped_by, f"{args.model} at temperature {sampling.temperature}")
 
 
-def answer(load_engine, kept, dialogues, seeds, sampling):
+def answer(load_engine, kept, dialogues, seeds, sampling, begun=""):
     """(answer, finish_reason) for each dialogue, all of them decoded together.
 
     load_engine: gives an engine as engines.load does, called only if an answer is missing in the Journal
     `kept`; dialogues: lists of messages that end with the user's; seeds: one int for each; sampling:
-    engines.Sampling. Answers have no special tokens and no blanks around them. Raises InputError for a
-    dialogue that the engine gives up.
+    engines.Sampling; begun: str that every answer begins with, and is given without. Answers have no special
+    tokens and no blanks around them. Raises InputError for a dialogue that the engine gives up.
     """
-    keys = [journal.key(messages, seed) for messages, seed in zip(dialogues, seeds, strict=True)]
+    beginning = (begun,) if begun else ()
+    keys = [journal.key(messages, seed, *beginning) for messages, seed in zip(dialogues, seeds, strict=True)]
 
     def make(missing):
         engine = load_engine()
         names = list(missing)
         requests = [
             engines.Request(
-                chat.prompt_ids(engine.tokenizer, messages),
+                chat.prompt_ids(engine.tokenizer, messages, begun=begun),
                 seed,
                 f"the dialogue {messages[-1]['content']!r:.60}",
             )

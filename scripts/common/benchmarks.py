@@ -14,11 +14,13 @@ from scripts.common import files
 from scripts.common.errors import InputError
 
 # What a question is called in the files of each library.
-QUESTION = {"alpaca_eval": "instruction"}
+QUESTION = {"alpaca_eval": "instruction", "evalplus": "prompt"}
 # How to come by the files that the libraries publish.
 FETCH = {
     "alpaca_eval": "hf download --repo-type dataset tatsu-lab/alpaca_eval alpaca_eval_gpt4_baseline.json "
     "--local-dir .",
+    "evalplus": "curl -L https://github.com/evalplus/humanevalplus_release/releases/download/v0.1.10/"
+    "HumanEvalPlus.jsonl.gz | gunzip > HumanEvalPlus.jsonl",
 }
 
 

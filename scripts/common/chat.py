@@ -55,12 +55,13 @@ def as_messages(value, where, system=None):
     return messages
 
 
-def prompt_ids(tokenizer, messages, add_generation_prompt=True):
+def prompt_ids(tokenizer, messages, add_generation_prompt=True, begun=""):
     """Ids (list of int) of `messages` up to where the assistant's answer begins, with exactly one BOS.
 
-    add_generation_prompt: whether they hold the beginning of the assistant's turn.
+    add_generation_prompt: whether they hold the beginning of the assistant's turn; begun: str, how the answer
+    begins, for a policy to go on from.
     """
-    return _encode(tokenizer, [_render(tokenizer, messages, add_generation_prompt)], _no_place)[0]
+    return _encode(tokenizer, [_render(tokenizer, messages, add_generation_prompt) + begun], _no_place)[0]
 
 
 def document_ids(tokenizer, texts):

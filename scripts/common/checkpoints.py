@@ -22,6 +22,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerState, set_seed
 
 from scripts.common import evaluations, files, reports, sharding, trainer, utilization
+from scripts.common.clock import clock
 from scripts.common.errors import UNWRITABLE, InputError
 
 MARKER = "COMPLETE"
@@ -111,12 +112,14 @@ class Watch(TrainerCallback):
         self.started = time.monotonic()
         self.signalled = False
         self.terminated = False
+        self.first = 0, 0  # step and tokens that this process began after
 
     def seconds(self):
         """Seconds of training, those before the checkpoint that this process went on from included."""
         return self.seconds_before + time.monotonic() - self.started
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.first = state.global_step, state.num_input_tokens_seen
         if state.global_step:
             print(f"going on after step {state.global_step} of {state.max_steps}", flush=True)
         self.started = time.monotonic()
@@ -134,10 +137,17 @@ class Watch(TrainerCallback):
             self.reports.write(step, _numbers(state.log_history[-1]))
         if trainer.is_main() and (step % trainer.log_steps(last) == 0 or step == last):
             print(
-                f"step {step}/{last}  epoch {state.epoch:.2f}  loss {logs['loss']:.4f}  "
+                f"step {step}/{last}  {self._pace(state)}  epoch {state.epoch:.2f}  loss {logs['loss']:.4f}  "
                 f"learning rate {logs['learning_rate']:.2e}",
                 flush=True,
             )
+
+    def _pace(self, state):
+        """How fast this process trains, and how long it still will: "5210 tokens/s, 0:01:20 left"."""
+        seconds = time.monotonic() - self.started
+        steps, tokens = state.global_step - self.first[0], state.num_input_tokens_seen - self.first[1]
+        rate = f"{tokens / seconds:.0f} tokens/s, " if tokens else ""  # TRL's trainers count none here
+        return f"{rate}{clock(seconds / steps * (state.max_steps - state.global_step))} left"
 
     def on_step_end(self, args, state, control, **kwargs):
         # Every process must stop after the same step: they ask each other whether one was signalled.

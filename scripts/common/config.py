@@ -40,6 +40,7 @@ BENCHMARK_KEYS = {
         "regression_data",
     ),
     "alpaca_eval_annotations": ("annotations", "regression_data"),
+    "evalplus": ("problems", "temperature", "max_tokens"),
     "arena_hard": ("judgments", "answers", "baseline", "bootstrap_samples"),
 }
 SCHEMA = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))

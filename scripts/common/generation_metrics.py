@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from scripts.common.clock import clock
+
 # Seconds between two lines of progress.
 INTERVAL = 10.0
 
@@ -40,11 +42,10 @@ class Progress:
 
     def line(self):
         """Such as "120 of 448 prompts, 9120 tokens, 2210 tokens/s, 0:00:11 left"."""
-        left = round(self.seconds * (self.total - self.completions) / max(self.completions, 1))
+        left = self.seconds * (self.total - self.completions) / max(self.completions, 1)
         return (
             f"{self.prompts - len(self.left)} of {self.prompts} prompts, {self.tokens} tokens, "
-            f"{self.tokens / max(self.seconds, 1e-9):.0f} tokens/s, "
-            f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+            f"{self.tokens / max(self.seconds, 1e-9):.0f} tokens/s, {clock(left)} left"
         )
 
 

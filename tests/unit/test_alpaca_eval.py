@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import small_model
@@ -15,6 +17,9 @@ REFERENCES = [{"instruction": f"Question {n}", "output": "bad" * n, "generator":
 ANSWERS = [{"instruction": f"Question {n}", "output": "good", "generator": "dpo-1"} for n in range(1, 7)]
 # As the library's published files have them: 1 for the reference, 2 for the policy, 1.5 and 0 for neither.
 PREFERENCES = [1.0, 2.0, 1.9, 1.2, 1.5, 0.0, None]
+
+# Published with counts that do not belong to its rates.
+UNLIKE_ITS_COUNTS = "aligner-2b_gpt-4-turbo-2024-04-09"
 
 
 class LogprobJudge(stand_in.StandIn):
@@ -129,6 +134,38 @@ def test_the_win_rate_is_the_librarys_to_the_hundredth(tmp_path):
 
     (tmp_path / "given.json").write_text(json.dumps([*rows, other]))  # as they are published
     assert score(tmp_path, tmp_path / "given.json")[0] == found
+
+
+def published():
+    """Yield (annotator, model, row) of the leaderboards that the library comes with."""
+    import alpaca_eval
+    import pandas
+
+    for path in sorted(Path(alpaca_eval.__file__).parent.glob("leaderboards/data_*/*_leaderboard.csv")):
+        for model, row in pandas.read_csv(path, index_col=0).iterrows():
+            yield path.stem, model, row
+
+
+def test_the_rates_are_the_published_ones():
+    """The counts of wins, draws and losses are all that annotations hold whose preferences are 1, 1.5 and 2.
+
+    AlpacaEval 2's own annotator weighs its preferences: there only the discrete rate follows from the counts.
+    """
+    checked = Counter()
+    for annotator, model, row in published():
+        counts = {2.0: row["n_wins"], 1.0: row["n_wins_base"], 1.5: row["n_draws"]}
+        annotations = [{"preference": one} for one, count in counts.items() for _ in range(int(count))]
+        win_rate, discrete = score_alpaca_eval.metrics(annotations, None, {})[0]
+        wanted = {"discrete_win_rate": discrete["value"]}
+        if not annotator.startswith("weighted"):
+            wanted |= {"win_rate": win_rate["value"], "standard_error": win_rate["stderr"]}
+        if model == UNLIKE_ITS_COUNTS:
+            continue
+        for name, value in wanted.items():
+            if not math.isnan(row.get(name, math.nan)):
+                assert value == pytest.approx(row[name], abs=0.01), (annotator, model, name)
+                checked[name] += 1
+    assert checked == {"win_rate": 180, "standard_error": 180, "discrete_win_rate": 316}
 
 
 def gamed(path, instructions):

@@ -44,11 +44,13 @@ def environments_of_rules():
 @pytest.mark.parametrize("path", FILES)
 def test_pins_agree_with_the_lock(path):
     pins = dict(pin.split("==") for pin in lock_envs.pins(path))
-    given = names(WANTED[Path(path).stem].get("cuda", [])) if "/cuda/" in path else {"torch"}
+    wanted = WANTED[Path(path).stem]
+    given = names(wanted.get("cuda", [])) if "/cuda/" in path else {"torch"}
+    given |= names(package for package in wanted["packages"] if "==" in package)
     other = {name for name, version in pins.items() if LOCK.get(lock_envs.name_of(name), version) != version}
     assert other <= given
     if "/cpu/" in path:
-        assert names(pins) - set(LOCK) <= {"torch"}
+        assert names(pins) - set(LOCK) <= {"torch", *wanted.get("unlocked", [])}
         assert pins.get("torch", "+cpu").endswith("+cpu")
 
 

@@ -10,6 +10,8 @@ import time
 import pytest
 import small_model
 
+from scripts.common import chat, manifest, tables
+
 DIALOGUES = [
     {
         "messages": [
@@ -52,7 +54,7 @@ def flags_of(script, tmp_path, out, **changes):
         small_model.make_model(model)
     usual = {"model": model, "train_data": data, "eval_data": data, "columns": columns, "max_length": 64}
     sizes = {"global_batch_size": 8, "per_device_train_batch_size": 2, "num_train_epochs": 2}
-    return small_model.flags(out, **usual, **(sizes | changes))
+    return small_model.flags(out, **(usual | sizes | changes))
 
 
 def distance(one, other):
@@ -79,6 +81,64 @@ def test_two_processes_end_where_one_does(script, tmp_path):
     assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=1e-5)
     assert distance(weights, wanted) < 1e-5
     assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], abs=1e-5)
+
+
+@pytest.mark.long
+def test_kto_on_two_devices_ends_where_one_does(tmp_path):
+    """The distance from the reference is that of the whole batch, whatever part of it a device has."""
+    tokenizer = small_model.make_tokenizer()
+    small_model.make_model(tmp_path / "sft", tokenizer, initializer_range=0.2)
+    manifest.write(tmp_path / "sft.json", tmp_path / "sft", "train_sft", {}, [])
+    rows = []
+    for number in range(20):
+        ids = [
+            chat.prompt_and_completion_ids(tokenizer, [{"role": "user", "content": f"Say {number}!"}], answer)
+            for answer in (f"It is {number}.", "I would rather not.")
+        ]
+        row = {"prompt_id": f"p{number}", "split": "test" if number % 5 == 4 else "train"}
+        rows.append(row | {"prompt_ids": ids[0][0], "chosen_ids": ids[0][1], "rejected_ids": ids[1][1]})
+    tables.write(tmp_path / "tokenized.parquet", rows, tables.TOKENIZED)
+    more = {
+        "model": tmp_path / "sft",
+        "reference": tmp_path / "sft",
+        "tokenized": tmp_path / "tokenized.parquet",
+    }
+    more |= {"beta": 0.5, "desirable_weight": 1.0, "undesirable_weight": 1.0, "learning_rate": 3e-3}
+    more |= {"global_batch_size": 8, "num_train_epochs": 2}
+    for devices, name, share in (("", "one", 8), ("0,1", "two", 4)):
+        flags = small_model.flags(tmp_path / name, **more, per_device_train_batch_size=share)
+        process = start("train_kto", flags, devices)
+        said, _ = process.communicate()
+        assert process.returncode == 0, said[-3000:]
+    (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (
+        small_model.results(tmp_path / name) for name in ("two", "one")
+    )
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=1e-5)
+    assert distance(weights, wanted) < 1e-5
+    assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], abs=1e-5)
+    assert wanted_metrics["eval_loss"] < wanted_metrics["eval_loss_before"] - 0.02
+
+
+@pytest.mark.long
+def test_the_best_checkpoint_of_shared_out_weights_is_taken(tmp_path):
+    """Without rest the held-out loss rises in the end: what is saved is what it was lowest at."""
+    changes = {"save_steps": 3, "eval_steps": 2, "checkpoint": "best", "num_train_epochs": 6}
+    changes |= {"learning_rate": 0.1, "lr_scheduler_type": "constant"}
+    flags = flags_of("train_sft", tmp_path, tmp_path / "two", **changes)
+    said, _ = (process := start("train_sft", flags, "0,1", "fsdp2")).communicate()
+    assert process.returncode == 0, said[-3000:]
+    _, metrics, log = small_model.results(tmp_path / "two")
+    losses = {row["step"]: row["eval_loss"] for row in log if "eval_loss" in row}
+    assert metrics["saved_step"] == metrics["best_step"] == min(losses, key=losses.get) < max(losses)
+    assert metrics["eval_loss"] == pytest.approx(min(losses.values()), abs=1e-5)
+
+    flags = flags_of(
+        "train_sft", tmp_path, tmp_path / "from", model=tmp_path / "two/model", num_train_epochs=1
+    )
+    said, _ = (process := start("train_sft", flags)).communicate()
+    assert process.returncode == 0, said[-3000:]
+    _, metrics, _ = small_model.results(tmp_path / "from")
+    assert metrics["eval_loss_before"] == pytest.approx(min(losses.values()), abs=1e-5), "what was written"
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ import pytest
 from small_model import make_model, make_tokenizer
 
 from scripts import ask_judge
+from scripts.common import engines
 from scripts.common.judges import reading
 
 pytest.importorskip("vllm")
@@ -55,3 +56,8 @@ def test_vllm_judges_in_the_job(tmp_path, monkeypatch):
     assert len(rows) == 6
     decided = [row[game] for row in rows for game in ("g1_winner", "g2_winner")]
     assert decided.count("error") <= 3 and all(row["g1_judgment"] for row in rows)
+
+    made = (tmp_path / "out.jsonl").read_bytes()
+    monkeypatch.setattr(engines, "load", None)
+    ask_judge.main(words)  # asks nothing: what the judge said is in the journal
+    assert (tmp_path / "out.jsonl").read_bytes() == made

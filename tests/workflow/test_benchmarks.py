@@ -9,6 +9,9 @@ from conftest import ROOT, snakemake
 sys.path.insert(0, str(ROOT / "tests/unit"))
 import small_model
 
+from scripts.common import sandbox
+from scripts.common.errors import InputError
+
 TASK = """
 task: small
 dataset_path: json
@@ -59,6 +62,28 @@ def test_a_policy_is_evaluated_and_an_edit_runs_its_benchmark_again(project):
 
     whole = snakemake(project, "-n", "results/benchmarks.csv", "--configfile", "overlay.yaml").stdout
     assert "gather_benchmarks" in whole
+
+
+@pytest.mark.long
+def test_what_a_policy_writes_is_run(project):
+    try:
+        sandbox.run(sandbox.__file__.replace("sandbox.py", "__init__.py"), {}, {}, 1)
+    except InputError as error:
+        pytest.skip(str(error))
+    small_model.make_model(project / "given", max_position_embeddings=1024)
+    problem = {"task_id": "Own/0", "prompt": "def one():\n", "entry_point": "one", "contract": "", "atol": 0}
+    problem |= {"canonical_solution": "    return 1\n", "base_input": [[]], "plus_input": [[]]}
+    (project / "problems.jsonl").write_text(json.dumps(problem) + "\n")
+    (project / "overlay.yaml").write_text(
+        "models: {sft: {source: given}}\nbenchmarks: {code: {kind: evalplus, problems: problems.jsonl, "
+        "temperature: 0, max_tokens: 4}}\n"
+    )
+    target = "results/benchmarks/code/sft.json"
+    snakemake(project, target, "--configfile", "overlay.yaml")
+    assert [one["value"] for one in json.loads((project / target).read_text())["metrics"]] == [0, 0]
+    (project / "problems.jsonl").write_text(json.dumps(problem | {"plus_input": [[], []]}) + "\n")
+    planned = snakemake(project, target, "-n", "--configfile", "overlay.yaml").stdout
+    assert "execute_evalplus" in planned
 
 
 def test_without_benchmarks_the_chain_is_what_it_was(project):
