@@ -28,9 +28,7 @@ rule prepare_prompts:
         code=code_of("prepare_prompts"),
         contents=contents_of(*PROMPT_SOURCES, config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(
-            pick(
-                "prompts", "columns", "test_fraction", "max_prompt_length", "decontamination_ngram"
-            ),
+            pick("prompts", "columns", "test_fraction", "max_prompt_length", "decontamination_ngram"),
             source=PROMPT_SOURCES,
             system=json.dumps(config["prompts"]["system"]),
             seed=config["seed"],
