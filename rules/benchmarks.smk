@@ -49,7 +49,7 @@ rule evaluate_lm_eval:
 rule answer_benchmark:
     """Have a policy answer a benchmark's questions."""
     input:
-        questions=lambda wildcards: ancient(questions_of(wildcards.benchmark)),
+        questions=get_questions,
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
     output:

@@ -1,5 +1,7 @@
 # What the benchmarks beside MT-Bench read.
 
+from scripts.common import benchmarks
+
 
 def benchmark_settings(wildcards):
     """A benchmark's section without its kind."""
@@ -10,6 +12,16 @@ def benchmark_settings(wildcards):
 def questions_of(benchmark):
     """The file of what a benchmark asks the policies."""
     return BENCHMARKS[benchmark]["problems" if BENCHMARKS[benchmark]["kind"] == "evalplus" else "references"]
+
+
+def get_questions(wildcards):
+    """The same, as an input; a file that is missing is one sentence with the command that gets it."""
+    path = questions_of(wildcards.benchmark)
+    try:
+        benchmarks.check_there(path, BENCHMARKS[wildcards.benchmark]["kind"])
+    except InputError as error:
+        raise WorkflowError(f"config: benchmarks.{wildcards.benchmark}: {error}")
+    return ancient(path)
 
 
 def task_files(benchmark):

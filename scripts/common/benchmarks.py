@@ -30,8 +30,7 @@ def read_questions(path, form):
     path: jsonl, or json with a list; form: of QUESTION. Raises InputError for a file that is not there, with
     the command that gets the published one, and for rows without a question or with one that another has.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; the published one is to be had by: {FETCH[form]}")
+    check_there(path, form)
     key, seen, rows = QUESTION[form], set(), []
     for where, row in read_list(path):
         if not isinstance(row.get(key), str) or not row[key].strip():
@@ -43,6 +42,12 @@ def read_questions(path, form):
     if not rows:
         raise InputError(f"{path}: holds no question")
     return rows
+
+
+def check_there(path, form):
+    """Raise InputError, with the command that gets the published one, if there is no file `path`."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; the published one is to be had by: {FETCH[form]}")
 
 
 def read_list(path):

@@ -91,3 +91,14 @@ def test_without_benchmarks_the_chain_is_what_it_was(project):
     assert "compute_winrate" in planned
     assert "gather_benchmarks" not in planned
     assert "check_contamination" not in planned
+
+
+def test_problems_that_are_missing_are_said_with_the_command_that_gets_them(project):
+    section = "{kind: evalplus, problems: gone.jsonl, temperature: 0, max_tokens: 4}"
+    (project / "overlay.yaml").write_text(f"benchmarks: {{code: {section}}}\n")
+    process = snakemake(project, "-n", "results/benchmarks.csv", "--configfile", "overlay.yaml", check=False)
+    assert process.returncode != 0
+    said = process.stdout + process.stderr
+    assert (
+        "config: benchmarks.code: gone.jsonl: no such file; the published one is to be had by: curl" in said
+    )
