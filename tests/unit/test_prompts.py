@@ -1,6 +1,5 @@
-"""Prompts and existing pairs: normal form, reasons to drop, splits, order, shards."""
+"""Prompts: normal form, reasons to drop, splits, order, shards."""
 
-import json
 import unicodedata
 
 import pyarrow as pa
@@ -8,22 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_model import make_tokenizer
+from some_prompts import QUESTION, QUESTIONS, SPECIAL, assistant, preparing, user
 
-from scripts import import_preferences, prepare_prompts, sample_prompts
+from scripts import prepare_prompts, sample_prompts
 from scripts.common import files, ngrams, prompts, tables
 from scripts.common.errors import InputError
-
-QUESTION = "Compose an engaging travel blog post about a recent trip to Hawaii."
-QUESTIONS = ngrams.of_texts([QUESTION, "Really? Why?"], 5)
-SPECIAL = ["<|im_end|>"]
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
 
 
 def test_words_know_no_case_nor_punctuation():
@@ -212,132 +200,13 @@ def test_too_few_prompts():
         sample_prompts.select(POOL, "test", 0, 31, seed=7)
 
 
-# Existing preference datasets
+# The script
 
 
-@pytest.mark.parametrize(
-    ("row", "made"),
-    [
-        ({"prompt": "Hi", "chosen": " yes ", "rejected": "no"}, ([user("Hi")], "yes", "no")),
-        (
-            {"prompt": [user("Hi")], "chosen": [assistant("yes")], "rejected": [assistant("no")]},
-            ([user("Hi")], "yes", "no"),
-        ),
-        (
-            {"chosen": [user("Hi"), assistant("yes")], "rejected": [user("Hi "), assistant("no")]},
-            ([user("Hi")], "yes", "no"),
-        ),
-        (
-            {
-                "prompt": "Hi",
-                "chosen": [user("Hi"), assistant("yes")],
-                "rejected": [user("Hi"), assistant("no")],
-            },
-            ([user("Hi")], "yes", "no"),
-        ),
-        (
-            {
-                "chosen": [user("a"), assistant("b"), user("c"), assistant("d")],
-                "rejected": [user("a"), assistant("b"), user("c"), assistant("e")],
-            },
-            ([user("a"), assistant("b"), user("c")], "d", "e"),
-        ),
-        (
-            {
-                "chosen": [user("a"), assistant("b"), user("c"), assistant("d")],
-                "rejected": [user("a"), assistant("x"), user("c"), assistant("e")],
-            },
-            "different_prompts",
-        ),
-        ({"prompt": "Hi", "chosen": "same", "rejected": " same"}, "identical"),
-        ({"prompt": "Hi", "chosen": "", "rejected": "no"}, "blank"),
-        ({"prompt": None, "chosen": "yes", "rejected": "no"}, "blank"),
-        ({"chosen": [user("Hi")], "rejected": [user("Ho")]}, "no_answer"),
-        ({"chosen": [assistant("yes")], "rejected": [assistant("no")]}, "no_answer"),
-    ],
-)
-def test_only_the_last_answer_differs(row, made):
-    assert import_preferences.pair(row, "row 0", None) == made
-
-
-def test_a_system_message_goes_before_an_imported_prompt():
-    row = {"chosen": [user("Hi"), assistant("yes")], "rejected": [user("Hi"), assistant("no")]}
-    messages, _, _ = import_preferences.pair(row, "row 0", "Be kind.")
-    assert messages == [{"role": "system", "content": "Be kind."}, user("Hi")]
-
-
-def test_answers_as_strings_need_a_prompt():
-    with pytest.raises(InputError, match="row 0: the answers are without a prompt"):
-        import_preferences.pair({"chosen": "yes", "rejected": "no"}, "row 0", None)
-
-
-def test_an_answer_is_text():
-    with pytest.raises(InputError, match="row 0: chosen is a string or a list of messages, not 3"):
-        import_preferences.pair({"prompt": "Hi", "chosen": 3, "rejected": "no"}, "row 0", None)
-
-
-def test_rewards_are_finite_or_none():
-    assert import_preferences.reward("0.5", "row 0") == 0.5
-    assert import_preferences.reward(None, "row 0") is None
-    assert import_preferences.reward("", "row 0") is None
-    for value in ("nan", float("inf"), "good"):
-        with pytest.raises(InputError, match="row 0: a reward is a finite number"):
-            import_preferences.reward(value, "row 0")
-
-
-def test_pairs_are_kept_or_counted():
-    pairs = [
-        ("Hi", "yes", "no"),
-        ("Hi", "yes", "no"),
-        ("Hi", "yes", "never"),
-        ("Hi", "yes<|im_end|>", "no"),
-        (QUESTION, "yes", "no"),
-    ]
-    rows = [
-        (f"row {number}", dict(zip(("prompt", "chosen", "rejected"), pair, strict=True)))
-        for number, pair in enumerate(pairs)
-    ]
-    kept, dropped = import_preferences.import_rows(rows, None, SPECIAL, QUESTIONS, 5)
-    assert [(row["chosen"], row["rejected"]) for row in kept] == [("yes", "no"), ("yes", "never")]
-    assert dropped == {"duplicate": 1, "special_token": 1, "contaminated": 1}
-
-
-# The scripts
-
-PREPARING = {"source": '["rows.jsonl"]', "max-prompt-length": 60}
-IMPORTING = {"source": "rows.jsonl", "num-pairs": "null"}
-
-
-@pytest.fixture
-def arguments(tmp_path, monkeypatch):
-    """A start policy's tokenizer, evaluation questions, and the flags that both scripts share."""
-    monkeypatch.chdir(tmp_path)
-    make_tokenizer().save_pretrained(tmp_path / "sft")
-    files.write_jsonl(tmp_path / "question.jsonl", [{"question_id": 1, "turns": [QUESTION, "Really? Why?"]}])
-
-    def flags(rows, columns, **extra):
-        files.write_jsonl(tmp_path / "rows.jsonl", rows)
-        values = {
-            "columns": json.dumps(columns),
-            "system": "null",
-            "tokenizer": tmp_path / "sft",
-            "questions": tmp_path / "question.jsonl",
-            "test-fraction": 0.25,
-            "decontamination-ngram": 5,
-            "seed": 1,
-            "out": tmp_path / "out.parquet",
-            "metrics": tmp_path / "out.json",
-            **extra,
-        }
-        return [word for key, value in values.items() for word in (f"--{key}", str(value))]
-
-    return flags
-
-
-def test_prepare_prompts(arguments, tmp_path):
+def test_prepare_prompts(tmp_path):
     rows = [{"text": f"What is {number} and {number}?"} for number in range(40)]
     rows += [{"text": QUESTION}, {"text": "What is " * 60}]
-    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **PREPARING))
+    prepare_prompts.main(preparing(tmp_path, rows, {"prompt": "text"}))
     pool = tables.read_rows(tmp_path / "out.parquet", tables.POOL)
     metrics = files.read_json(tmp_path / "out.json")
     assert len(pool) == 40
@@ -347,16 +216,16 @@ def test_prepare_prompts(arguments, tmp_path):
     assert pool[0]["messages"] == [user("What is 0 and 0?")]
     assert all(row["prompt_ids"].count(0) == 1 and row["prompt_ids"][0] == 0 for row in pool)
     written = (tmp_path / "out.parquet").read_bytes()
-    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **PREPARING))
+    prepare_prompts.main(preparing(tmp_path, rows, {"prompt": "text"}))
     assert (tmp_path / "out.parquet").read_bytes() == written
 
 
-def test_no_prompt_left(arguments, tmp_path):
+def test_no_prompt_left(tmp_path):
     rows = [{"text": QUESTION}, {"text": " "}]
     with pytest.raises(
         InputError, match="no prompt is left; 2 rows read, 0 kept, dropped: 1 blank, 1 contamin"
     ):
-        prepare_prompts.main(arguments(rows, {"prompt": "text"}, **PREPARING))
+        prepare_prompts.main(preparing(tmp_path, rows, {"prompt": "text"}))
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -374,75 +243,11 @@ def test_questions_are_in_fastchats_form(tmp_path):
         prompts.question_ngrams(str(tmp_path / "question.jsonl"), 5)
 
 
-COLUMNS = {
-    "prompt": "prompt",
-    "chosen": "good",
-    "rejected": "bad",
-    "chosen_reward": None,
-    "rejected_reward": "score",
-}
-
-
-def test_import_preferences(arguments, tmp_path):
-    rows = [
-        {"prompt": f"Is it {number}?", "good": "yes", "bad": "no", "score": number} for number in range(20)
-    ]
-    import_preferences.main(arguments(rows, COLUMNS, **IMPORTING))
-    pairs = tables.read_rows(tmp_path / "out.parquet", tables.PREFERENCES)
-    assert len(pairs) == 20
-    assert {row["split"] for row in pairs} == {"train", "test"}
-    assert pairs[3]["rejected_reward"] == 3.0
-    for field in (
-        "chosen_reward",
-        "chosen_sample",
-        "rejected_sample",
-        "prompt_ids",
-        "chosen_ids",
-        "rejected_ids",
-    ):
-        assert pairs[3][field] is None
-    splits = {row["prompt_id"]: row["split"] for row in pairs}
-    prepare_prompts.main(arguments(rows, {"prompt": "prompt"}, **PREPARING))
-    pool = tables.read_rows(tmp_path / "out.parquet", tables.POOL)
-    assert {row["prompt_id"]: row["split"] for row in pool} == splits
-
-
-def test_several_sources_are_one_pool(arguments, tmp_path):
+def test_several_sources_are_one_pool(tmp_path):
     files.write_jsonl(tmp_path / "more.jsonl", [{"text": "Is it late?"}, {"text": "Is it dark?"}])
     rows = [{"text": "Is it late?"}, {"text": "Is it cold?"}]
-    several = PREPARING | {"source": '["rows.jsonl", "more.jsonl"]'}
-    prepare_prompts.main(arguments(rows, {"prompt": "text"}, **several))
+    prepare_prompts.main(preparing(tmp_path, rows, {"prompt": "text"}, ("rows.jsonl", "more.jsonl")))
     pool = tables.read_rows(tmp_path / "out.parquet", tables.POOL)
     asked = [row["messages"][0]["content"] for row in pool]
     assert asked == ["Is it late?", "Is it cold?", "Is it dark?"]
     assert files.read_json(tmp_path / "out.json")["dropped"] == {"duplicate": 1}
-
-
-def test_some_of_the_pairs_are_taken_by_their_content(arguments, tmp_path):
-    """Which ones does not depend on the order of the data, and fewer are among more."""
-    rows = [{"prompt": f"Is it {n}?", "good": "yes", "bad": "no", "score": n} for n in range(30)]
-
-    def taken(rows, number):
-        import_preferences.main(arguments(rows, COLUMNS, **IMPORTING | {"num-pairs": number}))
-        pairs = tables.read_rows(tmp_path / "out.parquet", tables.PREFERENCES)
-        return {row["prompt_id"] for row in pairs}
-
-    ten = taken(rows, 10)
-    assert len(ten) == 10
-    assert files.read_json(tmp_path / "out.json")["dropped"] == {"not_taken": 20}
-    assert taken(rows[::-1], 10) == ten < taken(rows, 20)
-    with pytest.raises(
-        InputError, match=r"30 pairs are fit for use, but prompts\.preferences\.num_pairs is 31"
-    ):
-        taken(rows, 31)
-
-
-def test_no_pair_left(arguments):
-    rows = [{"prompt": "Hi", "good": "yes", "bad": "yes", "score": 0}]
-    with pytest.raises(InputError, match="no pair is left; 1 rows read, 0 kept, dropped: 1 identical"):
-        import_preferences.main(arguments(rows, COLUMNS, **IMPORTING))
-
-
-def test_chosen_needs_a_column(arguments):
-    with pytest.raises(InputError, match=r"prompts\.preferences\.columns: chosen needs a column"):
-        import_preferences.main(arguments([], {**COLUMNS, "chosen": None}, **IMPORTING))
