@@ -1,11 +1,11 @@
 """docs/recipes.md and the recipes say the same; each is a valid config, also with the small world."""
 
-import copy
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from scripts.common import config as configuration
 
@@ -17,17 +17,11 @@ def read(path):
     return yaml.safe_load(Path(path).read_text())
 
 
-def laid_over(config, overlay):
-    """`config` with `overlay` over it, as Snakemake merges files: mappings key by key, the rest whole."""
-    if not isinstance(config, dict) or not isinstance(overlay, dict):
-        return overlay
-    return config | {key: laid_over(config.get(key), value) for key, value in overlay.items()}
-
-
 def merged(*overlays):
+    """The config with overlays over it, as Snakemake merges them."""
     config = read("config.yaml")
     for overlay in overlays:
-        config = laid_over(config, copy.deepcopy(read(overlay)))
+        update_config(config, read(overlay))
     return config
 
 

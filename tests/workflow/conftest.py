@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,17 @@ def snakemake(directory, *arguments, check=True):
     if check:
         assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     return process
+
+
+def planned(directory, *arguments):
+    """{rule: number of jobs} that Snakemake would run in `directory`, the target `all` aside."""
+    said = snakemake(directory, "-n", *arguments)
+    table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", said.stdout + said.stderr, re.S | re.M)
+    if not table:
+        assert "Nothing to be done" in said.stdout + said.stderr
+        return {}
+    rows = [line.split() for line in table[1].splitlines() if line.strip()]
+    return {rule: int(count) for rule, count in rows if rule != "all"}
 
 
 @pytest.fixture(scope="session")

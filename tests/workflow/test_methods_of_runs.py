@@ -1,22 +1,19 @@
 """Runs of each method have made what their method needs, and are judged like the others."""
 
 import json
-import re
 
 import pytest
 import yaml
-from conftest import QUICK, snakemake
+from conftest import QUICK, planned, snakemake
 
 RUN = {"iterations": 2, "init": "previous", "reference": "initial", "data": "current"}
 
 
-def planned(project, **keys):
+def planned_for(project, **keys):
     """{rule: number of jobs} for the win rates of a single run with these keys, from nothing."""
     overlay = {"runs": {"dpo": None, "rebel": None, "own": RUN | keys}}
     (project / "overlay.yaml").write_text(yaml.safe_dump(overlay))
-    process = snakemake(project, "results/winrate.png", *QUICK, "overlay.yaml", "-n")
-    table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", process.stdout + process.stderr, re.S | re.M)
-    return {rule: int(count) for rule, count in (line.split() for line in table[1].splitlines() if line)}
+    return planned(project, "results/winrate.png", *QUICK, "overlay.yaml")
 
 
 PAIRS = {
@@ -29,7 +26,7 @@ PAIRS = {
 
 @pytest.mark.slow
 def test_what_samples_while_it_trains_needs_prompts_and_models_alone(project):
-    jobs = planned(project, method="rloo", global_batch_size=16)
+    jobs = planned_for(project, method="rloo", global_batch_size=16)
     assert jobs["train_online"] == 2
     assert jobs["sample_prompts"] == 2 * 3, "two shards of fresh prompts each, and one that is held out"
     assert jobs["train_reward_model"] == 1
@@ -38,7 +35,7 @@ def test_what_samples_while_it_trains_needs_prompts_and_models_alone(project):
 
 @pytest.mark.slow
 def test_kto_needs_pairs_and_no_log_probabilities(project):
-    jobs = planned(project, method="kto")
+    jobs = planned_for(project, method="kto")
     assert jobs["train_kto"] == jobs["tokenize_preferences"] == 2
     assert jobs.keys() >= PAIRS
     assert not jobs.keys() & {"train_policy", "train_online", "compute_ref_logps"}

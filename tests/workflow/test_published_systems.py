@@ -5,11 +5,10 @@ published models is trained once.
 """
 
 import json
-import re
 import shutil
 
 import pytest
-from conftest import ROOT, copy_project, snakemake
+from conftest import ROOT, copy_project, planned, snakemake
 
 # What only the published models, data and judges need, and what only their stand-ins do.
 PUBLISHED_ONLY = {"fetch_mt_bench", "ask_judge"}
@@ -28,10 +27,7 @@ def project(tmp_path_factory):
 
 def rules(project, *overlays):
     """The rules (set) that make the picture from nothing, as a dry run says; no network is asked."""
-    words = ["results/winrate.png", "-n", "--forceall", "--configfile", *overlays]
-    said = snakemake(project, *words)
-    table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", said.stdout + said.stderr, re.S | re.M)
-    return {line.split()[0] for line in table[1].splitlines() if line}
+    return set(planned(project, "results/winrate.png", "--forceall", "--configfile", *overlays))
 
 
 def run(project, name):

@@ -2,23 +2,11 @@
 
 import json
 import math
-import re
 import shutil
 
 import pytest
 import yaml
-from conftest import QUICK, snakemake
-
-
-def planned(directory, *overlays):
-    """{rule: number of jobs} that Snakemake would run with further config files."""
-    process = snakemake(directory, "-n", *QUICK, *overlays)
-    table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", process.stdout + process.stderr, re.S | re.M)
-    if not table:
-        assert "Nothing to be done" in process.stdout + process.stderr
-        return {}
-    rows = [line.split() for line in table[1].splitlines() if line.strip()]
-    return {rule: int(count) for rule, count in rows if rule != "all"}
+from conftest import QUICK, planned, snakemake
 
 
 @pytest.fixture
@@ -51,29 +39,29 @@ POLICIES = 3
 
 
 def test_nothing_to_do(finished):
-    assert planned(finished) == {}
+    assert planned(finished, *QUICK) == {}
 
 
 def test_beta_of_one_run(copy):
     """The prompts that it is asked are those that it was asked before."""
     edit(copy, "    beta: 0.1\n", "    beta: 0.3\n")
     of_one = {rule: jobs for rule, jobs in OF_ONE_POLICY.items() if rule != "sample_prompts"}
-    assert planned(copy) == {**of_one, **OF_ALL, "write_model_card": POLICIES}
+    assert planned(copy, *QUICK) == {**of_one, **OF_ALL, "write_model_card": POLICIES}
 
 
 def test_new_run(copy):
     new = "dpo_hot: {iterations: 1, init: initial, reference: initial, data: current, beta: 0.5}"
     edit(copy, "runs:\n", f"runs:\n  {new}\n")
-    assert planned(copy) == {**OF_ONE_POLICY, **OF_ALL, "write_model_card": POLICIES + 1}
+    assert planned(copy, *QUICK) == {**OF_ONE_POLICY, **OF_ALL, "write_model_card": POLICIES + 1}
 
 
 def test_a_sweep_over_losses(finished):
     """What was sampled, ranked and scored serves every loss."""
     six = {rule: 6 * jobs for rule, jobs in OF_ONE_POLICY.items()}
     six |= {**OF_ALL, "write_model_card": POLICIES + 6}
-    assert planned(finished, "recipes/six_losses.yaml") == six
+    assert planned(finished, *QUICK, "recipes/six_losses.yaml") == six
     to_the_picture = ("train_policy", "answer_mt_bench", "judge_mt_bench")
-    assert planned(finished, "recipes/six_losses.yaml", "--", "results/winrate.png") == {
+    assert planned(finished, *QUICK, "recipes/six_losses.yaml", "--", "results/winrate.png") == {
         **dict.fromkeys(to_the_picture, 6), "compute_winrate": 1, "plot_winrate": 1,
     }  # fmt: skip
 
@@ -100,10 +88,10 @@ def test_more_prompts_leave_full_shards_alone(copy):
     whose completions train the next, the held-out one of the other two.
     """
     edit(copy, "num_prompts: 24", "num_prompts: 32", file="tests/workflow/quick.yaml")
-    assert planned(copy)["generate_completions"] == 1 + 3 + 2
+    assert planned(copy, *QUICK)["generate_completions"] == 1 + 3 + 2
 
 
 def test_plot_code(copy):
     with open(copy / "scripts/plot_winrate.py", "a") as file:
         file.write("\nAN_EDIT = True\n")
-    assert planned(copy) == {"plot_winrate": 1, "write_report": 1}
+    assert planned(copy, *QUICK) == {"plot_winrate": 1, "write_report": 1}
