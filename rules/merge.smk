@@ -1,8 +1,6 @@
 # results/adapters/{model}/ -> results/models/{model}/ and .json
 #
-# Models and policies whose training has `peft`; how far each is from what was trained, its merge.json says. The
-# outputs are those that a training without `peft` has: with one more, Snakemake would not look at what has changed
-# when `peft` comes or goes.
+# Models and policies whose training has `peft`; how far each is from what was trained, its merge.json says.
 
 ADAPTED = [model for model in [*config["models"], *TRAINED] if peft_of(model)]
 

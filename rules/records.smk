@@ -1,6 +1,12 @@
 # results/** <-> results/records/**: before the graph is built and after the run. Included last.
 
+from snakemake.persistence import PersistenceBase
+
 from scripts.common import driver_lock, records
+
+# Snakemake compares a job with what made its outputs only if it knows that of all of them. So it would keep what
+# another rule has made, if that makes fewer: a fetched model in place of the one that is now to be trained.
+PersistenceBase.has_metadata = lambda self, job: any(self.metadata(path) for path in job.output)
 
 ALONE = workflow.is_main_process and driver_lock.remove_stale_locks()
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import QUICK, snakemake
+from conftest import QUICK, planned, snakemake
 
 PAIRS = """
 prompts:
@@ -46,6 +46,16 @@ def test_a_finished_model_is_not_trained(copy):
     planned = process.stdout + process.stderr
     assert "fetch_model" in planned
     assert "train_sft" not in planned and "pretrain" not in planned
+
+
+def test_a_model_that_was_fetched_is_trained_once_the_config_says_so(finished, project):
+    """Training has more outputs than fetching: the model that is there is not the one that is asked for."""
+    shutil.copytree(finished / "results/models/sft", project / "finished_sft")
+    (project / "mine.yaml").write_text("models: {sft: {source: finished_sft}}")
+    snakemake(project, "results/models/sft.json", *QUICK, "mine.yaml")
+    jobs = planned(project, *QUICK, "--", "results/models/sft.json")
+    assert jobs == {"fetch_model": 1, "pretrain": 1, "train_sft": 1}
+    assert planned(project, *QUICK, "mine.yaml", "--", "results/models/sft.json") == {}
 
 
 def test_all_pairs_so_far(project):
