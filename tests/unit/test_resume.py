@@ -134,7 +134,8 @@ def every_script(world, out):
         "judge": "reward",
         "out": out / "judgments.jsonl",
     }
-    vibe = {"prompts": world / "vibe.jsonl", "columns": json.dumps({"prompt": "prompt"}), "temperature": 1.0}
+    vibe = {"prompts": world / "vibe.jsonl", "columns": json.dumps({"prompt": "prompt"})}
+    vibe |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
     return [
         (generate_completions, generation(world, out)),
         (score_completions, words(scoring | model | kept)),

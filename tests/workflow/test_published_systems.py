@@ -65,7 +65,7 @@ def test_dpo_with_adapters_on_given_pairs(project, name):
     dropped = tokenized["splits"]["train"]["dropped"]
     assert (sum(dropped.values()) > 0) == (name == "hf-dpo-2024"), "the longest twentieth, or none"
     first = (project / "results/samples/sft/preferences.json").read_text()
-    assert sum(json.loads(first)["kept"].values()) == 240
+    assert sum(json.loads(first)["kept"].values()) == 120
 
 
 @pytest.mark.slow
