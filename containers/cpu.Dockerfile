@@ -6,8 +6,8 @@ RUN apt-get update \
 ENV PIP_NO_CACHE_DIR=1
 
 #   source: envs/cpu/data.yaml
-#   prefix: /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
-#   # Finished models, prompts, pairs, token ids: tables and tokenizers, no torch.
+#   prefix: /conda-envs/601f66e391e06890f8277669be72dbe6
+#   # Prompts, pairs, token ids: tables and tokenizers, no torch.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
 #     - conda-forge
@@ -57,9 +57,9 @@ ENV PIP_NO_CACHE_DIR=1
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
-COPY envs/cpu/data.yaml /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml
-RUN conda env create --prefix /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6 --file /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml \
+RUN mkdir -p /conda-envs/601f66e391e06890f8277669be72dbe6
+COPY envs/cpu/data.yaml /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml
+RUN conda env create --prefix /conda-envs/601f66e391e06890f8277669be72dbe6 --file /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cpu/evaluate.yaml
@@ -393,8 +393,8 @@ RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --fil
     && conda clean --all --yes
 
 #   source: envs/cpu/score.yaml
-#   prefix: /conda-envs/7784077449584eea9375db3078093c2b
-#   # Models that only read: rewards, log-probabilities of the reference, verdicts.
+#   prefix: /conda-envs/ef2b15b571ca59ce9f3773a275391bcb
+#   # Finished models, and models that only read: rewards, log-probabilities of the reference, verdicts.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
 #     - conda-forge
@@ -452,9 +452,9 @@ RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --fil
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/7784077449584eea9375db3078093c2b
-COPY envs/cpu/score.yaml /conda-envs/7784077449584eea9375db3078093c2b/environment.yaml
-RUN conda env create --prefix /conda-envs/7784077449584eea9375db3078093c2b --file /conda-envs/7784077449584eea9375db3078093c2b/environment.yaml \
+RUN mkdir -p /conda-envs/ef2b15b571ca59ce9f3773a275391bcb
+COPY envs/cpu/score.yaml /conda-envs/ef2b15b571ca59ce9f3773a275391bcb/environment.yaml
+RUN conda env create --prefix /conda-envs/ef2b15b571ca59ce9f3773a275391bcb --file /conda-envs/ef2b15b571ca59ce9f3773a275391bcb/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cpu/train.yaml

@@ -6,8 +6,8 @@ RUN apt-get update \
 ENV PIP_NO_CACHE_DIR=1
 
 #   source: envs/cuda/data.yaml
-#   prefix: /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
-#   # Finished models, prompts, pairs, token ids: tables and tokenizers, no torch.
+#   prefix: /conda-envs/601f66e391e06890f8277669be72dbe6
+#   # Prompts, pairs, token ids: tables and tokenizers, no torch.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
 #     - conda-forge
@@ -57,9 +57,9 @@ ENV PIP_NO_CACHE_DIR=1
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6
-COPY envs/cuda/data.yaml /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml
-RUN conda env create --prefix /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6 --file /conda-envs/59d6e778ad3bf68cdcdfd41010c213f6/environment.yaml \
+RUN mkdir -p /conda-envs/601f66e391e06890f8277669be72dbe6
+COPY envs/cuda/data.yaml /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml
+RUN conda env create --prefix /conda-envs/601f66e391e06890f8277669be72dbe6 --file /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cuda/evaluate.yaml
@@ -567,8 +567,8 @@ RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --fil
     && conda clean --all --yes
 
 #   source: envs/cuda/score.yaml
-#   prefix: /conda-envs/99eda8f1cdd41e0a9064acedde99056d
-#   # Models that only read: rewards, log-probabilities of the reference, verdicts.
+#   prefix: /conda-envs/b947312f878ca1ae769c5386ccc46c0d
+#   # Finished models, and models that only read: rewards, log-probabilities of the reference, verdicts.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
 #     - conda-forge
@@ -644,9 +644,9 @@ RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --fil
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/99eda8f1cdd41e0a9064acedde99056d
-COPY envs/cuda/score.yaml /conda-envs/99eda8f1cdd41e0a9064acedde99056d/environment.yaml
-RUN conda env create --prefix /conda-envs/99eda8f1cdd41e0a9064acedde99056d --file /conda-envs/99eda8f1cdd41e0a9064acedde99056d/environment.yaml \
+RUN mkdir -p /conda-envs/b947312f878ca1ae769c5386ccc46c0d
+COPY envs/cuda/score.yaml /conda-envs/b947312f878ca1ae769c5386ccc46c0d/environment.yaml
+RUN conda env create --prefix /conda-envs/b947312f878ca1ae769c5386ccc46c0d --file /conda-envs/b947312f878ca1ae769c5386ccc46c0d/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cuda/train.yaml
