@@ -74,8 +74,8 @@ def test_rules_run_in_the_image_of_their_hardware(tools, tmp_path, monkeypatch):
     for hardware in ("cpu", "cuda"):
         (tmp_path / f"prefline-{hardware}.sif").touch()
     monkeypatch.setenv("PREFLINE_IMAGE", f"{tmp_path}/prefline-{{hardware}}.sif")
-    prefix = prefixes("cpu")["envs/cpu/data.yaml"]
-    small_conda.create(root, "envs/cpu/data.yaml", f"{folder}{prefix}")
+    prefix = prefixes("cpu")["envs/cpu/score.yaml"]
+    small_conda.create(root, "envs/cpu/score.yaml", f"{folder}{prefix}")
     project = copy_project(tmp_path / "project")
     snakemake(project, *IN_IMAGES, "--apptainer-args=--nv", "--", TARGET)
     ran = [(image, options) for image, command, options in small_apptainer.notes(folder) if prefix in command]

@@ -111,7 +111,7 @@ def clone(tracked, tmp_path):
     return make
 
 
-@slow
+@pytest.mark.long
 def test_dvc_yaml_and_the_table_of_reruns_are_made_from_the_workflow(tmp_path):
     made = ["--dvc", str(tmp_path / "dvc.yaml"), "--reruns", str(tmp_path / "reruns.md")]
     run(ROOT, sys.executable, "-m", "scripts.describe_workflow", *made)
@@ -160,7 +160,7 @@ def test_repro_from_nothing_and_again(finished, tmp_path):
     assert (copy / "results/models/dpo-1.json").read_bytes() == before
 
 
-@slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_repro_repeats_nothing_that_snakemake_did(copy):
     edit(copy, mt_bench={"bootstrap_samples": EDITED})
