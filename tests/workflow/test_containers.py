@@ -94,7 +94,7 @@ def test_rules_run_in_the_image_of_their_hardware(tools, tmp_path, monkeypatch):
     assert not planned(clone), "what travels is the environment's text, not the image's name"
     on_gpu = ["--resources", "gpu=1", "--set-resources", "fetch_model:gpu=1"]
     assert planned(project, *on_gpu), "then it is CUDA's image"
-    with open(project / "envs/cpu/data.yaml", "a") as file:
+    with open(project / "envs/cpu/score.yaml", "a") as file:
         file.write("# another\n")
     assert planned(project)
     process = snakemake(project, *IN_IMAGES, "--", TARGET, check=False)

@@ -21,7 +21,6 @@ pytestmark = [
 ]
 RUN_IN = {
     "data": {
-        "fetch_model",
         "prepare_prompts",
         "sample_prompts",
         "build_preferences",
@@ -29,7 +28,7 @@ RUN_IN = {
         "write_model_card",
     },
     "generate": {"generate_completions", "answer_mt_bench", "answer_vibe_check"},
-    "score": {"score_completions", "compute_ref_logps", "judge_mt_bench", "measure_drift"},
+    "score": {"fetch_model", "score_completions", "compute_ref_logps", "judge_mt_bench", "measure_drift"},
     "train": {"pretrain", "train_sft", "train_reward_model", "train_policy"},
     "report": {
         "plot_rewards",
