@@ -205,7 +205,7 @@ def test_data_that_changes_in_git_is_seen_although_it_looks_old(clone):
     assert "vibe_check-sft" in run(clone, "dvc", "status")
 
 
-@slow
+@pytest.mark.long
 def test_branches(copy):
     git(copy, "checkout", "-qb", "other")
     edit(copy, mt_bench={"bootstrap_samples": EDITED})
@@ -290,7 +290,7 @@ def test_a_damaged_cache_object_is_noticed(copy):
     assert "Nothing to be done" not in said
 
 
-@slow
+@pytest.mark.long
 def test_two_commands_at_once(copy):
     edit(copy, mt_bench={"bootstrap_samples": 60_000})
     first = subprocess.Popen(["dvc", "repro"], cwd=copy, env=ENVIRONMENT)

@@ -9,7 +9,7 @@ from conftest import QUICK, snakemake
 pytest.importorskip("vllm")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vllm_answers_for_a_policy(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy, symlinks=True)
