@@ -198,10 +198,14 @@ def _linked(path, target):
 
 def _available(source, hub):
     if hub is None:
-        return [path.name for path in Path(source).iterdir()]
-    from huggingface_hub import list_repo_files
+        return [path.name for path in Path(source).glob("*")]
+    import httpx2
+    from huggingface_hub import errors, list_repo_files
 
-    return list_repo_files(hub[0], revision=hub[1])
+    try:
+        return list_repo_files(hub[0], revision=hub[1])
+    except (errors.HfHubHTTPError, errors.HFValidationError, httpx2.HTTPError, OSError) as error:
+        raise sources.unreachable(source, error) from error
 
 
 def main(argv=None):
