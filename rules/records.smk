@@ -4,8 +4,8 @@ from snakemake.persistence import PersistenceBase
 
 from scripts.common import driver_lock, records
 
-# Snakemake compares a job with what made its outputs only if it knows that of all of them. So it would keep what
-# another rule has made, if that makes fewer: a fetched model in place of the one that is now to be trained.
+# Snakemake compares a job with what made its outputs only if it knows that of all of them. So a fetched model would be
+# kept where one is to be trained now, since training also has outputs that fetching does not have.
 PersistenceBase.has_metadata = lambda self, job: any(self.metadata(path) for path in job.output)
 
 ALONE = workflow.is_main_process and driver_lock.remove_stale_locks()
