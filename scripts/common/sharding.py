@@ -6,6 +6,7 @@ log-probabilities near -300 would have steps of 2), it ignores FSDP without a wo
 whoever saves a model has to gather its weights.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -62,6 +63,21 @@ def prepare(model_trainer):
         )
 
 
+@contextlib.contextmanager
+def as_it_is(model_trainer):
+    """Have libraries see that ZeRO-3 has not shared out the model yet: what is measured before training."""
+    if name() != "zero3" or hasattr(next(model_trainer.model.parameters()), "ds_id"):
+        yield
+        return
+    from transformers.integrations import deepspeed
+
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(model_trainer.accelerator.state.deepspeed_plugin.dschf)
+
+
 def gathered(model):
     """The state dict of `model`, whole and on the CPU; None where it is whole in every process anyway.
 
@@ -84,6 +100,6 @@ def _whole(tensor):
         return tensor.detach().full_tensor().cpu()
     if hasattr(tensor, "ds_id"):
         # No environment of the project has DeepSpeed: who wants it installs it.
-        with importlib.import_module("deepspeed.zero").GatheredParameters([tensor]):
+        with importlib.import_module("deepspeed").zero.GatheredParameters([tensor]):
             return tensor.detach().cpu().clone()
     return tensor.detach().cpu()

@@ -270,7 +270,7 @@ def held_out(trainer, measure):
         own = rows[start : start + size]
         batch = trainer.data_collator([trainer.eval_dataset[row] for row in own or [0]])
         batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
-        with torch.no_grad(), trainer.compute_loss_context_manager():
+        with torch.no_grad(), trainer.compute_loss_context_manager(), sharding.as_it_is(trainer):
             sums = measure(trainer.model, batch).cpu().double()
         totals = totals + sums * bool(own)
     return trainer.accelerator.reduce(totals.to(trainer.args.device)).cpu() if world_size() > 1 else totals

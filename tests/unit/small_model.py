@@ -1,11 +1,19 @@
 """Small Llamas with random weights, their byte-level tokenizer, and the flags and results of a training."""
 
 import csv
+import importlib.util
 import json
 import random
 from pathlib import Path
 
+import pytest
+
 from scripts.common import files
+
+# In no lock: only a source distribution, which builds against the torch that is there.
+ZERO3 = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="needs `pip install deepspeed`"
+)
 
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (

@@ -120,12 +120,13 @@ def test_kto_on_two_devices_ends_where_one_does(tmp_path):
 
 
 @pytest.mark.long
-def test_the_best_checkpoint_of_shared_out_weights_is_taken(tmp_path):
+@pytest.mark.parametrize("parallel", ["fsdp2", pytest.param("zero3", marks=small_model.ZERO3)])
+def test_the_best_checkpoint_of_shared_out_weights_is_taken(tmp_path, parallel):
     """Without rest the held-out loss rises in the end: what is saved is what it was lowest at."""
     changes = {"save_steps": 3, "eval_steps": 2, "checkpoint": "best", "num_train_epochs": 6}
-    changes |= {"learning_rate": 0.1, "lr_scheduler_type": "constant"}
+    changes |= {"learning_rate": 0.3, "lr_scheduler_type": "constant"}
     flags = flags_of("train_sft", tmp_path, tmp_path / "two", **changes)
-    said, _ = (process := start("train_sft", flags, "0,1", "fsdp2")).communicate()
+    said, _ = (process := start("train_sft", flags, "0,1", parallel)).communicate()
     assert process.returncode == 0, said[-3000:]
     _, metrics, log = small_model.results(tmp_path / "two")
     losses = {row["step"]: row["eval_loss"] for row in log if "eval_loss" in row}
@@ -163,21 +164,26 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     assert distance(weights, wanted) < 1e-6
 
 
-@pytest.mark.slow
-def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path):
-    """FSDP2, stopped and gone on with. That accelerate really shares out, the checkpoint's form shows."""
+@pytest.mark.parametrize(
+    ("parallel", "shards"),
+    [
+        pytest.param("fsdp2", "pytorch_model_fsdp_0/*.distcp", marks=pytest.mark.slow),
+        pytest.param("zero3", "global_step*/*_optim_states.pt", marks=[pytest.mark.long, small_model.ZERO3]),
+    ],
+)
+def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path, parallel, shards):
+    """Stopped and gone on with. That they really are shared out, the checkpoint's form shows."""
     flags = {name: flags_of("train_sft", tmp_path, tmp_path / name, save_steps=2) for name in ("one", "two")}
     assert start("train_sft", flags["one"]).wait() == 0
-    process = start("train_sft", flags["two"], "0,1", "fsdp2")
+    process = start("train_sft", flags["two"], "0,1", parallel)
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
     process.send_signal(signal.SIGTERM)
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
-    (shards,) = (tmp_path / "two/work").glob("*/checkpoint-*/pytorch_model_fsdp_0")
-    assert len(list(shards.glob("*.distcp"))) == 2
-    process = start("train_sft", flags["two"], "0,1", "fsdp2")
+    assert len(list((tmp_path / "two/work").glob(f"*/checkpoint-*/{shards}"))) == 2
+    process = start("train_sft", flags["two"], "0,1", parallel)
     said, _ = process.communicate()
     assert process.returncode == 0 and "going on after step" in said, said[-3000:]
     (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (
