@@ -167,7 +167,7 @@ def launched(flags, parallel="ddp"):
         (8, 4, "sigmoid", "ddp"),
         (8, 4, "sft", "ddp"),
         (8, 4, "sigmoid", "fsdp2"),
-        pytest.param(8, 4, "sigmoid", "zero3", marks=small_model.ZERO3),
+        pytest.param(8, 4, "sigmoid", "zero3", marks=[pytest.mark.long, small_model.ZERO3]),
     ],
 )
 def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, loss_type, parallel):
