@@ -6,19 +6,32 @@ A row is made of groups, each a prompt and its completions:
 
 The layout, a list of groups [prompt's length, a completion's, another's, …], says where they end. Positions
 begin anew with every prompt and go on from its end in every completion. Whatever works token by token, which
-is nearly all of the work, does so on the row as it is; attention alone takes the row apart into sequences
-(the prompt and one completion), runs SDPA's causal kernel on each, and puts the row together again. What
-transformers has of its own for packed rows is one mask of all tokens by all tokens, which loses the causal
-kernel and grows with the square of the row, or needs flash-attn, and knows no shared prompts.
+is nearly all of the work, does so on the row as it is; attention alone has to know where what ends. In half
+precision on a GPU it is one call of torch's flash kernel for sequences of many lengths, which lets a
+completion's queries see the keys of its prompt and its own. Elsewhere attention takes the row apart into
+sequences (the prompt and one completion), runs SDPA's causal kernel on each, and puts the row together again.
+What transformers has of its own for packed rows is one mask of all tokens by all tokens, which loses the
+causal kernel and grows with the square of the row, or needs flash-attn, and knows no shared prompts.
 
     benchmarks/logps.py measures it; docs/performance.md has the figures.
 """
+
+import itertools
+from typing import NamedTuple
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 NAME = "packed_sdpa"
+WIDEST_HEAD = 256  # that the flash kernel takes
+
+
+class Row(NamedTuple):
+    """What attention is told of a row: its layout, and on a GPU its `spans`."""
+
+    layout: list
+    spans: tuple | None
 
 
 def unpack(row, layout, dim):
@@ -48,6 +61,30 @@ def positions(layout):
     return torch.cat(spans)
 
 
+def spans(layout, device):
+    """What the flash kernel has to know of a row: (keys, key_ends, query_ends, most_queries, most_keys).
+
+    Its sequences are the row's segments: queries stay in the row's order, and `keys`, int64, are the places
+    in the row that each segment sees, one segment's after another's: a prompt itself, a completion its prompt
+    and itself. The ends, int32 (segments + 1,), say where a segment's begin and end.
+    """
+    keys, queries, start = [], [], 0
+    for prompt, *completions in layout:
+        seen = torch.arange(start, start + prompt)
+        keys.append(seen)
+        start += prompt
+        for completion in completions:
+            keys.append(torch.cat([seen, torch.arange(start, start + completion)]))
+            start += completion
+        queries += [prompt, *completions]
+    numbers = [len(places) for places in keys]
+    ends = (
+        torch.tensor([0, *itertools.accumulate(each)], dtype=torch.int32, device=device)
+        for each in (numbers, queries)
+    )
+    return torch.cat(keys).to(device), *ends, max(queries), max(numbers)
+
+
 def hidden_states(body, input_ids, layout):
     """The last hidden states (tokens, width) of a row of input_ids, int64 (tokens,), under a base model.
 
@@ -55,8 +92,9 @@ def hidden_states(body, input_ids, layout):
     tokens never see what stands to their right.
     """
     if body.config._attn_implementation == NAME:
+        row = Row(layout, spans(layout, input_ids.device) if _has_flash(input_ids.device) else None)
         at = positions(layout).to(input_ids.device)[None]
-        return body(input_ids[None], position_ids=at, use_cache=False, layout=layout).last_hidden_state[0]
+        return body(input_ids[None], position_ids=at, use_cache=False, row=row).last_hidden_state[0]
     rows = torch.nn.utils.rnn.pad_sequence(list(unpack(input_ids, layout, 0)), batch_first=True)
     states = body(rows, use_cache=False).last_hidden_state
     lengths = [prompt + completion for prompt, *completions in layout for completion in completions]
@@ -90,19 +128,48 @@ def switch_on(model):
     model.train(training)
 
 
+def _has_flash(device):
+    """Whether torch's flash kernel runs there: on NVIDIA's GPUs since Ampere."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _close(got, wanted):
     """Whether they are the same but for rounding in their dtype."""
     apart = (got.float() - wanted.float()).norm() / wanted.float().norm()
     return apart.item() <= max(1e-4, 8 * torch.finfo(wanted.dtype).eps)
 
 
-def _attention(module, query, key, value, attention_mask, layout, sliding_window=None, **kwargs):
-    """SDPA within each sequence: query, key, value (1, heads, tokens, width) -> (1, tokens, heads, width)."""
+def _attention(module, query, key, value, attention_mask, row, sliding_window=None, dropout=0.0, **kwargs):
+    """Within each sequence: query, key, value (1, heads, tokens, width) -> (1, tokens, heads, width)."""
+    half = value.dtype in (torch.float16, torch.bfloat16)
+    if row.spans is not None and half and not dropout and value.shape[-1] <= WIDEST_HEAD:
+        return _flash(query, key, value, row.spans, sliding_window, kwargs.get("scaling")), None
     outputs = []
-    for states in zip(*(unpack(states, layout, 2) for states in (query, key, value)), strict=True):
+    for states in zip(*(unpack(states, row.layout, 2) for states in (query, key, value)), strict=True):
         mask = _window(states[0], sliding_window)
-        outputs.append(sdpa_attention_forward(module, *states, mask, **kwargs)[0])
-    return pack(outputs, layout, 1), None
+        outputs.append(sdpa_attention_forward(module, *states, mask, dropout=dropout, **kwargs)[0])
+    return pack(outputs, row.layout, 1), None
+
+
+def _flash(query, key, value, spans, sliding_window, scaling):
+    """As `_attention`, in one call. Autocast leaves queries and keys in float32, which were rotated."""
+    from torch.nn.attention.varlen import varlen_attn  # 2 s, which only those pay who have the kernel
+
+    keys, key_ends, query_ends, most_queries, most_keys = spans
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    attended = varlen_attn(
+        query.to(value.dtype),
+        key.to(value.dtype)[keys],
+        value[keys],
+        query_ends,
+        key_ends,
+        most_queries,
+        most_keys,
+        scale=scaling,
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        enable_gqa=True,
+    )
+    return attended[None]
 
 
 def _window(query, size):

@@ -1,6 +1,7 @@
 """Packed, shared, chunked log-probabilities against one sequence at a time with a full log-softmax."""
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -60,7 +61,8 @@ def score(model, prompts, completions, temperature, batch_tokens):
 
 def naive(model, prompt, completion, temperature):
     """One sequence, no padding, the log-softmax of all positions."""
-    logits = model(input_ids=torch.tensor([prompt + completion])).logits[0].float() / temperature
+    ids = torch.tensor([prompt + completion], device=model.device)
+    logits = model(input_ids=ids).logits[0].float() / temperature
     table = logits.log_softmax(dim=-1)
     return sum(table[len(prompt) + i - 1, token] for i, token in enumerate(completion))
 
@@ -197,6 +199,74 @@ def test_architectures(name):
     with torch.no_grad():
         wanted = [naive(plain, *pair, 0.7).item() for pair in zip(prompts, completions, strict=True)]
     assert score(model, prompts, completions, 0.7, 100) == pytest.approx(wanted, abs=1e-4)
+
+
+def flash(query, key, value, query_ends, key_ends, most_queries, most_keys, scale, window_size, enable_gqa):
+    """What torch's kernel does on GPUs, by a mask for each sequence: causal from the last key backwards."""
+    outputs, parts = [], []
+    for ends, states in ((query_ends, query), (key_ends, key), (key_ends, value)):
+        lengths = ends.diff().tolist()
+        assert max(lengths) == (most_queries if states is query else most_keys)
+        parts.append(states.transpose(0, 1).split(lengths, 1))
+    for queries, keys, values in zip(*parts, strict=True):
+        size, seen = queries.shape[1], keys.shape[1]
+        mask = torch.ones(size, seen, dtype=torch.bool).tril(seen - size)
+        if window_size[0] >= 0:
+            mask = mask.triu(seen - size - window_size[0])
+        outputs.append(
+            torch.nn.functional.scaled_dot_product_attention(
+                queries, keys, values, mask, scale=scale, enable_gqa=enable_gqa
+            )
+        )
+    return torch.cat(outputs, 1).transpose(0, 1)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_the_flash_kernel_is_asked_for_the_same(name, monkeypatch):
+    prompts, completions = [[1, 2, 3], [1, 2, 3], [9] * 12], [[4, 5, 6, 7], [8, 9], [10, 11, 12]]
+    config = copy.deepcopy(ARCHITECTURES[name])
+    config.dtype = torch.bfloat16
+    wanted = score(build(config)[0], prompts, completions, 0.7, 100)
+    calls = []
+    monkeypatch.setattr(packing, "_has_flash", lambda device: True)
+    monkeypatch.setattr(
+        "torch.nn.attention.varlen.varlen_attn", lambda *a, **k: calls.append(1) or flash(*a, **k)
+    )
+    model, _ = build(config)
+    assert model.config._attn_implementation == packing.NAME
+    assert score(model, prompts, completions, 0.7, 100) == pytest.approx(wanted, rel=1e-2)
+    assert len(calls) == 2 * config.num_hidden_layers, "when it was tried, and for all sequences at once"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_on_a_gpu(name, monkeypatch):
+    """In bfloat16, sums and gradients are off by its rounding, as those of the sequences one by one are."""
+    library = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    for part in ("apply_rotary_pos_emb", f"{name.title()}RMSNorm", f"{name.title()}MLP"):
+        monkeypatch.setattr(library, part, getattr(library, part))  # put back what Liger has replaced
+    plain = build(ARCHITECTURES[name])[1].cuda()
+    drawn = torch.Generator().manual_seed(1)
+    made = [
+        [torch.randint(VOCABULARY, (length,), generator=drawn).tolist() for length in lengths]
+        for lengths in ((12, 20, 3), (1, 24, 40), (24, 1, 1))
+    ]
+    pairs = [(prompt, completions) for prompt, *completions in made]
+    wanted = torch.stack([naive(plain, prompt, one, 1.0) for prompt, both in pairs for one in both])
+    wanted.sum().backward()
+    model = copy.deepcopy(plain)
+    model.zero_grad()
+    logps.prepare(model)
+    batch = {key: value.cuda() for key, value in logps.collate(pairs).items()}
+    with torch.autocast("cuda", torch.bfloat16):
+        sums = logps.completion_logps(model, **batch, temperature=1.0)
+    sums.sum().backward()
+    assert model.config._attn_implementation == packing.NAME
+    torch.testing.assert_close(sums, wanted, rtol=2e-2, atol=0.5)
+    expected = dict(plain.named_parameters())
+    for key, parameter in model.named_parameters():
+        apart = (parameter.grad - expected[key].grad).norm() / expected[key].grad.norm()
+        assert apart < 0.1, key
 
 
 def test_an_unknown_change_of_the_logits_is_refused(models, monkeypatch):
