@@ -567,7 +567,7 @@ RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --fil
     && conda clean --all --yes
 
 #   source: envs/cuda/score.yaml
-#   prefix: /conda-envs/b947312f878ca1ae769c5386ccc46c0d
+#   prefix: /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa
 #   # Finished models, and models that only read: rewards, log-probabilities of the reference, verdicts.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -596,6 +596,7 @@ RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --fil
 #         - huggingface-hub==2.4.0
 #         - idna==3.20
 #         - jinja2==3.1.6
+#         - liger-kernel==0.8.5
 #         - markdown-it-py==4.3.0
 #         - markupsafe==3.0.4
 #         - mdurl==0.1.2
@@ -644,13 +645,13 @@ RUN conda env create --prefix /conda-envs/439a391bf69d8d6989e9b711ddb394d1 --fil
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/b947312f878ca1ae769c5386ccc46c0d
-COPY envs/cuda/score.yaml /conda-envs/b947312f878ca1ae769c5386ccc46c0d/environment.yaml
-RUN conda env create --prefix /conda-envs/b947312f878ca1ae769c5386ccc46c0d --file /conda-envs/b947312f878ca1ae769c5386ccc46c0d/environment.yaml \
+RUN mkdir -p /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa
+COPY envs/cuda/score.yaml /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa/environment.yaml
+RUN conda env create --prefix /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa --file /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cuda/train.yaml
-#   prefix: /conda-envs/39a882003361912cadc14ec27e671383
+#   prefix: /conda-envs/bc5dd971736c576824ad165a6fc50fde
 #   # Everything that trains a model.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -693,6 +694,7 @@ RUN conda env create --prefix /conda-envs/b947312f878ca1ae769c5386ccc46c0d --fil
 #         - idna==3.20
 #         - jinja2==3.1.6
 #         - kiwisolver==1.5.1
+#         - liger-kernel==0.8.5
 #         - markdown-it-py==4.3.0
 #         - markdown==3.11.3
 #         - markupsafe==3.0.4
@@ -765,7 +767,7 @@ RUN conda env create --prefix /conda-envs/b947312f878ca1ae769c5386ccc46c0d --fil
 #         - wandb==0.31.0
 #         - werkzeug==3.1.9
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/39a882003361912cadc14ec27e671383
-COPY envs/cuda/train.yaml /conda-envs/39a882003361912cadc14ec27e671383/environment.yaml
-RUN conda env create --prefix /conda-envs/39a882003361912cadc14ec27e671383 --file /conda-envs/39a882003361912cadc14ec27e671383/environment.yaml \
+RUN mkdir -p /conda-envs/bc5dd971736c576824ad165a6fc50fde
+COPY envs/cuda/train.yaml /conda-envs/bc5dd971736c576824ad165a6fc50fde/environment.yaml
+RUN conda env create --prefix /conda-envs/bc5dd971736c576824ad165a6fc50fde --file /conda-envs/bc5dd971736c576824ad165a6fc50fde/environment.yaml \
     && conda clean --all --yes

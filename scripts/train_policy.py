@@ -246,8 +246,8 @@ def main(argv=None):
     model = trainer.load_model(args, AutoModelForCausalLM)
     ref_logps.check_ids(pairs, model.get_input_embeddings().num_embeddings, "--tokenized")
     disable_dropout(model)
-    logps.prepare(model)
     training_arguments = trainer.arguments(args, remove_unused_columns=False)
+    logps.prepare(model.to(training_arguments.device))
     check_whole_batch(args, training_arguments)
     preference_trainer = PreferenceTrainer(
         model=model,

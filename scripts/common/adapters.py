@@ -63,6 +63,17 @@ def put_on(model, settings):
     return peft.get_peft_model(model, peft.LoraConfig(task_type=task, **of_lora))
 
 
+def leave_inputs(model):
+    """Have adapters take their inputs as they come, in a model that only computes under autocast.
+
+    PEFT would make them float32, and autocast bfloat16 again: the same numbers, for a tenth of a training's
+    time and a seventh of its memory.
+    """
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False
+
+
 def unrounded(model):
     """Make the adapters of `model` float32 again, which TRL's trainers round to bfloat16 beside four bits.
 

@@ -10,8 +10,13 @@ Textbook implementations run padded prompts twice, the head over every padded po
 log-softmax of it all.
 """
 
+import logging
+import os
+import shutil
+
 import torch
 from torch.utils.checkpoint import checkpoint
+from transformers.utils import is_liger_kernel_available
 
 from scripts.common import packing
 from scripts.common.errors import InputError
@@ -113,6 +118,7 @@ def load(directory, dtype):
 def prepare(model):
     """Have a model compute packed rows, where its architecture can; call it once, before anything else here.
 
+    The model is on the device that it is to stay on: on a GPU, kernels go with that (`_fuse`).
     Raises InputError if the architecture does more to its logits than _logits knows, by comparison on a few
     tokens: reaching for body and head by hand skips it, and wrong log-probabilities must not come of that
     in silence.
@@ -130,6 +136,21 @@ def prepare(model):
             "scripts/common/logps.py does not know; add it to _logits there"
         )
     packing.switch_on(causal_lm)
+    _fuse(causal_lm)
+
+
+def _fuse(causal_lm):
+    """Have Liger's kernels do norms, rotations and gated products on a GPU, if they are installed and run.
+
+    What is many small kernels in transformers is one of each; nothing but rounding changes. They are compiled
+    as they are first used, which takes a C compiler.
+    """
+    compiler = shutil.which(os.environ.get("CC", "gcc")) or shutil.which("clang")
+    if causal_lm.device.type == "cuda" and is_liger_kernel_available() and compiler:
+        from transformers.integrations.liger import apply_liger_kernel
+
+        logging.getLogger("liger_kernel").setLevel(logging.ERROR)  # it says which hardware it has not got
+        apply_liger_kernel(causal_lm, {"cross_entropy": False, "fused_linear_cross_entropy": False})
 
 
 def _places(layout):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import Trainer
 
-from scripts.common import logps
+from scripts.common import adapters, logps
 from scripts.common.losses import Batch
 
 METRICS = (
@@ -102,6 +102,8 @@ class PreferenceTrainer(Trainer):
         self.temperature = temperature
         self.loss_is_scaled_for_ga = True
         self.sums = 0  # of `measure` since the last log
+        if self.args.bf16:
+            adapters.leave_inputs(self.model)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The batches of an optimizer step and the number of their pairs over all devices.
