@@ -23,6 +23,7 @@ A limit is a number of tokens, null, or a percentile of what it limits among the
 import argparse
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +64,16 @@ def with_ids(rows, tokenizer, vocab_size, place):
                     "pairs must come from models with the start policy's tokenizer"
                 )
     return rows
+
+
+def vocabulary(path):
+    """Rows of the embedding (int) of the model in the directory `path`."""
+    config = files.read_json(Path(path, "config.json"))
+    if config.get("model_type") == "llama" and "vocab_size" in config:
+        return config["vocab_size"]  # without torch, which the library's configs import
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config().vocab_size
 
 
 def limited(prompt, chosen, rejected):
@@ -142,11 +153,7 @@ def main(argv=None):
     parser.add_argument("--metrics", required=True, help="kept and dropped by reason, lengths (json)")
     args = parser.parse_args(argv)
 
-    from transformers import AutoConfig
-
-    tokenizer = chat.load_tokenizer(args.tokenizer)
-    config = AutoConfig.from_pretrained(args.tokenizer, trust_remote_code=False)
-    vocab_size = config.get_text_config().vocab_size
+    tokenizer, vocab_size = chat.load_tokenizer(args.tokenizer), vocabulary(args.tokenizer)
     first, parts, identical = 0, [], []
     for batch in tables.read(args.preferences, tables.PREFERENCES).to_batches(max_chunksize=ROWS_AT_ONCE):
         read = batch.to_pylist()

@@ -5,22 +5,43 @@ pipelines come by a second BOS, so nothing else in the project renders a templat
 """
 
 import contextlib
+from pathlib import Path
 
+from scripts.common import files
 from scripts.common.errors import InputError
 
 ROLES = ("system", "user", "assistant")
+# Two names of the class that has nothing but what tokenizer.json says.
+PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def load_tokenizer(path):
     """The tokenizer of the model directory `path`; InputError if it has no chat template."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise InputError(
             f"{path}: the tokenizer has no chat template; add a chat_template.jinja to the model"
         )
     return tokenizer
+
+
+def _tokenizer_class(path):
+    """What loads the tokenizer of `path`: AutoTokenizer, or at once the class that it would come to.
+
+    AutoTokenizer imports torch and all that models are made of, which takes longer than most of what is done
+    with tokens alone. A Llama whose config names no class of its own needs none of it.
+    """
+    configs = [Path(path, name) for name in ("config.json", "tokenizer_config.json")]
+    if all(config.is_file() for config in configs):
+        model, tokenizer = map(files.read_json, configs)
+        named = tokenizer.get("tokenizer_class")
+        if model.get("model_type") == "llama" and named in PLAIN_CLASSES and "auto_map" not in tokenizer:
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def special_tokens(tokenizer):

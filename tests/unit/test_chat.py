@@ -1,11 +1,14 @@
 """Chat templates of several styles in ids: one BOS, right ends, a prompt that begins its dialogue."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_model import CHATML, SPECIAL, TEMPLATE, make_tokenizer
 
-from scripts.common import chat
+from scripts.common import chat, files
 from scripts.common.errors import InputError
 
 LLAMA_3 = (
@@ -118,6 +121,33 @@ def test_a_tokenizer_needs_a_template(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="has no chat template"):
         chat.load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("named", [*chat.PLAIN_CLASSES, "LlamaTokenizer", "GPT2Tokenizer", None])
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2"])
+def test_the_tokenizer_is_the_one_that_the_library_would_choose(tmp_path, model_type, named):
+    transformers = pytest.importorskip("transformers")
+    STYLES["llama_3"].save_pretrained(tmp_path)
+    config = files.read_json(tmp_path / "tokenizer_config.json") | {"tokenizer_class": named}
+    files.write_json(tmp_path / "tokenizer_config.json", config)
+    files.write_json(tmp_path / "config.json", {"model_type": model_type})
+    ours = chat.load_tokenizer(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert type(ours) is type(theirs)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert vars(ours).keys() == vars(theirs).keys()
+    assert ours.init_kwargs == theirs.init_kwargs
+    assert ours.chat_template == theirs.chat_template
+
+
+def test_tokens_alone_need_no_torch():
+    code = (
+        "from scripts.common import chat; import sys; chat.load_tokenizer('data/policy'); print(*sys.modules)"
+    )
+    loaded = subprocess.check_output(
+        [sys.executable, "-c", f"{code}; print(*sys.modules)"], text=True
+    ).split()
+    assert "tokenizers" in loaded and "torch" not in loaded
 
 
 def test_a_string_is_a_user_turn():

@@ -154,6 +154,21 @@ def test_a_sampled_id_that_only_the_model_has_is_kept(tmp_path, tokenizer):
     assert written["chosen_ids"] == [len(tokenizer), 2]
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", "vocab_size": 7},
+        {"model_type": "llama"},
+        {"model_type": "qwen2", "vocab_size": 7},
+        {"model_type": "gemma3", "vocab_size": 7, "text_config": {"vocab_size": 8}},
+    ],
+)
+def test_the_vocabulary_is_what_the_library_says(tmp_path, config):
+    files.write_json(tmp_path / "config.json", config)
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path).get_text_config().vocab_size
+    assert tokenize.vocabulary(tmp_path) == theirs
+
+
 @pytest.mark.parametrize("ids", [[5, 300_000], [-1]])
 def test_an_id_outside_the_vocabulary_is_named(tmp_path, tokenizer, ids):
     rows = [preference("a"), preference("b", rejected=ids)]
