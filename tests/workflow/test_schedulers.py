@@ -19,6 +19,14 @@ def test_the_pod_runs_a_target_that_there_is_with_the_gpus_of_its_node(project):
     assert "rule train_policy" in said and "gpu=1" in said
 
 
+def test_what_the_next_policy_waits_for_goes_first(project):
+    said = snakemake(project, "-n", "results/winrate.png").stdout
+    jobs = said.split("\nrule ")[1:]
+    first = {job.split(":")[0] for job in jobs if "priority: 1\n" in job}
+    assert first >= {"sample_prompts", "generate_completions", "score_completions", "train_policy"}
+    assert not first & {"answer_mt_bench", "judge_mt_bench", "compute_winrate"}
+
+
 @pytest.mark.slow
 def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
     """A stand-in for qsub: it notes its words and runs the job on the spot."""
