@@ -6,6 +6,7 @@ published models is trained once.
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT, copy_project, planned, snakemake
@@ -32,7 +33,8 @@ def rules(project, *overlays):
 def run(project, name):
     """Run a recipe with the small world; (the policies of its picture, metrics of each, params of each)."""
     overlays = [f"recipes/{name}.yaml", "recipes/small.yaml"]
-    published, small = rules(project, overlays[0]), rules(project, *overlays)
+    with ThreadPoolExecutor() as pool:
+        published, small = pool.map(lambda files: rules(project, *files), (overlays[:1], overlays))
     assert published - PUBLISHED_ONLY <= small | {"fetch_model"}
     assert small - SMALL_ONLY <= published
     snakemake(project, "results/winrate.png", "--configfile", *overlays)
