@@ -69,7 +69,7 @@ def with_ids(rows, tokenizer, vocab_size, place):
 def vocabulary(path):
     """Rows of the embedding (int) of the model in the directory `path`."""
     config = files.read_json(Path(path, "config.json"))
-    if config.get("model_type") == "llama" and "vocab_size" in config:
+    if "vocab_size" in config and "text_config" not in config:
         return config["vocab_size"]  # without torch, which the library's configs import
     from transformers import AutoConfig
 
