@@ -21,8 +21,8 @@ from transformers.utils import is_liger_kernel_available
 from scripts.common import packing
 from scripts.common.errors import InputError
 
-CHUNK_TOKENS = 512  # whose float32 logits exist at once
-CPU_TOKENS = 4096  # most tokens of a forward pass on a CPU, which more make no faster
+CHUNK_TOKENS, CPU_CHUNK_TOKENS = 512, 256  # whose float32 logits exist at once
+CPU_TOKENS = 2048  # most tokens of a forward pass on a CPU, which more make no faster
 
 
 def batches(lengths, batch_tokens):
@@ -67,7 +67,8 @@ def completion_logps(model, input_ids, layout, temperature):
     predicting, targets, lengths = (part.to(input_ids.device) for part in _places(layout))
     hidden, targets = hidden[predicting], input_ids[targets]
 
-    parts = list(zip(hidden.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS), strict=True))
+    rows = CHUNK_TOKENS if input_ids.is_cuda else min(CHUNK_TOKENS, CPU_CHUNK_TOKENS)
+    parts = list(zip(hidden.split(rows), targets.split(rows), strict=True))
     if torch.is_grad_enabled() and len(parts) > 1:
         parts = [
             checkpoint(_token_logps, causal_lm, *part, temperature, use_reentrant=False) for part in parts
