@@ -66,8 +66,8 @@ def put_on(model, settings):
 def leave_inputs(model):
     """Have adapters take their inputs as they come, in a model that only computes under autocast.
 
-    PEFT would make them float32, and autocast bfloat16 again: the same numbers, for a tenth of a training's
-    time and a seventh of its memory.
+    PEFT would make them float32, and autocast bfloat16 again: the same numbers, for an eighth of a training's
+    time and memory (docs/performance.md).
     """
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):

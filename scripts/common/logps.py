@@ -67,7 +67,7 @@ def completion_logps(model, input_ids, layout, temperature):
     predicting, targets, lengths = (part.to(input_ids.device) for part in _places(layout))
     hidden, targets = hidden[predicting], input_ids[targets]
 
-    rows = CHUNK_TOKENS if input_ids.is_cuda else min(CHUNK_TOKENS, CPU_CHUNK_TOKENS)
+    rows = CHUNK_TOKENS if input_ids.is_cuda else CPU_CHUNK_TOKENS
     parts = list(zip(hidden.split(rows), targets.split(rows), strict=True))
     if torch.is_grad_enabled() and len(parts) > 1:
         parts = [

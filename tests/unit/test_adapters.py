@@ -6,6 +6,7 @@ import pytest
 import small_model
 import torch
 from safetensors.torch import load_file
+from transformers.models.auto import AutoModelForCausalLM
 
 from scripts import merge_adapter, pretrain
 from scripts.common import adapters, files
@@ -55,6 +56,22 @@ def test_what_was_trained_is_what_the_dequantized_weights_give(world, tmp_path, 
         load_file(tmp_path / "merged/model.safetensors")["model.layers.0.mlp.up_proj.weight"],
         merged["model.layers.0.mlp.up_proj.weight"],
     )
+
+
+def test_inputs_that_are_left_as_they_come_change_no_number(world):
+    model = adapters.load_frozen(world / "start", AutoModelForCausalLM, "bfloat16", None)
+    model = adapters.put_on(model, small_model.LORA | {"lora_dropout": 0.0, "init_lora_weights": False})
+    found = []
+    for _ in range(2):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(torch.arange(20)[None]).logits
+        logits.float().logsumexp(-1).sum().backward()
+        found.append([logits, *(one.grad for one in model.parameters() if one.requires_grad)])
+        adapters.leave_inputs(model)
+    with pytest.raises(RuntimeError, match="dtype"):  # it did something
+        model(torch.arange(20)[None])
+    assert all(torch.equal(*both) for both in zip(*found, strict=True))
 
 
 def test_the_record_is_the_distance_of_the_models_that_rules_load(world, tmp_path):

@@ -79,7 +79,7 @@ def test_equal_to_the_naive_formulation(models, groups, temperature, batch_token
     sequences = [(prompt, completion) for prompt, completions in groups for completion in completions]
     prompts, completions = [list(column) for column in zip(*sequences, strict=True)]
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(logps, "CHUNK_TOKENS", rows)
+        patch.setattr(logps, "CPU_CHUNK_TOKENS", rows)
         sums = score(model, prompts, completions, temperature, batch_tokens)
         wanted = [naive(plain, *sequence, temperature).item() for sequence in sequences]
     assert sums == pytest.approx(wanted, abs=1e-4)
@@ -102,7 +102,7 @@ def test_gradients_equal_the_naive_formulation(models, groups, temperature, rows
     weights = torch.linspace(-1, 1, sum(len(completions) for _, completions in groups))
     sequences = [(prompt, completion) for prompt, completions in groups for completion in completions]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logps, "CHUNK_TOKENS", rows)
+        patch.setattr(logps, "CPU_CHUNK_TOKENS", rows)
         sums = logps.completion_logps(model, **logps.collate(groups), temperature=temperature)
         (sums * weights).sum().backward()
     wanted = [naive(plain, *sequence, temperature) for sequence in sequences]
@@ -140,7 +140,7 @@ def test_each_token_is_computed_once_and_the_head_sees_completions_only(models):
 
 
 def test_no_chunk_is_larger_than_its_share_in_training_either(models, monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_TOKENS", 4)
+    monkeypatch.setattr(logps, "CPU_CHUNK_TOKENS", 4)
     model, seen = copy.deepcopy(models[0]), []
     model.lm_head.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[0]))
     batch = logps.collate([([1] * 3, [[5] * 5, [6] * 5]), ([1], [[7] * 5])])
