@@ -11,7 +11,7 @@ ifeq ($(shell uname -s),Linux)
 TORCH := $(TORCH)+cpu
 endif
 
-.PHONY: .venv all test test-slow test-long test-cluster lint format pictures docs dvc.yaml envs containers FORCE
+.PHONY: .venv all test test-slow test-long test-gpu test-cluster lint format pictures docs dvc.yaml envs containers FORCE
 
 all: .venv
 	snakemake
@@ -37,6 +37,9 @@ test-slow: .venv
 
 test-long: .venv
 	pytest -m long
+
+test-gpu: .venv
+	pytest -m gpu -n 0
 
 test-cluster: .venv
 	pytest -m cluster

@@ -19,6 +19,12 @@ TOGETHER = (
 )
 
 
+def pytest_configure(config):
+    """Tests compare numbers of a CPU, to the bit: only those that ask for a GPU see the machine's."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 class Together(LoadScopeScheduling):
     """Sends the tests of one entry of TOGETHER to one process, all others one by one to whichever is free."""
 

@@ -15,6 +15,9 @@ ZERO3 = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="needs `pip install deepspeed`"
 )
 
+# For scripts.launch: that no machine has, so both processes stay on the CPU.
+TWO_DEVICES = "1000,1001"
+
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"

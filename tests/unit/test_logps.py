@@ -238,7 +238,8 @@ def test_the_flash_kernel_is_asked_for_the_same(name, monkeypatch):
     assert len(calls) == 2 * config.num_hidden_layers, "when it was tried, and for all sequences at once"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU and `make test-gpu`")
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_on_a_gpu(name, monkeypatch):
     """In bfloat16, sums and gradients are off by its rounding, as those of the sequences one by one are."""

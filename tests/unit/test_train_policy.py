@@ -151,7 +151,7 @@ def launched(flags, parallel="ddp"):
     """What a training on two devices says, which share the work as `parallel` says."""
     return subprocess.run(
         [sys.executable, "-m", "scripts.launch", parallel, "scripts.train_policy", *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": small_model.TWO_DEVICES},
         check=True,
         capture_output=True,
         text=True,

@@ -71,7 +71,7 @@ def distance(one, other):
     ],
 )
 def test_two_processes_end_where_one_does(script, tmp_path):
-    for devices, name in (("", "one"), ("0,1", "two")):
+    for devices, name in (("", "one"), (small_model.TWO_DEVICES, "two")):
         process = start(script, flags_of(script, tmp_path, tmp_path / name), devices)
         said, _ = process.communicate()
         assert process.returncode == 0, said[-3000:]
@@ -105,7 +105,7 @@ def test_kto_on_two_devices_ends_where_one_does(tmp_path):
     }
     more |= {"beta": 0.5, "desirable_weight": 1.0, "undesirable_weight": 1.0, "learning_rate": 3e-3}
     more |= {"global_batch_size": 8, "num_train_epochs": 2}
-    for devices, name, share in (("", "one", 8), ("0,1", "two", 4)):
+    for devices, name, share in (("", "one", 8), (small_model.TWO_DEVICES, "two", 4)):
         flags = small_model.flags(tmp_path / name, **more, per_device_train_batch_size=share)
         process = start("train_kto", flags, devices)
         said, _ = process.communicate()
@@ -126,7 +126,7 @@ def test_the_best_checkpoint_of_shared_out_weights_is_taken(tmp_path, parallel):
     changes = {"save_steps": 3, "eval_steps": 2, "checkpoint": "best", "num_train_epochs": 6}
     changes |= {"learning_rate": 0.3, "lr_scheduler_type": "constant"}
     flags = flags_of("train_sft", tmp_path, tmp_path / "two", **changes)
-    said, _ = (process := start("train_sft", flags, "0,1", parallel)).communicate()
+    said, _ = (process := start("train_sft", flags, small_model.TWO_DEVICES, parallel)).communicate()
     assert process.returncode == 0, said[-3000:]
     _, metrics, log = small_model.results(tmp_path / "two")
     losses = {row["step"]: row["eval_loss"] for row in log if "eval_loss" in row}
@@ -146,9 +146,9 @@ def test_the_best_checkpoint_of_shared_out_weights_is_taken(tmp_path, parallel):
 def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     flags = flags_of("train_sft", tmp_path, tmp_path / "stopped", num_train_epochs=40)
     undisturbed = flags_of("train_sft", tmp_path, tmp_path / "undisturbed", num_train_epochs=40)
-    process = start("train_sft", undisturbed, "0,1")
+    process = start("train_sft", undisturbed, small_model.TWO_DEVICES)
     assert process.wait() == 0
-    process = start("train_sft", flags, "0,1")
+    process = start("train_sft", flags, small_model.TWO_DEVICES)
     for line in process.stdout:
         if line.startswith("step 8/"):
             break
@@ -157,7 +157,7 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
     assert time.monotonic() - began < 25, "within the time that a cluster gives"
-    process = start("train_sft", flags, "0,1")
+    process = start("train_sft", flags, small_model.TWO_DEVICES)
     said, _ = process.communicate()
     assert process.returncode == 0 and "going on after step" in said, said[-3000:]
     weights, wanted = (small_model.results(tmp_path / name)[0] for name in ("stopped", "undisturbed"))
@@ -175,7 +175,7 @@ def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path, parallel,
     """Stopped and gone on with. That they really are shared out, the checkpoint's form shows."""
     flags = {name: flags_of("train_sft", tmp_path, tmp_path / name, save_steps=2) for name in ("one", "two")}
     assert start("train_sft", flags["one"]).wait() == 0
-    process = start("train_sft", flags["two"], "0,1", parallel)
+    process = start("train_sft", flags["two"], small_model.TWO_DEVICES, parallel)
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
@@ -183,7 +183,7 @@ def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path, parallel,
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
     assert len(list((tmp_path / "two/work").glob(f"*/checkpoint-*/{shards}"))) == 2
-    process = start("train_sft", flags["two"], "0,1", parallel)
+    process = start("train_sft", flags["two"], small_model.TWO_DEVICES, parallel)
     said, _ = process.communicate()
     assert process.returncode == 0 and "going on after step" in said, said[-3000:]
     (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (
