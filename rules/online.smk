@@ -2,6 +2,8 @@
 #
 #     results/samples/{policy}/prompts/{shard}.parquet, what scores completions
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+#
+# With `peft`, results/adapters/{run}-{t}/ and .json instead, as in train.smk.
 
 
 rule train_online:
@@ -36,6 +38,7 @@ rule train_online:
         runtime=1440,
         per_device_train_batch_size=128,
         gradient_checkpointing="false",
+        parallel="ddp",
         save_steps=50,
         wandb_project="",
         batch_tokens=16384,
@@ -45,7 +48,7 @@ rule train_online:
         function_code=[code_hash(path) for path in files_of_rewards("function")],
         contents=contents_of(*files_of_rewards("judge")),
         settings=lambda wildcards: flags(
-            configuration.training(config, wildcards.run),
+            configuration.of_job(configuration.training(config, wildcards.run)),
             method=configuration.method_of(config, wildcards.run),
             length_penalty=config["rank"]["length_penalty"],
             rewards={
@@ -58,7 +61,8 @@ rule train_online:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch ddp scripts.train_online \
+        exec python -m scripts.lease_gpus {resources.gpu:q} \
+            python -m scripts.launch {resources.parallel:q} scripts.train_online \
             --prompts {input.prompts:q} \
             --model {input.model:q} \
             --reference {input.reference:q} \
@@ -77,3 +81,13 @@ rule train_online:
             --metrics {output.metrics:q} \
             --log-csv {output.log_csv:q}
         """
+
+
+use rule train_online as train_online_adapter with:
+    output:
+        model=directory("results/adapters/{run}-{iteration}"),
+        manifest="results/adapters/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    wildcard_constraints:
+        run=runs_of_methods("rloo", "grpo", adapters=True),

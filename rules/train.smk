@@ -3,8 +3,7 @@
 #     results/samples/{policy}/tokenized.parquet, results/samples/{policy}/ref_logps/{reference}/*.parquet
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
 #
-# With `peft`, a run makes results/adapters/{run}-{t}/ and .json instead: the models come of merge_adapter.
-# Runs of the methods that sample while they train are those of online.smk.
+# With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter. online.smk has the other methods.
 
 
 rule train_policy:
@@ -79,7 +78,7 @@ use rule train_policy as train_adapter with:
         metrics="results/training/{run}-{iteration}/metrics.json",
         log_csv="results/training/{run}-{iteration}/log.csv",
     wildcard_constraints:
-        run="|".join(run for run in RUNS if peft_of(f"{run}-1")) or "(?!)",
+        run=runs_of_methods("preference", adapters=True),
 
 
 rule train_kto:
@@ -111,16 +110,20 @@ rule train_kto:
         runtime=720,
         per_device_train_batch_size=64,
         gradient_checkpointing="false",
+        parallel="ddp",
         save_steps=50,
         wandb_project="",
     params:
         code=code_of("train_kto"),
-        settings=lambda wildcards: flags(configuration.training(config, wildcards.run), seed=config["seed"]),
+        settings=lambda wildcards: flags(
+            configuration.of_job(configuration.training(config, wildcards.run)), seed=config["seed"]
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.launch ddp scripts.train_kto \
+        exec python -m scripts.lease_gpus {resources.gpu:q} \
+            python -m scripts.launch {resources.parallel:q} scripts.train_kto \
             --tokenized {input.tokenized:q} \
             --model {input.model:q} \
             --reference {input.reference:q} \
@@ -135,3 +138,13 @@ rule train_kto:
             --metrics {output.metrics:q} \
             --log-csv {output.log_csv:q}
         """
+
+
+use rule train_kto as train_kto_adapter with:
+    output:
+        model=directory("results/adapters/{run}-{iteration}"),
+        manifest="results/adapters/{run}-{iteration}.json",
+        metrics="results/training/{run}-{iteration}/metrics.json",
+        log_csv="results/training/{run}-{iteration}/log.csv",
+    wildcard_constraints:
+        run=runs_of_methods("kto", adapters=True),

@@ -14,7 +14,18 @@ in memory: each step also needs its log-probabilities of prompts with a neighbor
 
 import argparse
 
-from scripts.common import chat, errors, files, manifest, reference, seeds, tables, trainer
+from scripts.common import (
+    adapters,
+    chat,
+    errors,
+    files,
+    manifest,
+    reference,
+    seeds,
+    sharding,
+    tables,
+    trainer,
+)
 from scripts.common.errors import InputError
 
 SIDES = {"chosen": True, "rejected": False}
@@ -93,6 +104,7 @@ def main(argv=None):
     parents = [*(str(manifest.path_of(model)) for model in models), *args.tokenized]
     if trainer.restore(args, key, "train_kto", parents):
         return
+    sharding.refuse("kto", ["zero3"])
     rows, pieces = trainer.accumulation(
         args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
     )
@@ -130,18 +142,21 @@ def main(argv=None):
             desirable_weight=args.desirable_weight,
             undesirable_weight=args.undesirable_weight,
             max_length=None,
+            disable_dropout=args.peft is None,  # adapters have theirs from the config
         ),
         train_dataset=Dataset.from_list(with_neighbors(train, args.global_batch_size)),
         eval_dataset=Dataset.from_list(with_neighbors(test, args.global_batch_size)),
         processing_class=chat.load_tokenizer(args.model),
     )
+    adapters.unrounded(kto.model)
     kto.remove_callback(PrinterCallback)
     before = evaluate(kto)
     metrics = trainer.fit(kto, args, key, names, lambda: evaluate(kto))
     after = evaluate(kto)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    trainer.save(model, args, "train_kto", parents, [])
+    held_out = [(row["prompt_ids"], row["completion_ids"]) for row in test]
+    trainer.save(model, args, "train_kto", parents, held_out)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
         for name in ("loss", "rewards/margins", "kl"):

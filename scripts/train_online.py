@@ -19,7 +19,17 @@ import argparse
 import json
 from pathlib import Path
 
-from scripts.common import errors, files, manifest, methods, reference, tables, trainer
+from scripts.common import (
+    adapters,
+    errors,
+    files,
+    manifest,
+    methods,
+    reference,
+    sharding,
+    tables,
+    trainer,
+)
 from scripts.common.errors import InputError
 from scripts.common.rewards.combine import split_of
 
@@ -95,7 +105,7 @@ def grouped(args, model, tokenizer, train, rewards, ends):
     model.config._name_or_path = str(args.reference)
     own = ("beta", "num_generations", "num_iterations", "epsilon", "temperature", "max_completion_length")
     own += ("scale_rewards",) if args.method == "grpo" else ()
-    return TRAINERS[args.method](
+    made = TRAINERS[args.method](
         model=model,
         args=trainer.arguments(
             args,
@@ -103,7 +113,7 @@ def grouped(args, model, tokenizer, train, rewards, ends):
             **{key: getattr(args, key) for key in own},
             model_init_kwargs={"dtype": args.dtype, "use_safetensors": True},
             generation_kwargs={"eos_token_id": ends},
-            disable_dropout=True,
+            disable_dropout=args.peft is None,  # adapters have theirs from the config
             include_num_input_tokens_seen="no",  # TRL counts them by itself
         ),
         train_dataset=Dataset.from_dict({"prompt": [row["prompt_id"] for row in train]}),
@@ -112,6 +122,10 @@ def grouped(args, model, tokenizer, train, rewards, ends):
         rewards=rewards,
         ends=ends,
     )
+    if made.ref_model is None:  # TRL would take the weights beneath the adapters, whatever the reference is
+        made.ref_model = reference.load(args).to(made.accelerator.device)
+    adapters.unrounded(made.model)
+    return made
 
 
 def proximal(args, model, tokenizer, train, rewards, ends):
@@ -204,6 +218,7 @@ def main(argv=None):
     parents = [*sorted(str(manifest.path_of(model)) for model in models), *args.prompts]
     if trainer.restore(args, key, "train_online", parents):
         return
+    sharding.refuse(args.method, ["fsdp2", "zero3"] if args.method == "ppo" else ["zero3"])
     train, test = read_prompts(args.prompts)
     check_batches(args, len(train))
 
@@ -230,23 +245,24 @@ def main(argv=None):
     ppo = args.method == "ppo"
     made = (proximal if ppo else grouped)(args, model, policy.tokenizer, train, rewards, policy.end_tokens)
 
-    def evaluate(when="while training"):
-        measured = held_out.evaluate(
+    def evaluate(when):
+        measured, said = held_out.evaluate(
             args, model, made.ref_model, made.accelerator, test, rewards, when, machine["batch_tokens"]
         )
-        return {"loss": -measured["reward"], **measured}  # what the best checkpoint has least of
+        # The loss is what the best checkpoint has least of.
+        return {"loss": -measured["reward"], **measured}, said
 
-    before = evaluate("before training")
+    before, _ = evaluate("before training")
     if ppo:
         from scripts.common.ppo import fit
 
         metrics = fit(made, args)
     else:
-        metrics = trainer.fit(made, args, key, [], evaluate)
-    after = evaluate("after training")
+        metrics = trainer.fit(made, args, key, [], lambda: evaluate("while training")[0])
+    after, said = evaluate("after training")
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    trainer.save(model, args, "train_online", parents, [])
+    trainer.save(model, args, "train_online", parents, said)
     if trainer.is_main():
         files.write_json(args.metrics, metrics)
         for name in ("reward", "kl", "completions/mean_length"):

@@ -62,11 +62,11 @@ def get_reference(wildcards):
     return f"results/models/{initial_or_previous(wildcards, 'reference')}"
 
 
-def runs_of_methods(*methods):
-    """The names of the runs that these methods train, all parameters of them, as a pattern; one that matches nothing
-    if there are none."""
+def runs_of_methods(*methods, adapters=False):
+    """The names of the runs that these methods train, all parameters of them or adapters, as a pattern; one that
+    matches nothing if there are none."""
     chosen = [run for run in RUNS if configuration.method_of(config, run) in methods]
-    return "|".join(run for run in chosen if not peft_of(f"{run}-1")) or "(?!)"
+    return "|".join(run for run in chosen if bool(peft_of(f"{run}-1")) == adapters) or "(?!)"
 
 
 def get_data_policies(wildcards):

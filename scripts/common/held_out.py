@@ -6,7 +6,7 @@ do not depend on batches, devices or what was drawn in between.
 
 import torch
 
-from scripts.common import engines, logps, seeds, trainer
+from scripts.common import engines, logps, seeds, sharding, trainer
 from scripts.common.engines.model_files import ModelFiles
 from scripts.common.engines.transformers import Engine
 from scripts.common.rewards.online import Sampled
@@ -26,13 +26,14 @@ class Sampler(Engine):
 
 
 def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_tokens):
-    """{name of TRL's: mean (float)} over SAMPLES completions to each of `prompts`.
+    """(means, completions): {name of TRL's: float} over SAMPLES completions to each of `prompts`, and these.
 
     args: temperature, max_completion_length, seed, model (directory); reference: the reference model;
     prompts: rows of tables.PROMPTS, of which this process takes every world_size-th; rewards: a
     rewards.online.Rewards; when: str, for messages; batch_tokens: int, of a forward pass. The reward is the
     weighted sum without normalization, less the penalties. kl: of the policy from the reference, nats per
     completion, as the mean log-ratio of what the policy says. What has no reward is left out of all means.
+    The completions are this process's: a list of (prompt ids, completion ids).
     """
     own = prompts[accelerator.process_index :: accelerator.num_processes]
     asked = [(prompt, sample) for prompt in own for sample in range(SAMPLES)]
@@ -45,14 +46,17 @@ def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_
         for prompt, sample in asked
     ]
     training = model.training
-    model.eval()
+    model.to(accelerator.device).eval()  # what FSDP2 is yet to share out is on the CPU
     sampling = engines.Sampling(args.temperature, 1.0, 0, args.max_completion_length)
-    made = Sampler(args.model, model).generate(requests, sampling)
-    samples = [Sampled(prompt, completion.ids) for (prompt, _), completion in zip(asked, made, strict=True)]
+    with sharding.whole(model, reference):
+        made = Sampler(args.model, model).generate(requests, sampling)
+        samples = [
+            Sampled(prompt, completion.ids) for (prompt, _), completion in zip(asked, made, strict=True)
+        ]
+        kl = _logps(args, model, samples, batch_tokens) - _logps(args, reference, samples, batch_tokens)
     totals = torch.zeros(len(NAMES) + len(rewards.sections) + 1, dtype=torch.float64)
     if samples:
         rewarded = rewards(samples, f"held-out prompts {when}", normalize=False)
-        kl = _logps(args, model, samples, batch_tokens) - _logps(args, reference, samples, batch_tokens)
         clipped = [completion.finish_reason == "length" for completion in made]
         rows = [rewarded.reward, kl, [len(sample.ids) for sample in samples], clipped]
         rows = torch.stack(
@@ -65,15 +69,15 @@ def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_
         totals = accelerator.reduce(totals.to(accelerator.device)).cpu()
     *sums, number = totals.tolist()
     names = [*NAMES, *(f"rewards/{name}" for name in rewards.sections)]
-    return {name: value / number for name, value in zip(names, sums, strict=True)}
+    means = {name: value / number for name, value in zip(names, sums, strict=True)}
+    return means, [(sample.prompt["prompt_ids"], sample.ids) for sample in samples]
 
 
 def _logps(args, model, samples, batch_tokens):
     """Log-probabilities of the completions: float64 (len(samples),)."""
     sums = torch.empty(len(samples), dtype=torch.float64)
-    prompts, completions = zip(
-        *((sample.prompt["prompt_ids"], sample.ids) for sample in samples), strict=True
-    )
+    prompts = [sample.prompt["prompt_ids"] for sample in samples]
+    completions = [sample.ids for sample in samples]
     for rows, values in logps.score(model, prompts, completions, args.temperature, batch_tokens):
         sums[rows] = torch.tensor(values, dtype=torch.float64)
     return sums

@@ -48,8 +48,8 @@ def check(method, values, rewards):
     """
     if method == "preference":
         losses.check(values["loss_type"], values)
-    if method != "preference" and values["peft"]:
-        raise InputError(f"{method} trains all parameters; set peft to null, or take the method preference")
+    if method == "ppo" and values["peft"]:
+        raise InputError("ppo trains all parameters; set peft to null, or take rloo or grpo")
     if method in ("rloo", "grpo"):
         check_groups(values["global_batch_size"], values["num_generations"])
     if method == "ppo" and (values["eval_steps"] or values["checkpoint"] == "best"):

@@ -16,6 +16,7 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file
 
+from scripts.common import sharding
 from scripts.common.rewards.online import Sampled
 
 # TRL imports what there is of vLLM, and fails at versions that it does not know; it is not used here.
@@ -67,7 +68,8 @@ class Online:
         return [self.prompts[name]["prompt_ids"] for name in prompts], None, {}
 
     def _generate_single_turn(self, *args, **kwargs):
-        made = super()._generate_single_turn(*args, **kwargs)
+        with sharding.whole(self.model):
+            made = super()._generate_single_turn(*args, **kwargs)
         if isinstance(made, tuple):  # GRPO's has log-probabilities beside them: of vLLM, else None
             return [self._until_end(ids) for ids in made[0]], made[1]
         return [self._until_end(ids) for ids in made]

@@ -44,6 +44,15 @@ def check(quantization, optim):
         )
 
 
+def refuse(method, names):
+    """Raise InputError if the environment asks for one of `names`, which `method` does not go with."""
+    if name() in names:
+        others = " or ".join(other for other in ("ddp", "fsdp2", "zero3") if other not in names)
+        raise InputError(
+            f"the resource `parallel` is {name()}, which {method} does not go with; take {others}"
+        )
+
+
 def prepare(model_trainer):
     """Have a transformers.Trainer share out its model's weights; call it before it trains."""
     if name() != "fsdp2":
@@ -76,6 +85,29 @@ def as_it_is(model_trainer):
         yield
     finally:
         deepspeed.set_hf_deepspeed_config(model_trainer.accelerator.state.deepspeed_plugin.dschf)
+
+
+@contextlib.contextmanager
+def whole(*models):
+    """Have every process hold all weights of models that FSDP2 has shared out, in the dtype it computes in.
+
+    Else each forward pass waits for all processes, of which one may be through with its completions earlier.
+    All processes have to enter together.
+    """
+    parts = []
+    if name() == "fsdp2":
+        from torch.distributed.fsdp import FSDPModule
+
+        parts = [part for model in models for part in model.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
 
 
 def gathered(model):

@@ -89,10 +89,10 @@ def test_the_defaults_are_trls_but_for_what_the_world_asks_for():
         ({"method": "ppo", "max_grad_norm": 1.0}, "own: TRL's ppo does not clip gradients"),
         (
             {
-                "method": "kto",
+                "method": "ppo",
                 "peft": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"},
             },
-            "own: kto trains all parameters; set peft to null",
+            "own: ppo trains all parameters; set peft to null, or take rloo or grpo",
         ),
     ],
     ids=str,

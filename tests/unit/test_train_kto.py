@@ -53,6 +53,20 @@ def test_a_policy_learns_what_is_desirable(world, tmp_path):
     assert files.read_json(tmp_path / "model/generation_config.json")["eos_token_id"] == [4, 1]
 
 
+@pytest.mark.parametrize("peft", [small_model.LORA, small_model.QLORA], ids=["lora", "qlora"])
+def test_adapters_learn_it_too_and_are_merged(world, tmp_path, peft):
+    """Held to the reference itself, not to the weights beneath the adapters, which may be rounded."""
+    more = {"num_train_epochs": 8, "learning_rate": 1e-2}
+    weights, metrics, _ = train(world, tmp_path, peft=peft, **more)
+    assert all("lora_" in name for name in weights)
+    apart = abs(metrics["eval_loss_before"] - 0.5)
+    assert apart < 1e-5 if "quantization" not in peft else apart > 0.01
+    assert metrics["eval_rewards/margins"] > 1
+    way = "quantized" if "quantization" in peft else "original"
+    found = small_model.merge(tmp_path, world / "sft", way)
+    assert found["sequences"] == 8 and found[way]["mean_token"] < 1e-4
+
+
 @pytest.mark.slow
 def test_an_interrupted_training_ends_as_an_undisturbed_one(world, tmp_path, monkeypatch):
     from transformers import TrainerCallback

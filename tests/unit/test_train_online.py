@@ -257,18 +257,57 @@ def test_what_was_trained_before_is_taken_from_where_it_was_kept(world, tmp_path
 
 @pytest.mark.slow
 def test_two_processes_share_prompts_and_completions(world, tmp_path):
-    flags = words(
-        world, tmp_path, "rloo", {"short": SHORT}, per_device_train_batch_size=8, num_train_epochs=1
-    )
-    said = subprocess.run(
-        [sys.executable, "-m", "scripts.launch", "ddp", "scripts.train_online", *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0,1"},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert said.count("step 1/4 ") == 1, "one of them speaks"
-    metrics = files.read_json(tmp_path / "metrics.json")
+    """And the weights, with FSDP2: both sample from the whole policy, one longer than the other."""
+    found = {}
+    for parallel in ("ddp", "fsdp2"):
+        changed = {"per_device_train_batch_size": 8, "num_train_epochs": 1, "eval_steps": 2}
+        flags = words(world, tmp_path / parallel, "rloo", {"short": SHORT}, **changed)
+        said = subprocess.run(
+            [sys.executable, "-m", "scripts.launch", parallel, "scripts.train_online", *flags],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": small_model.TWO_DEVICES},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert said.count("step 1/4 ") == 1, "one of them speaks"
+        found[parallel] = small_model.results(tmp_path / parallel)
+    weights, metrics, log = found["ddp"]
     alone = train(world, tmp_path / "alone", "rloo", num_train_epochs=0.25)[1]
     assert metrics["eval_reward_before"] == pytest.approx(alone["eval_reward_before"], abs=1e-6)
     assert metrics["eval_reward"] > metrics["eval_reward_before"]
+    others, _, their_log = found["fsdp2"]
+    assert [row["loss"] for row in their_log] == pytest.approx([row["loss"] for row in log], abs=2e-5)
+    assert all(torch.allclose(others[name], weights[name], rtol=0, atol=1e-5) for name in weights)
+
+
+def test_what_cannot_be_shared_out_is_one_sentence(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"`parallel` is fsdp2, which ppo does not go with; take ddp$"):
+        train(world, tmp_path, "ppo")
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(InputError, match=r"is zero3, which grpo does not go with; take ddp or fsdp2$"):
+        train(world, tmp_path, "grpo")
+
+
+@pytest.mark.parametrize(("method", "peft"), [("rloo", small_model.LORA), ("grpo", small_model.QLORA)])
+def test_adapters_are_held_to_the_reference_that_is_named(world, tmp_path, method, peft):
+    """Not to the weights beneath them, which TRL would take."""
+    more = {"peft": peft, "num_train_epochs": 3, "learning_rate": 1e-2}
+    train_online.main(words(world, tmp_path, method, {"short": SHORT}, **more))
+    weights, metrics, log = small_model.results(tmp_path)
+    assert all("lora_" in name for name in weights)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
+    quantized = "quantization" in peft
+    assert abs(metrics["eval_kl_before"]) < 1e-4 if not quantized else abs(metrics["eval_kl_before"]) > 1e-3
+    way = "quantized" if quantized else "original"
+    found = small_model.merge(tmp_path, world / "sft", way)
+    assert found["sequences"] == 16 and found[way]["mean_token"] < 1e-4
+
+    other = tmp_path / "other"
+    small_model.make_model(other / "base", TOKENIZER, ends=ENDS, initializer_range=0.3)
+    manifest.write(other / "base.json", other / "base", "train_sft", {}, [])
+    more |= {"num_train_epochs": 0.25, "reference": other / "base"}
+    train_online.main(words(world, other, method, {"short": SHORT}, **more))
+    _, metrics, log = small_model.results(other)
+    assert metrics["eval_kl_before"] > 0.1 and log[0]["kl"] > 0.01

@@ -84,7 +84,8 @@ def test_two_processes_end_where_one_does(script, tmp_path):
 
 
 @pytest.mark.long
-def test_kto_on_two_devices_ends_where_one_does(tmp_path):
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_kto_on_two_devices_ends_where_one_does(tmp_path, parallel):
     """The distance from the reference is that of the whole batch, whatever part of it a device has."""
     tokenizer = small_model.make_tokenizer()
     small_model.make_model(tmp_path / "sft", tokenizer, initializer_range=0.2)
@@ -107,7 +108,7 @@ def test_kto_on_two_devices_ends_where_one_does(tmp_path):
     more |= {"global_batch_size": 8, "num_train_epochs": 2}
     for devices, name, share in (("", "one", 8), (small_model.TWO_DEVICES, "two", 4)):
         flags = small_model.flags(tmp_path / name, **more, per_device_train_batch_size=share)
-        process = start("train_kto", flags, devices)
+        process = start("train_kto", flags, devices, parallel)
         said, _ = process.communicate()
         assert process.returncode == 0, said[-3000:]
     (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (

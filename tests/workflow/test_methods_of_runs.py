@@ -34,6 +34,15 @@ def test_what_samples_while_it_trains_needs_prompts_and_models_alone(project):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("method", "rule"), [("grpo", "train_online_adapter"), ("kto", "train_kto_adapter")])
+def test_adapters_are_merged_before_the_next_iteration_starts_from_them(project, method, rule):
+    peft = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    jobs = planned_for(project, method=method, global_batch_size=16, peft=peft)
+    assert jobs[rule] == jobs["merge_adapter"] == 2
+    assert not jobs.keys() & {"train_policy", "train_online", "train_kto"}
+
+
+@pytest.mark.slow
 def test_kto_needs_pairs_and_no_log_probabilities(project):
     jobs = planned_for(project, method="kto")
     assert jobs["train_kto"] == jobs["tokenize_preferences"] == 2
