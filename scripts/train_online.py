@@ -122,9 +122,12 @@ def grouped(args, model, tokenizer, train, rewards, ends):
         rewards=rewards,
         ends=ends,
     )
-    if made.ref_model is None:  # TRL would take the weights beneath the adapters, whatever the reference is
+    if args.peft is not None:
+        # TRL's is the weights beneath the adapters, whatever was named, and a copy of the adapters as they
+        # begin, beside which those of a checkpoint are not loaded.
+        made.model.delete_adapter("ref")
         made.ref_model = reference.load(args).to(made.accelerator.device)
-    adapters.unrounded(made.model)
+        adapters.unrounded(made.model)
     return made
 
 

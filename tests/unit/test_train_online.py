@@ -1,6 +1,5 @@
 """ppo, rloo and grpo for real on a small Llama: what they are given, that they learn and resume."""
 
-import csv
 import json
 import math
 import os
@@ -79,11 +78,9 @@ def words(world, out, method, rewards, **changed):
 
 
 def train(world, out, method, rewards=None, **changed):
-    """(weights, metrics, rows of log.csv) of a training; what a step does not log is left out of its row."""
+    """(weights, metrics, rows of log.csv) of a training, as small_model.results has them."""
     train_online.main(words(world, out, method, rewards or {"short": SHORT}, **changed))
-    with open(out / "log.csv") as file:
-        log = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return load_file(out / "model/model.safetensors"), files.read_json(out / "metrics.json"), log
+    return small_model.results(out)
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo", pytest.param("ppo", marks=pytest.mark.slow)])
@@ -173,8 +170,13 @@ def reward(messages, completion, reference, marker, call):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "num_iterations"), [("rloo", 1), ("rloo", 2), ("grpo", 2)])
-def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(world, tmp_path, method, num_iterations):
+@pytest.mark.parametrize(
+    ("method", "num_iterations", "peft"),
+    [("rloo", 1, None), ("rloo", 2, None), ("grpo", 2, None), ("grpo", 1, small_model.LORA)],
+)
+def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(
+    world, tmp_path, method, num_iterations, peft
+):
     """With two iterations it is stopped between two steps on the same completions."""
     (tmp_path / "own.py").write_text(STOPS)
     (tmp_path / "marker").touch()
@@ -182,7 +184,7 @@ def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(world, tmp_path,
     arguments = {"marker": str(tmp_path / "marker"), "call": 16 * (6 if num_iterations == 1 else 4)}
     function = {"kind": "function", "function": f"{tmp_path}/own.py:reward", "arguments": arguments}
     rewards = {"own": function | OWN}
-    settings = {"num_iterations": num_iterations, "per_device_train_batch_size": 8}
+    settings = {"num_iterations": num_iterations, "per_device_train_batch_size": 8, "peft": peft}
     with pytest.raises(SystemExit) as stopped:
         train(world, tmp_path, method, rewards, **settings)
     assert stopped.value.code == 143
@@ -294,8 +296,7 @@ def test_what_cannot_be_shared_out_is_one_sentence(world, tmp_path, monkeypatch)
 def test_adapters_are_held_to_the_reference_that_is_named(world, tmp_path, method, peft):
     """Not to the weights beneath them, which TRL would take."""
     more = {"peft": peft, "num_train_epochs": 3, "learning_rate": 1e-2}
-    train_online.main(words(world, tmp_path, method, {"short": SHORT}, **more))
-    weights, metrics, log = small_model.results(tmp_path)
+    weights, metrics, _ = train(world, tmp_path, method, **more)
     assert all("lora_" in name for name in weights)
     assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
     quantized = "quantization" in peft
@@ -308,6 +309,5 @@ def test_adapters_are_held_to_the_reference_that_is_named(world, tmp_path, metho
     small_model.make_model(other / "base", TOKENIZER, ends=ENDS, initializer_range=0.3)
     manifest.write(other / "base.json", other / "base", "train_sft", {}, [])
     more |= {"num_train_epochs": 0.25, "reference": other / "base"}
-    train_online.main(words(world, other, method, {"short": SHORT}, **more))
-    _, metrics, log = small_model.results(other)
+    _, metrics, log = train(world, other, method, **more)
     assert metrics["eval_kl_before"] > 0.1 and log[0]["kl"] > 0.01
