@@ -49,7 +49,8 @@ def fit(model_trainer, args, key, rows, evaluate):
     watch = Watch(model_trainer, args, rows, evaluate, before)
     model_trainer.add_callback(watch)
     model_trainer._save_checkpoint = watch.keeping_the_last(model_trainer._save_checkpoint)
-    set_seed(model_trainer.args.seed)
+    # Devices that draw the same numbers would say the same to a prompt that several of them have.
+    set_seed(model_trainer.args.seed + model_trainer.args.process_index)
     with _sigterm(watch), _reporting(watch, key, checkpoint):
         if checkpoint and _is_last(checkpoint, args):
             # Asked to resume after its last step, Trainer would take one more in a broken-off epoch.

@@ -80,10 +80,13 @@ class Online:
         return ids[: end + 1]
 
     def _get_train_sampler(self, dataset=None):
-        sampler = super()._get_train_sampler(dataset)
+        self.sampler = super()._get_train_sampler(dataset)
+        return self.sampler
+
+    def _run_epoch(self, *, epoch, **kwargs):
         # TRL's generator runs on from epoch to epoch, which a resumed training could not know.
-        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.data_seed + epoch)
-        return sampler
+        self.sampler.generator.manual_seed(self.args.data_seed + epoch)
+        return super()._run_epoch(epoch=epoch, **kwargs)
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 
@@ -280,6 +281,60 @@ def test_two_processes_share_prompts_and_completions(world, tmp_path):
     others, _, their_log = found["fsdp2"]
     assert [row["loss"] for row in their_log] == pytest.approx([row["loss"] for row in log], abs=2e-5)
     assert all(torch.allclose(others[name], weights[name], rtol=0, atol=1e-5) for name in weights)
+
+
+def launched(flags):
+    """The running process of a training on two devices."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.launch", "ddp", "scripts.train_online", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": small_model.TWO_DEVICES},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.long
+def test_two_processes_that_are_stopped_go_on_where_they_were(world, tmp_path):
+    """In the middle of an epoch."""
+    changed = {"per_device_train_batch_size": 8, "num_iterations": 2}
+    flags = {name: words(world, tmp_path / name, "rloo", {"short": SHORT}, **changed) for name in "ab"}
+    assert launched(flags["a"]).wait() == 0
+    process = launched(flags["b"])
+    for line in process.stdout:
+        if line.startswith("step 9/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    said = process.stdout.read()
+    assert process.wait() != 0 and "stopped by SIGTERM at step 1" in said
+    said, _ = (process := launched(flags["b"])).communicate()
+    assert process.returncode == 0 and "going on after step 1" in said
+    (weights, _, log), (wanted, _, wanted_log) = (small_model.results(tmp_path / name) for name in "ba")
+    assert log == wanted_log
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+RECORDS = """
+import os
+import signal
+
+def reward(messages, completion, reference, folder):
+    with open(os.path.join(folder, os.environ["RANK"]), "a") as file:
+        file.write(repr(completion) + "\\n")
+    return -len(completion)
+"""
+
+
+@pytest.mark.long
+def test_devices_that_share_a_prompt_say_different_things(world, tmp_path):
+    (tmp_path / "own.py").write_text(RECORDS)
+    function = {"kind": "function", "function": f"{tmp_path}/own.py:reward"}
+    rewards = {"own": function | {"arguments": {"folder": str(tmp_path)}} | OWN}
+    changed = {"num_generations": 8, "global_batch_size": 8, "per_device_train_batch_size": 4}
+    flags = words(world, tmp_path / "out", "rloo", rewards, **changed, num_train_epochs=1 / 16)
+    assert launched(flags).wait() == 0
+    held_out = 2 * 4
+    one, other = ((tmp_path / rank).read_text().splitlines()[held_out:-held_out] for rank in "01")
+    assert len(one) == len(other) == 4 and one != other
 
 
 def test_what_cannot_be_shared_out_is_one_sentence(world, tmp_path, monkeypatch):
