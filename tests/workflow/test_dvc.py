@@ -170,7 +170,7 @@ def test_repro_repeats_nothing_that_snakemake_did(copy):
     nothing_to_do(copy)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)  # the world that it may be the first to need counts
 @pytest.mark.parametrize(
     "link",
     [
