@@ -106,7 +106,7 @@ def whole(*models):
         yield
     finally:
         for part in parts:
-            part.set_reshard_after_forward(True, recurse=False)
+            part.set_reshard_after_forward(True, recurse=False)  # as profiles/accelerate/fsdp2.yaml has it
             part.reshard()
 
 

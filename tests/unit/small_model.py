@@ -3,7 +3,10 @@
 import csv
 import importlib.util
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ ZERO3 = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="needs `pip install deepspeed`"
 )
 
-# For scripts.launch: that no machine has, so both processes stay on the CPU.
+# That no machine has, so both processes stay on the CPU.
 TWO_DEVICES = "1000,1001"
 
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
@@ -159,6 +162,24 @@ def flags(out, **values):
         texts = [str(part) if isinstance(part, (str, Path)) else json.dumps(part) for part in parts]
         words += [f"--{key.replace('_', '-')}", *texts]
     return words
+
+
+def launch(script, flags, devices=TWO_DEVICES, parallel="ddp"):
+    """The running process of a training with those devices, which share the work as `parallel` says."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.launch", parallel, f"scripts.{script}", *flags],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": devices, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def said_by(process):
+    """What a process says until it ends, which it must do well."""
+    said = process.communicate()[0]
+    assert process.returncode == 0, said[-3000:]
+    return said
 
 
 def merge(out, start, into="original"):

@@ -18,13 +18,13 @@ FILES = [f"envs/{hardware}/{name}.yaml" for hardware in lock_envs.HARDWARE for n
 LOCK = dict((lock_envs.name_of(pin), pin.split("==")[1]) for pin in lock_envs.lock())
 
 
-# What is imported on roads that a rule does not take: a training asks its judges on servers elsewhere.
 # Rules that take over another one's script.
 ADAPTERS = {
     "train_adapter": "train_policy",
     "train_kto_adapter": "train_kto",
     "train_online_adapter": "train_online",
 }
+# What is imported on roads that a script does not take: a training asks its judges on servers elsewhere.
 NEVER_REACHED = {"train_online": ["vllm"]}
 
 

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import small_model
@@ -265,13 +262,7 @@ def test_two_processes_share_prompts_and_completions(world, tmp_path):
     for parallel in ("ddp", "fsdp2"):
         changed = {"per_device_train_batch_size": 8, "num_train_epochs": 1, "eval_steps": 2}
         flags = words(world, tmp_path / parallel, "rloo", {"short": SHORT}, **changed)
-        said = subprocess.run(
-            [sys.executable, "-m", "scripts.launch", parallel, "scripts.train_online", *flags],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": small_model.TWO_DEVICES},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+        said = small_model.said_by(small_model.launch("train_online", flags, parallel=parallel))
         assert said.count("step 1/4 ") == 1, "one of them speaks"
         found[parallel] = small_model.results(tmp_path / parallel)
     weights, metrics, log = found["ddp"]
@@ -283,31 +274,21 @@ def test_two_processes_share_prompts_and_completions(world, tmp_path):
     assert all(torch.allclose(others[name], weights[name], rtol=0, atol=1e-5) for name in weights)
 
 
-def launched(flags):
-    """The running process of a training on two devices."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "scripts.launch", "ddp", "scripts.train_online", *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": small_model.TWO_DEVICES},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.long
 def test_two_processes_that_are_stopped_go_on_where_they_were(world, tmp_path):
     """In the middle of an epoch."""
     changed = {"per_device_train_batch_size": 8, "num_iterations": 2}
     flags = {name: words(world, tmp_path / name, "rloo", {"short": SHORT}, **changed) for name in "ab"}
-    assert launched(flags["a"]).wait() == 0
-    process = launched(flags["b"])
+    small_model.said_by(small_model.launch("train_online", flags["a"]))
+    process = small_model.launch("train_online", flags["b"])
     for line in process.stdout:
         if line.startswith("step 9/"):
             break
     process.send_signal(signal.SIGTERM)
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM at step 1" in said
-    said, _ = (process := launched(flags["b"])).communicate()
-    assert process.returncode == 0 and "going on after step 1" in said
+    said = small_model.said_by(small_model.launch("train_online", flags["b"]))
+    assert "going on after step 1" in said
     (weights, _, log), (wanted, _, wanted_log) = (small_model.results(tmp_path / name) for name in "ba")
     assert log == wanted_log
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
@@ -315,7 +296,6 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(world, tmp_path):
 
 RECORDS = """
 import os
-import signal
 
 def reward(messages, completion, reference, folder):
     with open(os.path.join(folder, os.environ["RANK"]), "a") as file:
@@ -331,7 +311,7 @@ def test_devices_that_share_a_prompt_say_different_things(world, tmp_path):
     rewards = {"own": function | {"arguments": {"folder": str(tmp_path)}} | OWN}
     changed = {"num_generations": 8, "global_batch_size": 8, "per_device_train_batch_size": 4}
     flags = words(world, tmp_path / "out", "rloo", rewards, **changed, num_train_epochs=1 / 16)
-    assert launched(flags).wait() == 0
+    small_model.said_by(small_model.launch("train_online", flags))
     held_out = 2 * 4
     one, other = ((tmp_path / rank).read_text().splitlines()[held_out:-held_out] for rank in "01")
     assert len(one) == len(other) == 4 and one != other

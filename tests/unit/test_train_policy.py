@@ -147,17 +147,6 @@ def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_de
         assert metrics[name] == pytest.approx(wanted_metrics[name], abs=1e-5)
 
 
-def launched(flags, parallel="ddp"):
-    """What a training on two devices says, which share the work as `parallel` says."""
-    return subprocess.run(
-        [sys.executable, "-m", "scripts.launch", parallel, "scripts.train_policy", *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": small_model.TWO_DEVICES},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "per_device", "loss_type", "parallel"),
@@ -179,7 +168,7 @@ def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, los
     }
     wanted, wanted_metrics, wanted_log = train(world, tmp_path / "one", **sizes)
     flags = training_flags(world, tmp_path / "two", **sizes)
-    said = launched(flags, parallel)
+    said = small_model.said_by(small_model.launch("train_policy", flags, parallel=parallel))
     assert said.count("step 1/") == 1, "one of them speaks"
     weights, metrics, log = small_model.results(tmp_path / "two")
     assert distance(weights, wanted) < 1e-5
