@@ -74,6 +74,8 @@ def main(argv=None):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
+    from scripts.common import filler
+
     tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     train = read(args.train_data, args.columns, tokenizer)
     train = [train[document] for document in order(len(train), args.seed)]
@@ -86,12 +88,15 @@ def main(argv=None):
         f"({train_left} tokens left over), the held-out text {len(eval_blocks)} ({eval_left})"
     )
 
+    class Pretraining(filler.Unlabelled, Trainer):
+        """Transformers'; on several devices it ends where it does on one."""
+
     def collate(rows):
         ids = torch.tensor(rows)
         return {"input_ids": ids, "labels": ids}
 
     model = trainer.load_model(args, AutoModelForCausalLM)
-    pretraining = Trainer(
+    pretraining = Pretraining(
         model=model,
         args=trainer.arguments(args, remove_unused_columns=False),
         train_dataset=train_blocks,

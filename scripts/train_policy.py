@@ -149,9 +149,9 @@ def evaluate(preference_trainer, prompt_ids):
     finite = []
 
     def measure(model, batch):
-        pair_losses, sums = preference_trainer.measure(model, batch)
+        pair_losses, counted = preference_trainer.measure(model, batch)
         finite.extend(pair_losses.isfinite().tolist())
-        return sums
+        return counted.sum(dim=1)
 
     metrics = means(trainer.held_out(preference_trainer, measure))
     if not math.isfinite(metrics["loss"]):

@@ -15,7 +15,7 @@ reward is read. Pairs with a dialogue over --max-length, or of two equal ones, a
 import argparse
 import json
 
-from scripts.common import adapters, chat, files, sources, trainer
+from scripts.common import adapters, chat, files, filler, sources, trainer
 from scripts.common.errors import InputError, run
 
 
@@ -71,15 +71,21 @@ def padding_id(tokenizer):
     return next(token for token in candidates if token not in (None, tokenizer.eos_token_id))
 
 
+def bradley_terry(logits):
+    """(losses, margins), float32 (N,), of a classifier's logits (2N, 1), chosen's first."""
+    import torch
+
+    chosen, rejected = logits.squeeze(-1).float().chunk(2)
+    return -torch.nn.functional.logsigmoid(chosen - rejected), chosen - rejected
+
+
 def mean_loss_and_accuracy(rewarding):
     """{"loss": mean Bradley-Terry loss, "accuracy": part ranked right, ties as wrong} of held-out pairs."""
     import torch
 
     def measure(model, batch):
-        chosen, rejected = model(**batch, use_cache=False).logits.squeeze(-1).float().chunk(2)
-        margin = chosen - rejected
-        loss = -torch.nn.functional.logsigmoid(margin)
-        return torch.stack([loss.sum(), (margin > 0).float().sum()])
+        losses, margins = bradley_terry(model(**batch, use_cache=False).logits)
+        return torch.stack([losses.sum(), (margins > 0).float().sum()])
 
     loss, right = trainer.held_out(rewarding, measure).tolist()
     pairs = len(rewarding.eval_dataset)
@@ -115,8 +121,21 @@ def main(argv=None):
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
+
+    class Rewarding(filler.Weighted, RewardTrainer):
+        """TRL's, with the mean over the pairs of a step, however they are cut into batches."""
+
+        def rows(self, batch):
+            return len(batch["input_ids"]) // 2
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            weights = inputs.pop("weights")
+            _, outputs = super().compute_loss(model, inputs, return_outputs=True)
+            losses, _ = bradley_terry(outputs.logits)
+            return self.mean(losses, weights, num_items_in_batch)
+
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(tokenizer))
-    rewarding = RewardTrainer(
+    rewarding = Rewarding(
         model=trainer.load_model(args, AutoModelForSequenceClassification, num_labels=1),
         args=trainer.arguments(args, RewardConfig, max_length=None),
         train_dataset=Dataset.from_list(train),

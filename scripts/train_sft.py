@@ -129,9 +129,14 @@ def main(argv=None):
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
+    from scripts.common import filler
+
+    class SFT(filler.Unlabelled, SFTTrainer):
+        """TRL's; on several devices it ends where it does on one."""
+
     # The head's logits only where something is learnt; TRL cannot do that through an adapter of the head.
     adapted_head = args.peft is not None and "lm_head" in (args.peft["target_modules"] or [])
-    sft = SFTTrainer(
+    sft = SFT(
         model=trainer.load_model(args, AutoModelForCausalLM),
         args=trainer.arguments(
             args,

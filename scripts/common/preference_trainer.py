@@ -3,15 +3,14 @@
 Chosen and rejected go through the policy in one forward pass, unpadded and with one prompt for both, by way
 of logps.py; there is no second model.
 A step's loss is the mean over the pairs of its global batch, however they are spread over accumulation
-steps and devices, so 8 × 1 and 1 × 8 are one trajectory. Where the last pairs of an epoch do not fill the
-batches of all devices, accelerate fills up with pairs that were there before: those weigh nothing.
+steps and devices, so 8 × 1 and 1 × 8 are one trajectory.
 """
 
 import numpy as np
 import torch
 from transformers import Trainer
 
-from scripts.common import adapters, logps
+from scripts.common import adapters, filler, logps
 from scripts.common.losses import Batch
 
 METRICS = (
@@ -60,13 +59,12 @@ class Pairs:
 
 
 def collate(pairs):
-    """A batch of N pairs: SCALARS and weights, float32 (N,), and logps.collate's tensors of N groups.
+    """A batch of N pairs: SCALARS, float32 (N,), and logps.collate's tensors of N groups.
 
-    Weights are 1; see PreferenceTrainer.get_batch_samples. The attention_mask is there for Trainer, which
-    counts tokens by it, those of a prompt twice; the model needs none.
+    The attention_mask is there for Trainer, which counts tokens by it, those of a prompt twice; the model
+    needs none.
     """
     batch = {name: torch.tensor(np.array([pair[name] for pair in pairs])) for name in SCALARS}
-    batch["weights"] = torch.ones(len(pairs))
     batch |= logps.collate(
         [(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]]) for pair in pairs]
     )
@@ -76,7 +74,7 @@ def collate(pairs):
 
 
 def means(sums):
-    """METRICS (dict of float) from PreferenceTrainer.measure's sums, added up over any number of batches."""
+    """METRICS (dict of float) from the row sums of what PreferenceTrainer.measure counts, of all batches."""
     *values, pairs = sums.tolist()
     return {name: value / pairs for name, value in zip(METRICS, values, strict=True)}
 
@@ -88,7 +86,7 @@ def disable_dropout(model):
             module.p = 0.0
 
 
-class PreferenceTrainer(Trainer):
+class PreferenceTrainer(filler.Weighted, Trainer):
     """Trainer on batches of `collate`.
 
     pair_loss and implied_rewards: functions of a losses.Batch of N pairs: the pairs' losses (N,), and the
@@ -100,50 +98,39 @@ class PreferenceTrainer(Trainer):
         self.pair_loss = pair_loss
         self.implied_rewards = implied_rewards
         self.temperature = temperature
-        self.loss_is_scaled_for_ga = True
-        self.sums = 0  # of `measure` since the last log
+        self.sums = 0  # of what `measure` counts, since the last log
         if self.args.bf16:
             adapters.leave_inputs(self.model)
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The batches of an optimizer step and the number of their pairs over all devices.
+    def rows(self, batch):
+        return len(batch["ref_chosen_logps"])
 
-        What fills up the last batches of an epoch gets the weight 0. mean_chosen_tokens becomes the step's.
-        """
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        state = self.accelerator.gradient_state
-        if state.end_of_dataloader and state.remainder > 0:
-            weights = batches[-1]["weights"]
-            weights[max(state.remainder - self.accelerator.process_index * len(weights), 0) :] = 0
-        names = ("weights", "chosen_tokens")
-        weights, tokens = (torch.cat([batch[name] for batch in batches]) for name in names)
-        sums = torch.stack([weights.sum(), (weights * tokens).sum()]).to(device)
-        pairs, tokens = self.accelerator.reduce(sums, reduction="sum")
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """An optimizer step's batches and the number of its pairs; mean_chosen_tokens is the step's."""
+        batches, pairs = super().get_batch_samples(epoch_iterator, num_batches, device)
+        tokens = sum((batch["weights"] * batch["chosen_tokens"]).sum() for batch in batches).to(device)
+        mean = self.accelerator.reduce(tokens, reduction="sum") / pairs
         for batch in batches:
-            batch["mean_chosen_tokens"] = torch.full_like(batch["weights"], (tokens / pairs).item())
+            batch["mean_chosen_tokens"] = torch.full_like(batch["weights"], mean.item())
         return batches, pairs
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The sum of the pairs' losses over num_items_in_batch pairs, or their mean where that is None.
-
-        Gradients are averaged over processes afterwards, hence the factor.
-        """
-        losses, sums = self.measure(model, inputs)
-        self.sums = self.sums + sums
+        """The sum of the pairs' losses over num_items_in_batch pairs, or their mean where that is None."""
+        losses, counted = self.measure(model, inputs)
         if num_items_in_batch is None:
             return losses.mean()
-        return (losses * inputs["weights"]).sum() * self.accelerator.num_processes / num_items_in_batch
+        self.sums = self.sums + (counted * inputs["weights"]).sum(dim=1)
+        return self.mean(losses, inputs["weights"], num_items_in_batch)
 
     def measure(self, model, inputs):
-        """(losses, sums) of a batch of N pairs: float32 (N,), and the sums over them that `means` takes."""
-        chosen_logps, rejected_logps = self._logps(model, inputs).split(len(inputs["ref_chosen_logps"]))
+        """(losses, counted) of a batch of N pairs: float32 (N,), and (8, N), whose row sums `means` takes."""
+        chosen_logps, rejected_logps = self._logps(model, inputs).split(self.rows(inputs))
         batch = Batch(chosen_logps, rejected_logps, **{name: inputs[name] for name in SCALARS})
         losses = self.pair_loss(batch)
         chosen, rejected = self.implied_rewards(batch)
         correct = (chosen > rejected).float()
         columns = [losses, chosen, rejected, chosen - rejected, correct, chosen_logps, rejected_logps]
-        counted = torch.stack([*columns, torch.ones_like(losses)]).detach() * inputs["weights"]
-        return losses, counted.sum(dim=1)
+        return losses, torch.stack([*columns, torch.ones_like(losses)]).detach()
 
     def log(self, logs, start_time=None):
         """Log a step's loss with METRICS of its pairs."""

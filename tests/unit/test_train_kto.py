@@ -53,6 +53,18 @@ def test_a_policy_learns_what_is_desirable(world, tmp_path):
     assert files.read_json(tmp_path / "model/generation_config.json")["eos_token_id"] == [4, 1]
 
 
+def test_held_out_completions_are_looked_at_meanwhile(world, tmp_path):
+    """The training is the same, and what is saved is what had the lowest loss."""
+    _, wanted_metrics, wanted_log = train(world, tmp_path / "unseen")
+    _, metrics, log = train(world, tmp_path / "seen", eval_steps=3, checkpoint="best")
+    assert [row["step"] for row in log if "eval_loss" in row] == [3, 6, 9, 12, 15, 16]
+    assert [row["loss"] for row in log] == [row["loss"] for row in wanted_log]
+    losses = {row["step"]: row["eval_loss"] for row in log if "eval_loss" in row}
+    assert metrics["saved_step"] == metrics["best_step"] == min(losses, key=losses.get) < 16
+    assert metrics["eval_loss"] == pytest.approx(min(losses.values()), rel=1e-4)
+    assert metrics["eval_loss"] < wanted_metrics["eval_loss"]
+
+
 @pytest.mark.parametrize("peft", [small_model.LORA, small_model.QLORA], ids=["lora", "qlora"])
 def test_adapters_learn_it_too_and_are_merged(world, tmp_path, peft):
     """Held to the reference itself, not to the weights beneath the adapters, which may be rounded."""

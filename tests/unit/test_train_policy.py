@@ -176,6 +176,23 @@ def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, los
     assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_that_were_stopped_end_where_one_does(world, tmp_path):
+    """The last 2 of the 20 pairs do not fill the batches of a step, which a resumed epoch must know as well."""
+    sizes = {"global_batch_size": 6, "per_device_train_batch_size": 3, "num_train_epochs": 9}
+    wanted, _, wanted_log = train(world, tmp_path / "one", **sizes)
+    flags = training_flags(world, tmp_path / "two", **sizes)
+    process = small_model.launch("train_policy", flags)
+    for line in process.stdout:
+        if line.startswith("step 1/"):
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() != 0
+    assert "going on after step" in small_model.said_by(small_model.launch("train_policy", flags))
+    weights, _, log = small_model.results(tmp_path / "two")
+    assert distance(weights, wanted) < 1e-5
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=1e-5)
+
+
 def test_gradient_checkpointing_does_not_matter(world, undisturbed, tmp_path):
     assert distance(train(world, tmp_path, gradient_checkpointing=True)[0], undisturbed[0]) < 1e-6
 
