@@ -5,7 +5,8 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # PyPI's torch for Linux is the CUDA build; the CPU build comes from wherever pip is configured to look, or
-# from PyTorch's own index.
+# from PyTorch's own index. The rest comes by uv, in a third of pip's time, or by pip, where pip alone has been
+# told of another index.
 TORCH := torch==$(shell sed -n 's/^torch = "\(.*\)"/\1/p' envs/direct.toml)
 ifeq ($(shell uname -s),Linux)
 TORCH := $(TORCH)+cpu
@@ -25,7 +26,9 @@ results/%: FORCE .venv
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q --no-deps "$(TORCH)" || \
 	    .venv/bin/pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
-	.venv/bin/pip install -q --no-deps -r $<
+	.venv/bin/pip install -q --no-deps $$(grep '^uv==' $<)
+	.venv/bin/uv pip install -q --no-deps --compile-bytecode --python .venv/bin/python -r $< || \
+	    .venv/bin/pip install -q --no-deps -r $<
 	cp $< $@
 
 # MARKERS: other tests than the fast ones, in pytest's words
