@@ -121,7 +121,6 @@ def main(argv=None):
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
-
     class Rewarding(filler.Weighted, RewardTrainer):
         """TRL's, with the mean over the pairs of a step, however they are cut into batches."""
 

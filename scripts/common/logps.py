@@ -43,7 +43,7 @@ def batches(lengths, batch_tokens):
 def collate(groups):
     """Prompts and their completions in one row: the tensors that completion_logps takes.
 
-    groups: list of (prompt, [completion, …]), sequences of ids, none of them empty. Returns {"input_ids":
+    groups: list of (prompt, [completion, …]), sequences of ids, no completion empty. Returns {"input_ids":
     int64 (tokens,), "layout": int64 (groups, 1 + most completions), lengths as packing.py has them, 0 where a
     group has fewer completions}.
     """
@@ -59,10 +59,11 @@ def completion_logps(model, input_ids, layout, temperature):
     """Sums of the log-probabilities of the completions' tokens: float32 (S,), with gradients if enabled.
 
     input_ids, layout: as `collate` makes them, with S completions, which stay in order. temperature: float >
-    0, divides the logits. The log-sum-exp and the sums are float32 whatever the dtype of the model.
+    0, divides the logits. The log-sum-exp and the sums are float32 whatever the dtype of the model. Nothing
+    predicts the first token after an empty prompt, so it does not count.
     """
     causal_lm = _causal_lm(model)
-    layout = [[length for length in group if length] for group in layout.tolist()]
+    layout = [[prompt, *filter(None, completions)] for prompt, *completions in layout.tolist()]
     hidden = packing.hidden_states(causal_lm.base_model, input_ids, layout)
     predicting, targets, lengths = (part.to(input_ids.device) for part in _places(layout))
     hidden, targets = hidden[predicting], input_ids[targets]
@@ -158,7 +159,7 @@ def _places(layout):
     """What a row's completions are predicted from, what they are, and their lengths: int64 tensors.
 
     The first two are places in the row, a completion's one after another: of the token before, the prompt's
-    last for the first, and of the token itself.
+    last for the first, and of the token itself. After an empty prompt they begin with the second token.
     """
     predicting, targets, start = [], [], 0
     for prompt, *completions in layout:
@@ -166,8 +167,8 @@ def _places(layout):
         start += prompt
         for completion in completions:
             places = torch.arange(start, start + completion)
-            predicting += [torch.tensor([last]), places[:-1]]
-            targets.append(places)
+            predicting += [torch.tensor([last])[:prompt], places[:-1]]
+            targets.append(places if prompt else places[1:])
             start += completion
     return torch.cat(predicting), torch.cat(targets), torch.tensor([len(places) for places in targets])
 

@@ -60,15 +60,17 @@ def score(model, prompts, completions, temperature, batch_tokens):
 
 
 def naive(model, prompt, completion, temperature):
-    """One sequence, no padding, the log-softmax of all positions."""
+    """One sequence, no padding, the log-softmax of all positions; its very first token has none before it."""
     ids = torch.tensor([prompt + completion], device=model.device)
     logits = model(input_ids=ids).logits[0].float() / temperature
     table = logits.log_softmax(dim=-1)
-    return sum(table[len(prompt) + i - 1, token] for i, token in enumerate(completion))
+    places = torch.arange(max(len(prompt), 1), ids.shape[1])
+    return table[places - 1, ids[0, places]].sum()
 
 
-ids = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=LIMIT)
-groups = st.lists(st.tuples(ids, st.lists(ids, min_size=1, max_size=3)), min_size=1, max_size=4)
+tokens = st.integers(0, VOCABULARY - 1)
+completions = st.lists(st.lists(tokens, min_size=1, max_size=LIMIT), min_size=1, max_size=3)
+groups = st.lists(st.tuples(st.lists(tokens, max_size=LIMIT), completions), min_size=1, max_size=4)
 temperatures = st.sampled_from([1.0, 0.7])
 
 
@@ -85,7 +87,7 @@ def test_equal_to_the_naive_formulation(models, groups, temperature, batch_token
     assert sums == pytest.approx(wanted, abs=1e-4)
 
 
-@pytest.mark.parametrize("prompt", [1, LIMIT])
+@pytest.mark.parametrize("prompt", [0, 1, LIMIT])
 @pytest.mark.parametrize("completion", [1, LIMIT])
 def test_edges_of_the_lengths(models, prompt, completion):
     model, plain = models

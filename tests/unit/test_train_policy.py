@@ -178,7 +178,7 @@ def test_two_processes_train_as_one_does(world, tmp_path, batch, per_device, los
 
 @pytest.mark.slow
 def test_two_processes_that_were_stopped_end_where_one_does(world, tmp_path):
-    """The last 2 of the 20 pairs do not fill the batches of a step, which a resumed epoch must know as well."""
+    """The last 2 of the 20 pairs do not fill a step's batches: a resumed epoch must know it, too."""
     sizes = {"global_batch_size": 6, "per_device_train_batch_size": 3, "num_train_epochs": 9}
     wanted, _, wanted_log = train(world, tmp_path / "one", **sizes)
     flags = training_flags(world, tmp_path / "two", **sizes)
