@@ -64,6 +64,8 @@ def main(argv=None):
     trainer.add_arguments(parser)
     args = parser.parse_args(argv)
 
+    # A branch that has moved is other data, which no checkpoint of before belongs to.
+    args.train_data, args.eval_data = map(sources.pinned, (args.train_data, args.eval_data))
     inputs = sources.local_files(args.train_data, args.eval_data)
     key = trainer.work_key(args, "scripts/pretrain.py", [args.model, *inputs])
     parents = trainer.parents(args, inputs)

@@ -113,6 +113,8 @@ def main(argv=None):
         raise InputError(
             "models.sft.columns: either `messages` or `text` names a column, and the other is null"
         )
+    # A branch that has moved is other data, which no checkpoint of before belongs to.
+    args.train_data, args.eval_data = map(sources.pinned, (args.train_data, args.eval_data))
     inputs = sources.local_files(args.train_data, args.eval_data)
     key = trainer.work_key(args, "scripts/train_sft.py", [args.model, *inputs])
     parents = trainer.parents(args, inputs)

@@ -48,6 +48,16 @@ def commit_of(source):
         raise unreachable(source, error) from error
 
 
+def pinned(source):
+    """A source as it is, but with the commit where it names a branch of the hub.
+
+    Raises InputError as commit_of does.
+    """
+    if source is None or parse_hub(source) is None:
+        return source
+    return source.replace(f"@{parse_hub(source)[1]}", f"@{commit_of(source)}", 1)
+
+
 def unreachable(source, error):
     """The InputError for a hub source that `error` (Exception) keeps from being had."""
     name = parse_hub(source)[0]

@@ -101,3 +101,11 @@ def test_a_file_that_snakemake_would_fill_in_is_named(tmp_path):
     (tmp_path / "{input}.json").touch()
     with pytest.raises(InputError, match=r"\{input\}.json: has a brace in its name; rename"):
         sources.members(str(tmp_path))
+
+
+def test_a_branch_is_pinned_to_its_commit_and_nothing_else_changes(monkeypatch):
+    monkeypatch.setattr(sources, "commit_of", lambda source: "b" * 40)
+    pinned = f"hub:lab/main@{'b' * 40}#plain/train[:10]"
+    assert sources.pinned("hub:lab/main@main#plain/train[:10]") == pinned
+    assert sources.pinned("rows@main.jsonl") == "rows@main.jsonl"
+    assert sources.pinned(None) is None
