@@ -3,7 +3,8 @@
 Chosen and rejected go through the policy in one forward pass, unpadded and with one prompt for both, by way
 of logps.py; there is no second model.
 A step's loss is the mean over the pairs of its global batch, however they are spread over accumulation
-steps and devices, so 8 × 1 and 1 × 8 are one trajectory.
+steps and devices, so 8 × 1 and 1 × 8 are one trajectory, and a device deals the pairs that it has of a step
+out to its batches so that they differ little in their tokens: the largest decides on the memory.
 """
 
 import numpy as np
@@ -59,18 +60,34 @@ class Pairs:
 
 
 def collate(pairs):
-    """A batch of N pairs: SCALARS, float32 (N,), and logps.collate's tensors of N groups.
-
-    The attention_mask is there for Trainer, which counts tokens by it, those of a prompt twice; the model
-    needs none.
-    """
+    """A batch of N pairs: SCALARS, float32 (N,), and logps.collate's tensors of N groups."""
     batch = {name: torch.tensor(np.array([pair[name] for pair in pairs])) for name in SCALARS}
-    batch |= logps.collate(
-        [(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]]) for pair in pairs]
-    )
-    prompts, chosen, rejected = batch["layout"].sum(dim=0).tolist()
-    batch["attention_mask"] = torch.ones(2 * prompts + chosen + rejected, dtype=torch.int64)
-    return batch
+    groups = [(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]]) for pair in pairs]
+    return batch | logps.collate(groups)
+
+
+def balanced(batches):
+    """The pairs of `batches`, a list of what `collate` makes, in as many that differ little in their tokens.
+
+    None has more pairs than the largest had. The longest pairs are dealt out first, each to the batch that
+    has the fewest tokens and room for it.
+    """
+    if len(batches) == 1:
+        return batches
+    whole = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    lengths = whole["layout"].sum(dim=1).tolist()
+    ids = whole.pop("input_ids").split(lengths)
+    room = max(len(batch["layout"]) for batch in batches)
+    groups, tokens = [[] for _ in batches], [0] * len(batches)
+    for pair in sorted(range(len(ids)), key=lambda pair: (-lengths[pair], pair)):
+        group = min((g for g in range(len(groups)) if len(groups[g]) < room), key=tokens.__getitem__)
+        groups[group].append(pair)
+        tokens[group] += lengths[pair]
+    return [
+        {name: column[group] for name, column in whole.items()}
+        | {"input_ids": torch.cat([ids[pair] for pair in group])}
+        for group in groups
+    ]
 
 
 def means(sums):
@@ -106,19 +123,24 @@ class PreferenceTrainer(filler.Weighted, Trainer):
         return len(batch["ref_chosen_logps"])
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """An optimizer step's batches and the number of its pairs; mean_chosen_tokens is the step's."""
+        """An optimizer step's batches and the number of its pairs.
+
+        Each gets mean_chosen_tokens, which is the step's, and an attention_mask, by which Trainer counts
+        tokens, those of a prompt twice.
+        """
         batches, pairs = super().get_batch_samples(epoch_iterator, num_batches, device)
         tokens = sum((batch["weights"] * batch["chosen_tokens"]).sum() for batch in batches).to(device)
         mean = self.accelerator.reduce(tokens, reduction="sum") / pairs
+        batches = balanced(batches)
         for batch in batches:
             batch["mean_chosen_tokens"] = torch.full_like(batch["weights"], mean.item())
+            prompts, chosen, rejected = batch["layout"].sum(dim=0).tolist()
+            batch["attention_mask"] = torch.ones(2 * prompts + chosen + rejected, dtype=torch.int64)
         return batches, pairs
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The sum of the pairs' losses over num_items_in_batch pairs, or their mean where that is None."""
+        """The sum of the pairs' losses, of num_items_in_batch pairs."""
         losses, counted = self.measure(model, inputs)
-        if num_items_in_batch is None:
-            return losses.mean()
         self.sums = self.sums + (counted * inputs["weights"]).sum(dim=1)
         return self.mean(losses, inputs["weights"], num_items_in_batch)
 

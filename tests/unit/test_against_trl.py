@@ -125,7 +125,9 @@ def of_ours(model, pairs, loss_type, values, folder):
         implied_rewards=lambda batch: losses.implied_rewards(batch, loss_type, values),
         temperature=1.0,
     )
-    loss = ours.compute_loss(model, collate([rows[row] for row in range(len(rows))]))
+    batches = iter([collate([rows[row] for row in range(len(rows))])])
+    (batch,), pairs = ours.get_batch_samples(batches, 1, model.device)
+    loss = ours.compute_loss(model, batch, num_items_in_batch=pairs)
     logs = {"loss": loss.item()}
     ours.log(logs)
     return loss.item(), gradients(model, loss), logs
