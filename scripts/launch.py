@@ -26,6 +26,9 @@ CONFIGS = Path("profiles/accelerate")
 # Ports for a meeting of nodes; the job's number picks one, so that jobs that share a node keep apart.
 FIRST_PORT, PORTS = 20000, 20000
 STEP = ("SLURM_", "SRUN_")
+# Seconds that torchrun gives a checkpoint after SIGTERM, 30 by itself: more than any scheduler does, whose
+# time is then what counts.
+SHUTDOWN = ["--shutdown-timeout", "3600"]
 
 
 def sharing(name):
@@ -62,13 +65,13 @@ def command(words, environment, hosts):
         return [
             # Beside the job's other steps: Snakemake itself runs in one that holds everything.
             *["srun", "--overlap", "--kill-on-bad-exit", "--nodes", count, "--ntasks", count],
-            *["--ntasks-per-node", "1", *python, "torch.distributed.run", "--nnodes", count],
-            *["--nproc-per-node", str(processes), "--rdzv-backend", "c10d", "--rdzv-endpoint", meeting],
-            *["--rdzv-id", str(job), "-m", *words],
+            *["--ntasks-per-node", "1", *python, "torch.distributed.run", *SHUTDOWN],
+            *["--nnodes", count, "--nproc-per-node", str(processes), "--rdzv-backend", "c10d"],
+            *["--rdzv-endpoint", meeting, "--rdzv-id", str(job), "-m", *words],
         ]
     if processes > 1:
-        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        return [*python, *launcher, *words]
+        launcher = ["torch.distributed.run", *SHUTDOWN, "--standalone", "--nproc-per-node", str(processes)]
+        return [*python, *launcher, "-m", *words]
     return [*python, *words]
 
 

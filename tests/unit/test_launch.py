@@ -23,7 +23,7 @@ def test_one_device_or_none_is_one_plain_process(environment):
 @pytest.mark.parametrize("names", ["0,1", "GPU-5f2a,GPU-77b0", "MIG-1,MIG-2"])
 def test_every_device_has_a_process(names):
     words = made(["n7"], CUDA_VISIBLE_DEVICES=names, SLURM_JOB_ID="7")
-    assert words[:4] == [*PYTHON, "torch.distributed.run", "--standalone"]
+    assert words[:3] == [*PYTHON, "torch.distributed.run"] and "--standalone" in words
     assert words[words.index("--nproc-per-node") + 1] == "2"
     assert words[-4:] == ["-m", "scripts.train_policy", "--seed", "1"]
 
@@ -34,6 +34,29 @@ def test_the_nodes_of_a_slurm_job_meet_at_the_first():
     assert words[words.index("--nnodes") + 1] == "2"
     assert words[words.index("--nproc-per-node") + 1] == "4"
     assert words[words.index("--rdzv-endpoint") + 1] == "n7:20001"
+
+
+@pytest.mark.parametrize("hosts", [[], ["n7", "n8"]])
+def test_a_checkpoint_that_takes_minutes_is_not_cut_short(hosts, monkeypatch):
+    """What torchrun's agent is told, which passes SIGTERM on and kills what is still there afterwards."""
+    from torch.distributed import run
+    from torch.distributed.launcher import api
+
+    words = made(hosts, CUDA_VISIBLE_DEVICES="0,1", SLURM_JOB_ID="7")
+    config, *_ = run.config_from_args(run.parse_args(words[words.index("torch.distributed.run") + 1 :]))
+    told = {}
+
+    class Agent:
+        def __init__(self, **arguments):
+            told.update(arguments)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "LocalElasticAgent", Agent)
+    monkeypatch.setattr(api.rdzv_registry, "get_rendezvous_handler", lambda parameters: None)
+    config.rdzv_endpoint = "localhost:1"
+    with pytest.raises(KeyboardInterrupt):
+        api.launch_agent(config, "python", [])
+    assert told["shutdown_timeout"] == 3600
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in launch.CONFIGS.glob("*.yaml")))
