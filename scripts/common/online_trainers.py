@@ -9,7 +9,6 @@ steps still need are in the checkpoint, so that a resumed training ends where an
 import json
 import logging
 import math
-import os
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scripts.common import sharding
+from scripts.common.errors import InputError
 from scripts.common.rewards.online import Sampled
 
 # TRL imports what there is of vLLM, and fails at versions that it does not know; it is not used here.
@@ -92,29 +92,47 @@ class Online:
         super()._save_checkpoint(model, trial)
         if self.state.global_step % self.num_iterations:
             folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+            batches = [
+                {name: tensor for name, tensor in batch.items() if tensor is not None}
+                for batch in self._buffered_inputs
+            ]
+            # What has no rows, such as a number of tokens, is of all batches.
             tensors = {
-                f"{number}.{name}": tensor.clone().contiguous()
-                for number, batch in enumerate(self._buffered_inputs)
-                for name, tensor in batch.items()
-                if tensor is not None
+                name: torch.cat([batch[name] for batch in batches]) if tensor.ndim else tensor.clone()
+                for name, tensor in batches[0].items()
             }
-            save_file(tensors, folder / _buffer())
+            save_file(tensors, folder / _buffer(self.args.process_index))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        buffer = Path(resume_from_checkpoint, _buffer())
-        if buffer.is_file():
-            state = json.loads(Path(resume_from_checkpoint, "trainer_state.json").read_text(encoding="utf-8"))
+        checkpoint, devices = Path(resume_from_checkpoint), self.args.world_size
+        writers = len(list(checkpoint.glob(_buffer("*"))))
+        if writers and writers != devices:
+            raise InputError(
+                f"{checkpoint} lies between two steps on the same completions (num_iterations), which "
+                f"{writers} devices have written and {devices} cannot take over; train with {writers} again, "
+                f"or delete {checkpoint.parent} to begin again"
+            )
+        if writers:
+            state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
             self._step = state["global_step"] * self.args.gradient_accumulation_steps
-            self._buffered_inputs = [{} for _ in range(self.args.steps_per_generation)]
-            for name, tensor in load_file(buffer, device=str(self.accelerator.device)).items():
-                number, key = name.split(".", 1)
-                self._buffered_inputs[int(number)][key] = tensor
+            tensors = load_file(
+                checkpoint / _buffer(self.args.process_index), device=str(self.accelerator.device)
+            )
+            # Into batches of as many rows as this training takes at once, which may be fewer than before.
+            parts = self.args.steps_per_generation
+            cut = {
+                name: tensor.chunk(parts) if tensor.ndim else [tensor] * parts
+                for name, tensor in tensors.items()
+            }
+            self._buffered_inputs = [
+                dict(zip(cut, batch, strict=True)) for batch in zip(*cut.values(), strict=True)
+            ]
 
 
-def _buffer():
-    """The file of this process's completions in a checkpoint."""
-    return f"completions_{os.environ.get('RANK', '0')}.safetensors"
+def _buffer(process):
+    """The file of a process's completions in a checkpoint; process: its number, or * for any."""
+    return f"completions_{process}.safetensors"
 
 
 class RLOO(Online, RLOOTrainer):

@@ -167,6 +167,21 @@ def reward(messages, completion, reference, marker, call):
 '''
 
 
+def stopped(world, tmp_path, method, call, **settings):
+    """Have SIGTERM stop a training at a call of its reward after 5 steps; returns (checkpoint, rewards)."""
+    (tmp_path / "own.py").write_text(STOPS)
+    (tmp_path / "marker").touch()
+    arguments = {"marker": str(tmp_path / "marker"), "call": call}
+    function = {"kind": "function", "function": f"{tmp_path}/own.py:reward", "arguments": arguments}
+    rewards = {"own": function | OWN}
+    with pytest.raises(SystemExit) as raised:
+        train(world, tmp_path, method, rewards, **settings)
+    assert raised.value.code == 143
+    (checkpoint,) = tmp_path.glob("work/*/checkpoint-*")
+    assert checkpoint.name == "checkpoint-5"
+    return checkpoint, rewards
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "num_iterations", "peft"),
@@ -176,23 +191,36 @@ def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(
     world, tmp_path, method, num_iterations, peft
 ):
     """With two iterations it is stopped between two steps on the same completions."""
-    (tmp_path / "own.py").write_text(STOPS)
-    (tmp_path / "marker").touch()
     # 16 held-out completions, then 16 for each sampling: in the second epoch.
-    arguments = {"marker": str(tmp_path / "marker"), "call": 16 * (6 if num_iterations == 1 else 4)}
-    function = {"kind": "function", "function": f"{tmp_path}/own.py:reward", "arguments": arguments}
-    rewards = {"own": function | OWN}
+    call = 16 * (6 if num_iterations == 1 else 4)
     settings = {"num_iterations": num_iterations, "per_device_train_batch_size": 8, "peft": peft}
-    with pytest.raises(SystemExit) as stopped:
-        train(world, tmp_path, method, rewards, **settings)
-    assert stopped.value.code == 143
-    (checkpoint,) = tmp_path.glob("work/*/checkpoint-*")
-    assert checkpoint.name == "checkpoint-5"
+    _, rewards = stopped(world, tmp_path, method, call, **settings)
     weights, _, log = train(world, tmp_path, method, rewards, **settings)
     wanted, _, wanted_log = train(world, tmp_path, method, rewards, work_dir=tmp_path / "other", **settings)
     assert log == wanted_log
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
     assert not list(tmp_path.glob("work/*/checkpoint-*")), "the result is kept instead"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+@pytest.mark.parametrize(("rows", "fewer"), [(16, 4), (8, 2)])
+def test_between_two_steps_on_the_same_completions_it_goes_on_with_fewer_at_once(
+    world, tmp_path, method, rows, fewer
+):
+    """As after running out of memory; but not on another number of devices."""
+    settings = {"num_iterations": 2, "per_device_train_batch_size": rows}
+    checkpoint, rewards = stopped(world, tmp_path, method, 16 * 4, **settings)
+    other_device = checkpoint / "completions_1.safetensors"
+    other_device.touch()
+    with pytest.raises(InputError, match=r"checkpoint-5 lies between two .* 2 devices .* train with 2 again"):
+        train(world, tmp_path, method, rewards, **settings)
+    other_device.unlink()
+    settings["per_device_train_batch_size"] = fewer
+    weights, _, log = train(world, tmp_path, method, rewards, **settings)
+    wanted, _, wanted_log = train(world, tmp_path, method, rewards, work_dir=tmp_path / "other", **settings)
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=2e-5)
+    assert all(torch.allclose(weights[name], wanted[name], rtol=0, atol=1e-5) for name in wanted)
 
 
 @pytest.mark.parametrize(
