@@ -44,7 +44,11 @@ def fit(model_trainer, args, key, rows, evaluate):
     model_trainer.args.output_dir = str(folder)
     model_trainer.remove_callback(PrinterCallback)
     checkpoint = _to_go_on_from(folder, args)
-    before = files.read_json(checkpoint / MARKER) if checkpoint else 0.0
+    before = 0.0
+    if checkpoint:
+        marker = files.read_json(checkpoint / MARKER)
+        sharding.check_written(checkpoint, marker["written"])
+        before = marker["seconds"]
     per_token = utilization.flops_per_token(model_trainer.model)
     watch = Watch(model_trainer, args, rows, evaluate, before)
     model_trainer.add_callback(watch)
@@ -173,6 +177,8 @@ class Watch(TrainerCallback):
                 self.trainer.accelerator.wait_for_everyone()
                 if trainer.is_main():
                     self._complete(folder / f"checkpoint-{self.trainer.state.global_step}")
+                # Where one process leaves early, Slurm ends those on other nodes.
+                self.trainer.accelerator.wait_for_everyone()
             except Exception as error:
                 said = next((words for words in UNWRITABLE if words in str(error)), None) or _refusal(folder)
                 if said is None:
@@ -194,7 +200,9 @@ class Watch(TrainerCallback):
             if member.is_file():
                 with open(member, "rb") as written:
                     os.fsync(written.fileno())
-        files.write_json(checkpoint / MARKER, round(self.seconds(), 3))
+        files.write_json(
+            checkpoint / MARKER, {"seconds": round(self.seconds(), 3), "written": sharding.written()}
+        )
         _remove(checkpoint.parent, self.flags, keep=checkpoint)
 
     def _look(self, state, control):
@@ -294,7 +302,10 @@ def _numbers(step):
 
 
 def _lock(path):
-    """Wait until no other process trains under this key: the orphan of a killed run may still be at it."""
+    """Wait until no other process trains under this key: the orphan of a killed run may still be at it.
+
+    A network file system may have no such locks (Lustre without `flock`): then nobody waits.
+    """
     if path in _locks:
         return
     lock = open(path, "w")  # noqa: SIM115
@@ -303,6 +314,9 @@ def _lock(path):
     except BlockingIOError:
         print(f"waiting for another process that holds {path}", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        lock.close()
+        return
     _locks[path] = lock
 
 

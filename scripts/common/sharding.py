@@ -22,6 +22,30 @@ def name():
     return None
 
 
+def written():
+    """How a checkpoint of this training is written (dict of JSON values), for its marker."""
+    return {"parallel": name(), "devices": int(os.environ.get("WORLD_SIZE", "1"))}
+
+
+def check_written(checkpoint, found):
+    """Raise InputError if the weights of a checkpoint are shared out in a way that is not this training's.
+
+    checkpoint: Path of its folder; found: what `written` gave when it was written. Of whole weights and of
+    FSDP2's each number of devices takes its part; ZeRO-3's parts are those of the devices that wrote them.
+    """
+    if found["parallel"] == name() and (name() != "zero3" or found == written()):
+        return
+    raise InputError(
+        f"{checkpoint} was written {_in_words(**found)}, and now training is {_in_words(**written())}, which "
+        "cannot read it; set the resource `parallel` and the number of devices back, or delete "
+        f"{checkpoint.parent} to begin again"
+    )
+
+
+def _in_words(parallel, devices):
+    return "on one device" if devices == 1 else f"by {parallel or 'ddp'} on {devices} devices"
+
+
 def check(quantization, optim):
     """Raise InputError if what the environment asks for cannot be had here, or not with these settings.
 

@@ -96,8 +96,10 @@ def work_key(args, script, inputs):
     """Hexadecimal name (str) of this training: equal if and only if checkpoints and results are as well.
 
     script: path of the script, whose code and imports count, comments aside; inputs: paths of data files and
-    model directories, whose contents count. The keys of PACE do not: after running out of memory, a training
-    goes on from its checkpoint with fewer rows per device.
+    model directories, whose contents count. The keys of PACE do not, nor devices and how they share the work:
+    after running out of memory, a training goes on from its checkpoint with fewer rows per device, or on more
+    devices. What a checkpoint then cannot be taken over by is refused (sharding.check_written, and
+    online_trainers.py between two steps on the same completions).
     """
     contents = {
         "params": params(args),

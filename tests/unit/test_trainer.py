@@ -1,10 +1,12 @@
 """Shared training machinery: flags, accumulation, work keys, log.csv, resuming, NaN, adapters."""
 
 import argparse
+import errno
 import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from scripts import pretrain
 from scripts.common import checkpoints, files, trainer
@@ -113,13 +116,18 @@ def test_sigterm_writes_a_checkpoint_of_that_step(world, undisturbed, tmp_path):
     assert_same(tmp_path, undisturbed)
 
 
-def test_a_training_that_was_over_is_not_taken_a_step_further(world, tmp_path, monkeypatch):
-    """Killed after the last step, before the model was saved; the epoch is broken off by num_train_epochs."""
-    words = flags(world, tmp_path / "a", num_train_epochs=0.5)
+def stop_before_saving(words, monkeypatch):
+    """Train, and be killed before the model is written."""
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pretrain.main(words)
+
+
+def test_a_training_that_was_over_is_not_taken_a_step_further(world, tmp_path, monkeypatch):
+    """Killed after the last step, before the model was saved; the epoch is broken off by num_train_epochs."""
+    words = flags(world, tmp_path / "a", num_train_epochs=0.5)
+    stop_before_saving(words, monkeypatch)
     pretrain.main(words)
     pretrain.main(flags(world, tmp_path / "b", num_train_epochs=0.5))
     assert_same(tmp_path / "a", tmp_path / "b")
@@ -130,8 +138,28 @@ def test_a_half_written_checkpoint_is_not_gone_on_with(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
     assert checkpoints.last_complete(tmp_path) is None
     for step in (5, 10):
-        files.write_json(tmp_path / f"checkpoint-{step}" / checkpoints.MARKER, 1.5)
+        files.write_json(tmp_path / f"checkpoint-{step}" / checkpoints.MARKER, {})
     assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_checkpoint_that_is_shared_out_in_another_way_is_one_sentence(world, tmp_path, monkeypatch):
+    words = flags(world, tmp_path, num_train_epochs=0.1)
+    stop_before_saving(words, monkeypatch)
+    (path,) = tmp_path.glob(f"work/*/checkpoint-*/{checkpoints.MARKER}")
+    marker = files.read_json(path)
+    assert marker["written"] == {"parallel": None, "devices": 1} and marker["seconds"] > 0
+    files.write_json(path, marker | {"written": {"parallel": "fsdp2", "devices": 2}})
+    with pytest.raises(InputError, match=r"checkpoint-\d+ was written by fsdp2 on 2 devices, and now"):
+        pretrain.main(words)
+
+
+def test_a_file_system_without_locks_is_no_obstacle(world, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(checkpoints.fcntl, "flock", refuse)
+    pretrain.main(flags(world, tmp_path, num_train_epochs=0.1))
+    assert (tmp_path / "model/model.safetensors").exists()
 
 
 def test_accumulation_does_not_matter(world, tmp_path):
@@ -168,8 +196,12 @@ def test_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_last_good_c
 
 
 def test_a_gradient_that_is_not_finite_is_seen_before_its_weights_are_kept(world, tmp_path):
-    with pytest.raises(InputError, match=r"(loss|gradient) became (nan|inf)"):
+    with pytest.raises(InputError, match=r"(loss|gradient) became (nan|inf)") as raised:
         pretrain.main(flags(world, tmp_path, learning_rate=1e30, save_steps=1, max_grad_norm=0.0))
+    (kept,) = tmp_path.glob("work/*/checkpoint-*")
+    step = int(re.search(r"at step (\d+) of", str(raised.value))[1])
+    assert kept.name == f"checkpoint-{step - 1}" and str(raised.value).endswith(str(kept))
+    assert all(tensor.isfinite().all() for tensor in load_file(kept / "model.safetensors").values())
 
 
 def test_full_training_in_bfloat16(world, tmp_path):
