@@ -2,9 +2,11 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import small_model
@@ -36,10 +38,10 @@ def flags(world, out, **changed):
     return small_model.text_flags(world, out, **{"max_length": 32} | changed)
 
 
-def run(world, out, **changed):
-    """(exit status, what it says) of a pretraining in a process of its own."""
+def run(world, out, within=(), **changed):
+    """(exit status, what it says) of a pretraining in a process of its own, by the command `within`."""
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.pretrain", *flags(world, out, **changed)],
+        [*within, sys.executable, "-m", "scripts.pretrain", *flags(world, out, **changed)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -156,18 +158,48 @@ def test_stopped_but_not_saved_it_is_not_taken_further(world, tmp_path, monkeypa
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
+class Disk:
+    """A file system of its own for `folder`, which processes see that are started by `within`.
+
+    In namespaces, where any user may mount one.
+    """
+
+    def __init__(self, folder):
+        folder.mkdir()
+        self.folder = folder
+        mount = 'mount -t tmpfs -o size=100m none "$0" && echo mounted && exec sleep 900'
+        self.holder = subprocess.Popen(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, folder],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.said = self.holder.stdout.readline()
+        target = ["--target", str(self.holder.pid), "--user", "--mount", f"--wd={os.getcwd()}"]
+        self.within = ["nsenter", *target, "--preserve-credentials"]
+
+    def resize(self, size):
+        subprocess.run([*self.within, "mount", "-o", f"remount,size={size}", self.folder], check=True)
+
+    def glob(self, pattern):
+        """Paths, as this process sees them, of what is in the folder."""
+        return list(Path(f"/proc/{self.holder.pid}/root{self.folder}").glob(pattern))
+
+    def close(self):
+        self.holder.kill()
+        self.holder.communicate()
+
+
 @pytest.fixture
 def disk(tmp_path):
-    """A work folder on a file system of its own; a function resizes it."""
-    work = tmp_path / "work"
-    work.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100m", "none", work], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("mounting a file system needs root")
-    yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", work], check=True)
-    subprocess.run(["umount", work], check=True)
+    if shutil.which("unshare") is None:
+        pytest.skip("only Linux has namespaces")
+    disk = Disk(tmp_path / "work")
+    if disk.said != "mounted\n":
+        disk.close()
+        pytest.skip(f"this user has no namespaces: {disk.said}")
+    yield disk
+    disk.close()
 
 
 @pytest.fixture(scope="module")
@@ -183,19 +215,19 @@ def without_evaluation(world, tmp_path_factory):
 def test_a_full_disk_keeps_the_last_good_checkpoint(world, without_evaluation, tmp_path, disk, size):
     """A checkpoint is about 600 kB: one fits, and of the next its weights or parts of the rest."""
     usual = {"save_steps": 2, "num_train_epochs": 2}
-    disk(size)
-    status, said = run(world, tmp_path, **usual)
+    disk.resize(size)
+    status, said = run(world, tmp_path, disk.within, **usual)
     assert status == 1, said
     assert "Traceback" not in said and "error: " not in said
     assert (
         "No space left on device while a checkpoint was written; the last good one is checkpoint-2; "
         "make room and start again" in said
     )
-    (kept,) = tmp_path.glob("work/*/checkpoint-*")
+    (kept,) = disk.glob("*/checkpoint-*")
     assert kept.name == "checkpoint-2" and (kept / checkpoints.MARKER).exists()
     assert not (tmp_path / "model").exists()
-    disk("100m")
-    status, said = run(world, tmp_path, **usual)
+    disk.resize("100m")
+    status, said = run(world, tmp_path, disk.within, **usual)
     assert status == 0 and "going on after step 2 " in said, said
     assert_same(tmp_path, without_evaluation)
 
