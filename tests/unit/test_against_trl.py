@@ -4,6 +4,7 @@ TRL's code is what is called: DPOTrainer.compute_loss on a small Llama, and CPOT
 that have no reference. Those of the authors' alone (rebel, sppo) are worked by hand in test_losses.py.
 """
 
+import argparse
 import copy
 import random
 import types
@@ -17,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.cpo import CPOTrainer
 
+from benchmarks import training
 from scripts.common import losses
 from scripts.common.preference_trainer import METRICS, Pairs, PreferenceTrainer, collate
 
@@ -156,6 +158,23 @@ def test_loss_gradients_and_metrics(dpo_trainer, model, tmp_path, loss_type, cha
         assert (gradient - wanted_gradients[name]).abs().max() < 1e-5 * scale, name
     for name in METRICS[1:]:
         assert logs[name] == close(wanted_metrics[name]), name
+
+
+def test_fifty_steps_of_training_are_those_of_trl(model, tmp_path):
+    """Each in its own trainer, optimizer and schedule included, from the same seed."""
+    make_tokenizer().save_pretrained(tmp_path)
+    settings = {"learning_rate": 1e-3, "global_batch_size": 4, "rows": 2, "dtype": "float32", "seed": 1}
+    settings |= {"optim": "adamw_torch_fused", "gradient_checkpointing": False, "model": str(tmp_path)}
+    pairs = [pair for seed in range(60) for pair in random_pairs(model, seed)][:200]
+    found, trained = [], []
+    for way in (training.ours, training.trl):
+        trained.append(copy.deepcopy(model))
+        found.append(way(trained[-1], pairs, str(tmp_path), argparse.Namespace(**settings))["found"])
+    ours, theirs = found
+    assert len(ours) == 50
+    assert ours == pytest.approx(theirs, abs=training.TOLERANCE)
+    for start, one, other in zip(model.parameters(), *(made.parameters() for made in trained), strict=True):
+        assert (one - other).abs().max() < 1e-3 < (one - start).abs().max()
 
 
 @pytest.mark.parametrize("seed", range(4))
