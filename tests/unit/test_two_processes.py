@@ -143,6 +143,36 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     assert distance(weights, wanted) < 1e-6
 
 
+def stop(process, step):
+    """Send SIGTERM once `step` is printed, and wait for the end."""
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    said = process.stdout.read()
+    assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("parallel", "devices"), [("ddp", ""), ("fsdp2", "1000,1001,1002,1003")])
+def test_on_other_devices_a_training_goes_on_where_it_was(tmp_path, parallel, devices):
+    flags = {name: flags_of("train_sft", tmp_path, tmp_path / name) for name in ("one", "moved")}
+    small_model.said_by(small_model.launch("train_sft", flags["one"], devices=""))
+    stop(small_model.launch("train_sft", flags["moved"], parallel=parallel), 3)
+    other = small_model.launch("train_sft", flags["moved"], parallel="fsdp2" if parallel == "ddp" else "ddp")
+    said = other.communicate()[0]
+    assert other.returncode != 0 and f"was written by {parallel} on 2 devices, and now" in said, said[-3000:]
+    assert "going on after step" in small_model.said_by(
+        small_model.launch("train_sft", flags["moved"], devices, parallel)
+    )
+    (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (
+        small_model.results(tmp_path / name) for name in ("moved", "one")
+    )
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=2e-5)
+    assert distance(weights, wanted) < 1e-5
+    assert metrics["eval_loss"] == pytest.approx(wanted_metrics["eval_loss"], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("parallel", "shards"),
     [
@@ -154,13 +184,7 @@ def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path, parallel,
     """Stopped and gone on with. That they really are shared out, the checkpoint's form shows."""
     flags = {name: flags_of("train_sft", tmp_path, tmp_path / name, save_steps=2) for name in ("one", "two")}
     small_model.said_by(small_model.launch("train_sft", flags["one"], devices=""))
-    process = small_model.launch("train_sft", flags["two"], parallel=parallel)
-    for line in process.stdout:
-        if line.startswith("step 3/"):
-            break
-    process.send_signal(signal.SIGTERM)
-    said = process.stdout.read()
-    assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
+    stop(small_model.launch("train_sft", flags["two"], parallel=parallel), 3)
     assert len(list((tmp_path / "two/work").glob(f"*/checkpoint-*/{shards}"))) == 2
     assert "going on after step" in small_model.said_by(
         small_model.launch("train_sft", flags["two"], parallel=parallel)
