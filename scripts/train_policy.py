@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scripts.common import adapters, errors, files, losses, manifest, ref_logps, tables, trainer
+from scripts.common import adapters, errors, files, losses, manifest, models, ref_logps, tables, trainer
 from scripts.common.errors import InputError
 
 # Nats of log-ratio between chosen and rejected for each token of rejected: hardly a difference; what REBEL
@@ -95,18 +95,20 @@ def reach_warning(pairs, eta):
     Chosen can gain little, what the reference lacks of certainty; so rejected must lose it, token by token.
     """
     chosen, rejected = (pairs[name].to_numpy().astype(float) for name in losses.COLUMNS["rebel"])
-    spread = float(np.median(np.abs(chosen - rejected)))
+    apart = np.abs(chosen - rejected)
+    # Equal rewards ask for nothing. Many are where they say right or wrong, but never all: see scale_rewards.
+    spread = float(np.median(apart[apart > 0]))
     tokens = float(np.median(pc.list_value_length(pairs["rejected_ids"]).to_numpy()))
     asked, least, most = eta * spread, LEAST_NATS * tokens, MOST_NATS * tokens
-    if spread == 0 or least <= asked <= most:
+    if least <= asked <= most:
         return None
     consequence = "next to nothing: the policy will hardly leave the reference"
     if asked > most:
         consequence = "out of reach: rewards will only weigh the pairs, and the loss will hardly fall"
     return (
-        f"warning: eta {eta:g} times the rewards' median difference {spread:.3g} asks for log-ratios that "
-        f"are {asked:.3g} nats apart where rejected has {tokens:.0f} tokens, {consequence}; eta "
-        f"{SENSIBLE_NATS * tokens / spread:.2g} would ask for {SENSIBLE_NATS} nats a token"
+        f"warning: eta {eta:g} times the rewards' median difference {spread:.3g}, where they differ, asks "
+        f"for log-ratios that are {asked:.3g} nats apart where rejected has {tokens:.0f} tokens, "
+        f"{consequence}; eta {SENSIBLE_NATS * tokens / spread:.2g} would ask for {SENSIBLE_NATS} nats a token"
     )
 
 
@@ -127,10 +129,13 @@ def sequences(pairs):
     return [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in ("chosen", "rejected")]
 
 
-def check_whole_batch(args, training_arguments):
-    """Raise InputError if a loss that sorts the global batch would see it in pieces."""
+def check_batch(args):
+    """Raise InputError if the devices cannot share the global batch, or a loss needs it whole."""
+    _, batches = trainer.accumulation(
+        args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
+    )
     sorting = [name for name in losses.names(args.loss_type) if name in losses.WHOLE_BATCH]
-    pieces = training_arguments.gradient_accumulation_steps * training_arguments.world_size
+    pieces = batches * trainer.world_size()
     if sorting and pieces > 1:
         raise InputError(
             f"the loss {sorting[0]} sorts the whole batch of {args.global_batch_size} pairs, which must be "
@@ -223,6 +228,7 @@ def main(argv=None):
     parents = [manifest.path_of(args.model), args.reference, *inputs]
     if trainer.restore(args, key, "train_policy", parents):
         return
+    check_batch(args)
     reference = files.read_json(args.reference)["files"]
     pairs = ref_logps.joined(args.tokenized, args.ref_logps, reference, args.temperature)
     check_pairs(pairs, args.loss_type)
@@ -238,17 +244,20 @@ def main(argv=None):
             print(warning, flush=True)
 
     trainer.quiet()
-    from transformers import AutoModelForCausalLM
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from scripts.common import logps
-    from scripts.common.preference_trainer import Pairs, PreferenceTrainer, disable_dropout
+    from scripts.common.preference_trainer import Pairs, PreferenceTrainer
 
+    config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
+    ref_logps.check_ids(pairs, config.get_text_config().vocab_size, "--tokenized")
     model = trainer.load_model(args, AutoModelForCausalLM)
-    ref_logps.check_ids(pairs, model.get_input_embeddings().num_embeddings, "--tokenized")
-    disable_dropout(model)
+    models.disable_dropout(model)
     training_arguments = trainer.arguments(args, remove_unused_columns=False)
-    logps.prepare(model.to(training_arguments.device))
-    check_whole_batch(args, training_arguments)
+    device = training_arguments.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=training_arguments.bf16):
+        logps.prepare(model.to(device))
     preference_trainer = PreferenceTrainer(
         model=model,
         args=training_arguments,

@@ -120,7 +120,8 @@ def load(directory, dtype):
 def prepare(model):
     """Have a model compute packed rows, where its architecture can; call it once, before anything else here.
 
-    The model is on the device that it is to stay on: on a GPU, kernels go with that (`_fuse`).
+    The model is on the device that it is to stay on, and under the autocast that it is to compute under:
+    kernels go with both (packing.switch_on, `_fuse`), and flash-attn has none for float32.
     Raises InputError if the architecture does more to its logits than _logits knows, by comparison on a few
     tokens: reaching for body and head by hand skips it, and wrong log-probabilities must not come of that
     in silence.

@@ -17,6 +17,7 @@ causal kernel and grows with the square of the row, or needs flash-attn, and kno
 """
 
 import itertools
+import os
 from typing import NamedTuple
 
 import torch
@@ -102,41 +103,52 @@ def hidden_states(body, input_ids, layout):
 
 
 def switch_on(model):
-    """Have a PreTrainedModel attend within sequences, if it can; else it stays as it is.
+    """Have a PreTrainedModel attend within sequences, if it can; else it stays as it is, and a line says why.
 
     It can if all it does across tokens is attention by way of transformers' interface: then hidden states of
-    a packed row equal those of its sequences, which is tried on a few tokens. (A chunked attention would show
-    on longer sequences only.)
+    a packed row equal those of its sequences, which is tried on a few tokens, under the autocast that is on.
+    (A chunked attention would show on longer sequences only.) Raises torch.OutOfMemoryError.
     """
-    body, before = model.base_model, model.config._attn_implementation
-    config = model.config.get_text_config()
-    if before != "sdpa" or getattr(config, "attention_chunk_size", None) is not None:
-        return
+    before = model.config._attn_implementation
+    if before != "sdpa":
+        reason = f"its attention is {before}"
+    elif getattr(model.config.get_text_config(), "attention_chunk_size", None) is not None:
+        reason = "its attention is chunked"
+    else:
+        training = model.training
+        model.eval()
+        with torch.inference_mode():
+            reason = _try(model)
+        model.train(training)
+        if reason is not None:
+            model.set_attn_implementation(before)
+    if reason is not None and os.environ.get("RANK", "0") == "0":
+        print(f"{type(model).__name__}: sequences are padded, not packed: {reason}", flush=True)
+
+
+def _try(model):
+    """Switch on, and compare: None where nothing but rounding is different, else what is (str)."""
     layout = [[3, 4, 2], [1, 5]]
-    ids = torch.arange(sum(map(sum, layout)), device=model.device) % config.vocab_size
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        wanted = hidden_states(body, ids, layout)
-        model.set_attn_implementation(NAME)
-        try:
-            same = _close(hidden_states(body, ids, layout), wanted)
-        except (TypeError, ValueError, IndexError, RuntimeError):  # `layout` or its positions are not taken
-            same = False
-    if not same:
-        model.set_attn_implementation(before)
-    model.train(training)
+    ids = torch.arange(sum(map(sum, layout)), device=model.device) % model.config.get_text_config().vocab_size
+    wanted = hidden_states(model.base_model, ids, layout)
+    model.set_attn_implementation(NAME)
+    try:
+        got = hidden_states(model.base_model, ids, layout)
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:  # the row or its positions not taken
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    apart = ((got.float() - wanted.float()).norm() / wanted.float().norm()).item()
+    autocast = torch.is_autocast_enabled(ids.device.type)
+    dtype = torch.get_autocast_dtype(ids.device.type) if autocast else wanted.dtype
+    if apart <= max(1e-4, 8 * torch.finfo(dtype).eps):
+        return None
+    return f"then its hidden states would be {apart:.1%} apart"
 
 
 def _has_flash(device):
     """Whether torch's flash kernel runs there: on NVIDIA's GPUs since Ampere."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _close(got, wanted):
-    """Whether they are the same but for rounding in their dtype."""
-    apart = (got.float() - wanted.float()).norm() / wanted.float().norm()
-    return apart.item() <= max(1e-4, 8 * torch.finfo(wanted.dtype).eps)
 
 
 def _attention(module, query, key, value, attention_mask, row, sliding_window=None, dropout=0.0, **kwargs):

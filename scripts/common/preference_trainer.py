@@ -96,13 +96,6 @@ def means(sums):
     return {name: value / pairs for name, value in zip(METRICS, values, strict=True)}
 
 
-def disable_dropout(model):
-    """Switch off the model's own dropout, not that of adapters: its noise is no part of a log-ratio."""
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
-            module.p = 0.0
-
-
 class PreferenceTrainer(filler.Weighted, Trainer):
     """Trainer on batches of `collate`.
 

@@ -63,8 +63,8 @@ def check_ids(pairs, vocabulary, where, first_row=0):
         if len(column) and pc.min(lengths).as_py() == 0:
             row = pc.index(lengths, 0).as_py()
             raise InputError(
-                f"{_place(pairs, where, first_row, row)}: {name} is empty; have tokenize_preferences make "
-                "the file again"
+                f"{_place(pairs, where, first_row, row)}: {name} is empty; take this pair out of the "
+                "preferences, and have tokenize_preferences make the file again"
             )
         ids = pc.list_flatten(column)
         outside = pc.or_(pc.less(ids, 0), pc.greater_equal(ids, vocabulary))

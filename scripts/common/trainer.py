@@ -122,14 +122,22 @@ def accumulation(global_batch_size, per_device, world_size):
     per_device: int, most rows in a batch. Raises InputError if the devices cannot share the global batch.
     """
     if global_batch_size % world_size:
-        above = -(-global_batch_size // world_size) * world_size
+        below = global_batch_size // world_size * world_size
+        sizes = [size for size in (below, below + world_size) if size]
+        devices = [number for number in range(1, global_batch_size + 1) if global_batch_size % number == 0]
+        fewer = max(number for number in devices if number < world_size)
+        more = [number for number in devices if number > world_size][:1]
         raise InputError(
-            f"global_batch_size {global_batch_size} cannot be shared by {world_size} devices; "
-            f"{above} or {max(above - world_size, world_size)} can"
+            f"global_batch_size {global_batch_size} cannot be shared by {world_size} devices; take a "
+            f"global_batch_size of {_either(sizes)}, or {_either([fewer, *more])} devices"
         )
     share = global_batch_size // world_size
     rows = next(rows for rows in range(min(share, per_device), 0, -1) if share % rows == 0)
     return rows, share // rows
+
+
+def _either(numbers):
+    return " or ".join(map(str, numbers))
 
 
 def world_size():

@@ -194,13 +194,23 @@ PADDED = ("bloom", "mamba", "qwen3_next")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_architectures(name):
+def test_architectures(name, capsys):
     model, plain = build(ARCHITECTURES[name])
+    assert ("ForCausalLM: sequences are padded, not packed: " in capsys.readouterr().out) == (name in PADDED)
     assert (model.config._attn_implementation == packing.NAME) == (name not in PADDED)
     prompts, completions = [[1, 2, 3], [1, 2, 3], [9] * 12], [[4, 5, 6, 7], [8, 9], [10, 11, 12]]
     with torch.no_grad():
         wanted = [naive(plain, *pair, 0.7).item() for pair in zip(prompts, completions, strict=True)]
     assert score(model, prompts, completions, 0.7, 100) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_running_out_of_memory_is_no_reason_to_pad(models, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(packing, "positions", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        packing.switch_on(copy.deepcopy(models[1]))
 
 
 def flash(query, key, value, query_ends, key_ends, most_queries, most_keys, scale, window_size, enable_gqa):

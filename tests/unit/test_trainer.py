@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from scripts import pretrain
-from scripts.common import checkpoints, files, trainer
+from scripts.common import checkpoints, files, models, trainer
 from scripts.common.errors import InputError
 
 
@@ -240,6 +240,16 @@ def test_an_attention_that_the_machine_lacks(world, tmp_path, name, needs):
         pretrain.main(flags(world, tmp_path, attn_implementation=name))
 
 
+def test_a_gpu_that_is_too_old_for_an_attention(monkeypatch):
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    with pytest.raises(InputError, match=r"which needs a GPU of compute capability 8\.0 \(Ampere\) or later"):
+        models.check_attention("flash_attention_2", "bfloat16")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    models.check_attention("flash_attention_2", "bfloat16")
+
+
 def test_flags_are_the_keys_of_the_schema():
     schema = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text())
     parser = argparse.ArgumentParser()
@@ -316,8 +326,10 @@ def test_accumulation_keeps_the_global_batch_or_says_why_not(global_batch, per_d
 def test_accumulation_takes_the_most_rows_that_fit_and_proposes_batches_that_do():
     assert trainer.accumulation(64, 7, 4) == (4, 4)
     assert trainer.accumulation(64, 100, 4) == (16, 1)
-    with pytest.raises(InputError, match=r"shared by 3 devices; 66 or 63 can"):
+    with pytest.raises(InputError, match=r"by 3 devices; take a .* of 63 or 66, or 2 or 4 devices$"):
         trainer.accumulation(64, 8, 3)
+    with pytest.raises(InputError, match=r"by 4 devices; take a global_batch_size of 4, or 2 devices$"):
+        trainer.accumulation(2, 8, 4)
 
 
 def test_log_rows_are_means_over_their_steps(tmp_path):
