@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 
 import pytest
@@ -138,6 +139,19 @@ def test_the_ids_that_trl_trains_on_are_ours(world, tmp_path, method):
         assert spoken[-1] in ENDS or len(spoken) == TRAINING["max_completion_length"]
         ended.add(spoken[-1])
     assert len(ended & set(ENDS)) > 2, "not the tokenizer's end token alone"
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_dropout_of_any_kind_is_no_part_of_a_log_ratio(world, tmp_path, method):
+    """A model's own: the policy begins as its reference, which has none."""
+    shutil.copytree(world / "sft", tmp_path / "sft")
+    config = files.read_json(tmp_path / "sft/config.json") | {"attention_dropout": 0.5}
+    files.write_json(tmp_path / "sft/config.json", config)
+    manifest.write(tmp_path / "sft.json", tmp_path / "sft", "train_sft", {}, [])
+    start = {"model": tmp_path / "sft", "reference": tmp_path / "sft"}
+    _, _, log = train(world, tmp_path / "out", method, **start, num_train_epochs=0.25)
+    assert log[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert files.read_json(tmp_path / "out/model/config.json")["attention_dropout"] == 0.5
 
 
 def test_what_ppo_scores_is_ours(world, tmp_path):
