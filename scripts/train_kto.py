@@ -20,6 +20,8 @@ from scripts.common import (
     errors,
     files,
     manifest,
+    models,
+    ref_logps,
     reference,
     seeds,
     sharding,
@@ -35,7 +37,7 @@ def unpaired(pairs, split, seed):
     """(rows, names): a split's completions with prompt_ids, completion_ids and label, and what to call them.
 
     pairs: rows of tables.TOKENIZED. Each pair is two rows, anywhere in the order. Raises InputError if there
-    are none, or if a completion has no tokens.
+    are none.
     """
     keyed = []
     for pair in pairs:
@@ -43,8 +45,6 @@ def unpaired(pairs, split, seed):
             continue
         for side, label in SIDES.items():
             name = f"prompt_id {pair['prompt_id']} ({side})"
-            if not pair[f"{side}_ids"]:
-                raise InputError(f"--tokenized: {name} has no tokens; let its rule make the file again")
             row = {"prompt_ids": pair["prompt_ids"], "completion_ids": pair[f"{side}_ids"], "label": label}
             keyed.append((seeds.derive(seed, "kto order", split, pair["prompt_id"], side), name, row))
     if not keyed:
@@ -103,8 +103,8 @@ def main(argv=None):
     args = parse(argv)
     inputs = [args.reference, *args.tokenized]
     key = trainer.work_key(args, "scripts/train_kto.py", [args.model, *inputs])
-    models = sorted({args.model, args.reference})
-    parents = [*(str(manifest.path_of(model)) for model in models), *args.tokenized]
+    starts = sorted({args.model, args.reference})
+    parents = [*(str(manifest.path_of(start)) for start in starts), *args.tokenized]
     if trainer.restore(args, key, "train_kto", parents):
         return
     sharding.refuse("kto", ["zero3"])
@@ -117,9 +117,9 @@ def main(argv=None):
             f"which must be in memory at once, two at least on a device, not in {pieces} pieces of {rows}: "
             "raise the resource per_device_train_batch_size, or change global_batch_size"
         )
-    pairs = tables.read_rows(args.tokenized, tables.TOKENIZED)
-    train, names = unpaired(pairs, "train", args.seed)
-    test, _ = unpaired(pairs, "test", args.seed)
+    pairs = tables.read(args.tokenized, tables.TOKENIZED)
+    train, names = unpaired(pairs.to_pylist(), "train", args.seed)
+    test, _ = unpaired(pairs.to_pylist(), "test", args.seed)
     if trainer.is_main():
         print(f"{len(train)} train completions, {len(test)} test completions", flush=True)
 
@@ -128,6 +128,8 @@ def main(argv=None):
     from transformers import AutoModelForCausalLM, PrinterCallback
     from trl import KTOConfig, KTOTrainer
 
+    ref_logps.check_ids(pairs, models.vocabulary(args.model), "--tokenized")
+
     class KTO(KTOTrainer):
         """KTOTrainer on ids that are there already."""
 
@@ -135,6 +137,7 @@ def main(argv=None):
             return dataset
 
     model = trainer.load_model(args, AutoModelForCausalLM)
+    models.disable_dropout(model)
     kto = KTO(
         model=model,
         ref_model=reference.load(args),
@@ -145,7 +148,7 @@ def main(argv=None):
             desirable_weight=args.desirable_weight,
             undesirable_weight=args.undesirable_weight,
             max_length=None,
-            disable_dropout=args.peft is None,  # adapters have theirs from the config
+            disable_dropout=False,  # that of adapters stays
         ),
         train_dataset=Dataset.from_list(with_neighbors(train, args.global_batch_size)),
         eval_dataset=Dataset.from_list(with_neighbors(test, args.global_batch_size)),

@@ -245,13 +245,12 @@ def main(argv=None):
 
     trainer.quiet()
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from scripts.common import logps
     from scripts.common.preference_trainer import Pairs, PreferenceTrainer
 
-    config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-    ref_logps.check_ids(pairs, config.get_text_config().vocab_size, "--tokenized")
+    ref_logps.check_ids(pairs, models.vocabulary(args.model), "--tokenized")
     model = trainer.load_model(args, AutoModelForCausalLM)
     models.disable_dropout(model)
     training_arguments = trainer.arguments(args, remove_unused_columns=False)

@@ -28,6 +28,13 @@ def check_attention(name, dtype):
             raise InputError(f"attn_implementation is {name}, which needs {need}; take sdpa, or get it")
 
 
+def vocabulary(directory):
+    """The number of tokens (int) of the model of a directory, by its config."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(directory, trust_remote_code=False).get_text_config().vocab_size
+
+
 def disable_dropout(model):
     """Switch off the model's own dropout, not that of adapters: its noise is no part of a log-ratio.
 

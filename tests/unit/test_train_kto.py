@@ -39,7 +39,7 @@ def world(tmp_path_factory):
 
 def train(world, out, **changed):
     start = {"model": world / "sft", "reference": world / "sft", "tokenized": world / "tokenized.parquet"}
-    train_kto.main(small_model.flags(out, **start, **KTO | TRAINING | changed))
+    train_kto.main(small_model.flags(out, **start | KTO | TRAINING | changed))
     return small_model.results(out)
 
 
@@ -51,6 +51,15 @@ def test_a_policy_learns_what_is_desirable(world, tmp_path):
     assert metrics["eval_rewards/margins"] > 1
     assert metrics["train_steps"] == len(log) == 4 * 4, "16 pairs are 32 completions"
     assert files.read_json(tmp_path / "model/generation_config.json")["eos_token_id"] == [4, 1]
+
+
+def test_dropout_of_attentions_is_off_and_comes_back(world, tmp_path):
+    small_model.make_model(tmp_path / "sft", TOKENIZER, attention_dropout=0.5)
+    manifest.write(tmp_path / "sft.json", tmp_path / "sft", "train_sft", {}, [])
+    start = {"model": tmp_path / "sft", "reference": tmp_path / "sft", "num_train_epochs": 1}
+    _, _, log = train(world, tmp_path, **start)
+    assert log[0]["loss"] == pytest.approx(0.5, abs=1e-5)
+    assert files.read_json(tmp_path / "model/config.json")["attention_dropout"] == 0.5
 
 
 def test_held_out_completions_are_looked_at_meanwhile(world, tmp_path):
@@ -165,8 +174,11 @@ def test_trl_trains_on_these_ids_with_one_bos_and_one_end():
 def test_bad_input_is_one_sentence(world, tmp_path):
     with pytest.raises(InputError, match="not in 2 pieces of 4: raise the resource"):
         train(world, tmp_path, per_device_train_batch_size=4)
-    with pytest.raises(InputError, match=r"p1 .chosen. has no tokens"):
-        train_kto.unpaired([pair(1, "train") | {"chosen_ids": []}], "train", seed=1)
+    bad = tmp_path / "bad.parquet"
+    for name, ids, said in (("chosen_ids", [], "empty"), ("rejected_ids", [5, 4000], "the id 4000")):
+        tables.write(bad, [pair(1, "train") | {name: ids}, pair(2, "test")], tables.TOKENIZED)
+        with pytest.raises(InputError, match=f"prompt_id p1: {name} .* {said}"):
+            train(world, tmp_path, tokenized=bad)
     with pytest.raises(InputError, match="no test pairs among its 1"):
         train_kto.unpaired([pair(1, "train")], "test", seed=1)
     with pytest.raises(
