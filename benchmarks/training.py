@@ -120,20 +120,23 @@ def trial_steps():
 
 def ours(model, pairs, directory, args):
     import pyarrow as pa
+    import torch
     from transformers import TrainingArguments
 
     from scripts.common import logps
     from scripts.common import losses as formulas
     from scripts.common.preference_trainer import COLUMNS, Pairs, PreferenceTrainer
 
-    logps.prepare(model)
+    made = TrainingArguments(**arguments(directory, args))
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=made.bf16):
+        logps.prepare(model)
     rows, values = pa.Table.from_pylist(pairs), {"beta": BETA, "label_smoothing": 0.0}
     for name in set(COLUMNS) - set(rows.column_names):
         rows = rows.append_column(name, pa.nulls(len(pairs), pa.float32()))
     return losses(
         PreferenceTrainer(
             model=model,
-            args=TrainingArguments(**arguments(directory, args)),
+            args=made,
             train_dataset=Pairs(rows),
             pair_loss=lambda batch: formulas.total(batch, "sigmoid", values),
             implied_rewards=lambda batch: formulas.implied_rewards(batch, "sigmoid", values),
