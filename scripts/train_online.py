@@ -259,7 +259,7 @@ def main(argv=None):
     if ppo:
         from scripts.common.ppo import fit
 
-        metrics = fit(made, args)
+        metrics = fit(made, args, key)
     else:
         metrics = trainer.fit(made, args, key, [], lambda: evaluate("while training")[0])
     after, said = evaluate("after training")

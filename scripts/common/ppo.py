@@ -17,7 +17,7 @@ from transformers import PrinterCallback
 from trl.experimental.ppo import PPOTrainer, ppo_trainer
 from trl.experimental.utils import first_true_indices
 
-from scripts.common import checkpoints, trainer
+from scripts.common import checkpoints, reports, trainer
 from scripts.common.errors import InputError
 from scripts.common.rewards.online import Sampled
 
@@ -33,6 +33,7 @@ class PPO(PPOTrainer):
         super().__init__(*args, reward_model=Stand(), **kwargs)
         self.by_ids = {tuple(row["prompt_ids"]): row for row in prompts.values()}
         self.rewards = rewards
+        self.reports = None  # where somebody may watch, in the process that writes
         # TRL's one stop token is cut at afterwards; what ends with another is padded from there on.
         self.policy_model.generation_config.eos_token_id = list(ends)
         self.policy_model.generation_config.pad_token_id = self.processing_class.pad_token_id
@@ -74,6 +75,8 @@ class PPO(PPOTrainer):
                 flush=True,
             )
         super().log(logs, start_time)
+        if self.reports is not None:
+            self.reports.write(step, self.state.log_history[-1])
 
 
 @contextlib.contextmanager
@@ -94,12 +97,19 @@ def rewarded_by(ppo):
         ppo_trainer.get_reward = original
 
 
-def fit(ppo, args):
-    """Train from the beginning; writes args.log_csv, and returns what trainer.fit returns."""
+def fit(ppo, args, key):
+    """Train from the beginning; writes args.log_csv, and returns what is to know of it, as trainer.fit does.
+
+    TRL counts no tokens here: "train_completions" takes the place of "train_tokens" and its rates. key: str
+    from trainer.work_key. On SIGTERM it exits with status 143.
+    """
+    watched = contextlib.nullcontext()
+    if trainer.is_main():
+        watched = contextlib.closing(reports.Reports(args, key, 0, trainer.params(args)))
     started = time.monotonic()
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        with rewarded_by(ppo):
+        with watched as ppo.reports, rewarded_by(ppo):
             ppo.train()
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,7 @@ import small_model
 import torch
 from safetensors.torch import load_file
 
-from scripts import train_online
+from scripts import plot_training, train_online
 from scripts.common import chat, files, manifest, tables
 from scripts.common.errors import InputError
 
@@ -165,6 +165,48 @@ def reward(messages, completion, reference, marker, call):
         os.kill(os.getpid(), signal.SIGTERM)
     return -len(completion)
 '''
+
+
+def reported(out, column):
+    """[(step, value), …] of a column as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = out.glob("work/tensorboard/model-*")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(f"train/{column}")]
+
+
+def test_ppo_can_be_watched_and_drawn(world, tmp_path):
+    _, _, log = train(world, tmp_path, "ppo")
+    for column in ("loss", "objective/kl", "learning_rate"):
+        wanted = [(row["step"], pytest.approx(row[column], rel=1e-5)) for row in log]
+        assert reported(tmp_path, column) == wanted
+    paths = {"log-csv": tmp_path / "log.csv", "metrics": tmp_path / "metrics.json"}
+    words = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+    plot_training.main(["--name", "ppo-1", *words, "--out", str(tmp_path / "training.png")])
+    assert plot_training.in_words(files.read_json(tmp_path / "metrics.json")) == "2 steps, 32 completions"
+
+
+def test_ppo_that_is_stopped_begins_again(world, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(STOPS)
+    (tmp_path / "marker").touch()
+    arguments = {"marker": str(tmp_path / "marker"), "call": 16 * 3}  # the second step's
+    rewards = {
+        "own": {"kind": "function", "function": f"{tmp_path}/own.py:reward", "arguments": arguments} | OWN
+    }
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        train(world, tmp_path, "ppo", rewards)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "ppo has no checkpoints and will begin again" in capsys.readouterr().out
+    assert [step for step, _ in reported(tmp_path, "loss")] == [1]
+    weights, _, log = train(world, tmp_path, "ppo", rewards)
+    assert [step for step, _ in reported(tmp_path, "loss")] == [1, 2]
+    wanted, _, wanted_log = train(world, tmp_path, "ppo", rewards, work_dir=tmp_path / "other")
+    assert log == wanted_log and [row["step"] for row in log] == [1, 2]
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.slow
