@@ -124,9 +124,11 @@ def grouped(args, model, tokenizer, train, rewards, ends):
     )
     if args.peft is not None:
         # TRL's is the weights beneath the adapters, whatever was named, and a copy of the adapters as they
-        # begin, beside which those of a checkpoint are not loaded.
+        # begin, beside which those of a checkpoint are not loaded. Accelerate has its logits in float32.
         made.model.delete_adapter("ref")
-        made.ref_model = reference.load(args).to(made.accelerator.device)
+        made.ref_model = made.accelerator.prepare_model(
+            reference.load(args).to(made.accelerator.device), evaluation_mode=True
+        )
         adapters.unrounded(made.model)
     return made
 

@@ -28,12 +28,13 @@ class Sampler(Engine):
 def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_tokens):
     """(means, completions): {name of TRL's: float} over SAMPLES completions to each of `prompts`, and these.
 
-    args: temperature, max_completion_length, seed, model (directory); reference: the reference model;
+    args: temperature, max_completion_length, seed, dtype, model (directory); reference: the reference model;
     prompts: rows of tables.PROMPTS, of which this process takes every world_size-th; rewards: a
-    rewards.online.Rewards; when: str, for messages; batch_tokens: int, of a forward pass. The reward is the
-    weighted sum without normalization, less the penalties. kl: of the policy from the reference, nats per
-    completion, as the mean log-ratio of what the policy says. What has no reward is left out of all means.
-    The completions are this process's: a list of (prompt ids, completion ids).
+    rewards.online.Rewards; when: str, for messages; batch_tokens: int, of a forward pass. The models compute
+    in args.dtype, as they do while training. The reward is the weighted sum without normalization, less the
+    penalties. kl: of the policy from the reference, nats per completion, as the mean log-ratio of what the
+    policy says. What has no reward is left out of all means. The completions are this process's: a list of
+    (prompt ids, completion ids).
     """
     own = prompts[accelerator.process_index :: accelerator.num_processes]
     asked = [(prompt, sample) for prompt in own for sample in range(SAMPLES)]
@@ -48,7 +49,8 @@ def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_
     training = model.training
     model.to(accelerator.device).eval()  # what FSDP2 is yet to share out is on the CPU
     sampling = engines.Sampling(args.temperature, 1.0, 0, args.max_completion_length)
-    with sharding.whole(model, reference):
+    computing = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=args.dtype == "bfloat16")
+    with sharding.whole(model, reference), computing:
         made = Sampler(args.model, model).generate(requests, sampling)
         samples = [
             Sampled(prompt, completion.ids) for (prompt, _), completion in zip(asked, made, strict=True)

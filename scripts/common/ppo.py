@@ -1,9 +1,10 @@
 """TRL's PPOTrainer (trl.experimental.ppo, gone in 1.13) on this project's prompts and rewards.
 
-TRL takes its rewards from a model with a score head that reads the policy's own token ids, and ends a
-completion at one end token. Here `rewarded_by` puts any rewards.online.Rewards in that model's place, and all
-end tokens end a completion. PPO's loop is TRL's own: it has no checkpoints, so that a training that was
-interrupted begins again.
+TRL takes its rewards from a model with a score head that reads the policy's own token ids, ends a completion
+at one end token, and computes in float32 whatever `bf16` says. Here `adapted` puts any rewards.online.Rewards
+in that model's place and has everything computed in the training's dtype, and all end tokens end a
+completion. PPO's loop is TRL's own: it has no checkpoints, so that a training that was interrupted begins
+again.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import math
 import signal
 import sys
 import time
+from unittest import mock
 
 import torch
 from transformers import PrinterCallback
@@ -80,21 +82,41 @@ class PPO(PPOTrainer):
 
 
 @contextlib.contextmanager
-def rewarded_by(ppo):
-    """Within, TRL's PPO asks `ppo` for rewards; values still come from the value model."""
-    original = ppo_trainer.get_reward
+def adapted(ppo):
+    """Within, TRL's PPO asks `ppo` for rewards, and computes in bfloat16 where its arguments say so.
+
+    Accelerate's mixed precision would not do: TRL samples from the policy, and asks the value model for the
+    rollout's values, without the wrapper that accelerate puts around both. Logits and values come back in
+    float32, so that log-probabilities and losses are. Each call has an autocast of its own: one around the
+    whole training would keep its copies of the weights from before an optimizer step.
+    """
+    autocast = torch.autocast(ppo.accelerator.device.type, torch.bfloat16, enabled=ppo.args.bf16)
+    value_of = autocast(ppo_trainer.get_reward)
+    logits_of = autocast(ppo_trainer.forward)
 
     def get_reward(model, query_responses, pad_token_id, context_length):
         if not isinstance(model, Stand):
-            return original(model, query_responses, pad_token_id, context_length)
+            values, *others = value_of(model, query_responses, pad_token_id, context_length)
+            return values.float(), *others
         ends = first_true_indices(query_responses[:, context_length:] == pad_token_id) - 1 + context_length
         return None, ppo.score(query_responses, context_length), ends
 
-    ppo_trainer.get_reward = get_reward
-    try:
+    def forward(model, query_responses, pad_token_id):
+        output = logits_of(model, query_responses, pad_token_id)
+        if model is ppo.ref_model:
+            output.logits = output.logits.float()
+            return output
+        output, values = output
+        output.logits = output.logits.float()
+        return output, values.float()
+
+    with mock.patch.multiple(
+        ppo_trainer,
+        batch_generation=autocast(ppo_trainer.batch_generation),
+        get_reward=get_reward,
+        forward=forward,
+    ):
         yield
-    finally:
-        ppo_trainer.get_reward = original
 
 
 def fit(ppo, args, key):
@@ -109,7 +131,7 @@ def fit(ppo, args, key):
     started = time.monotonic()
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        with watched as ppo.reports, rewarded_by(ppo):
+        with watched as ppo.reports, adapted(ppo):
             ppo.train()
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,6 @@
 """ppo, rloo and grpo for real on a small Llama: what they are given, that they learn and resume."""
 
+import importlib
 import json
 import math
 import signal
@@ -97,6 +98,39 @@ def test_a_policy_learns_what_is_rewarded(world, tmp_path, method):
     tokenizer = chat.load_tokenizer(tmp_path / "model")
     assert tokenizer.pad_token_id == TOKENIZER.pad_token_id
     assert files.read_json(tmp_path / "model/generation_config.json")["eos_token_id"] == list(ENDS)
+
+
+TRL = {"rloo": "trl.trainer.rloo_trainer", "ppo": "trl.experimental.ppo.ppo_trainer"}
+
+
+@pytest.mark.parametrize(("method", "peft"), [("rloo", None), ("rloo", small_model.LORA), ("ppo", None)])
+def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monkeypatch):
+    """By policy, value model and reference, sampling, training or held out; log-probabilities are float32."""
+    from scripts.common import online_trainers  # noqa: F401, before TRL's own
+
+    module = importlib.import_module(TRL[method])
+    products, logits, selected = set(), set(), module.selective_log_softmax
+
+    def log_softmax(of, index):
+        logits.add(of.dtype)
+        return selected(of, index)
+
+    def look(module, _, output):
+        if isinstance(module, torch.nn.Linear):
+            products.add(output.dtype)
+
+    monkeypatch.setattr(module, "selective_log_softmax", log_softmax)
+    changed = {"num_train_epochs": 2 if method == "rloo" else 4}
+    if peft is not None:
+        changed = {"num_train_epochs": 3, "learning_rate": 1e-2}
+    with torch.nn.modules.module.register_module_forward_hook(look):
+        _, metrics, log = train(world, tmp_path, method, dtype="bfloat16", peft=peft, **changed)
+    assert logits == {torch.float32}
+    assert products == {torch.bfloat16} or peft is not None, "adapters are float32 while they sample"
+    assert metrics["eval_kl_before"] == pytest.approx(0, abs=0.05)
+    assert log[0]["kl" if method == "rloo" else "objective/kl"] == pytest.approx(0, abs=0.05)
+    assert all(math.isfinite(row["loss"]) for row in log)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
 
 
 def trainer_of(world, out, method, **changed):
