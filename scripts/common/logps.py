@@ -120,9 +120,20 @@ def prepare(model):
     """Have a model compute packed rows, where its architecture can; call it once, before anything else here.
 
     The model is on the device that it is to stay on: on a GPU, kernels go with that (`_fuse`).
-    Raises InputError if the architecture does more to its logits than _logits knows, by comparison on a few
-    tokens: reaching for body and head by hand skips it, and wrong log-probabilities must not come of that
-    in silence.
+    Raises InputError as `check` does.
+    """
+    check(model)
+    causal_lm = _causal_lm(model)
+    packing.switch_on(causal_lm)
+    _fuse(causal_lm)
+
+
+def check(model):
+    """Raise InputError if the architecture does more to its logits than _logits knows; it stays as it is.
+
+    By comparison on a few tokens: reaching for body and head by hand skips it, and wrong log-probabilities
+    must not come of that in silence. For a model that others train, on padded rows: `prepare` would have it
+    refuse them.
     """
     training, causal_lm = model.training, _causal_lm(model)
     model.eval()
@@ -136,8 +147,6 @@ def prepare(model):
             f"{type(causal_lm).__name__} changes its logits after the head in a way that "
             "scripts/common/logps.py does not know; add it to _logits there"
         )
-    packing.switch_on(causal_lm)
-    _fuse(causal_lm)
 
 
 def _fuse(causal_lm):

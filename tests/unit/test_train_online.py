@@ -1,9 +1,11 @@
 """ppo, rloo and grpo for real on a small Llama: what they are given, that they learn and resume."""
 
+import argparse
 import importlib
 import json
 import math
 import signal
+from unittest import mock
 
 import pytest
 import small_model
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from scripts import plot_training, train_online
-from scripts.common import chat, files, manifest, tables
+from scripts.common import chat, files, held_out, manifest, tables
 from scripts.common.errors import InputError
 
 TOKENIZER = small_model.make_tokenizer()
@@ -131,6 +133,61 @@ def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monke
     assert log[0]["kl" if method == "rloo" else "objective/kl"] == pytest.approx(0, abs=0.05)
     assert all(math.isfinite(row["loss"]) for row in log)
     assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
+
+
+def measured(made, world, batch_tokens):
+    """What held_out.evaluate says of a trainer's policy, and how many completions were decoded together."""
+    sizes, decode = [], held_out.Sampler._decode
+
+    def counted(sampler, requests, sampling):
+        sizes.append(len(requests))
+        return decode(sampler, requests, sampling)
+
+    args = argparse.Namespace(
+        temperature=1.0, max_completion_length=12, seed=1, dtype="float32", model=world / "sft"
+    )
+    prompts = tables.read_rows(world / "test-00000.parquet", tables.PROMPTS)
+    with mock.patch.object(held_out.Sampler, "_decode", counted):
+        found = held_out.evaluate(
+            args, made.model, made.ref_model, made.accelerator, prompts, made.rewards, "now", batch_tokens
+        )
+    return found, sizes, max(len(prompt["prompt_ids"]) for prompt in prompts) + 12
+
+
+def test_held_out_completions_are_those_whatever_fits_in_memory_at_once(world, tmp_path):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    (means, said), sizes, longest = measured(made, world, 100_000)
+    assert sizes == [16]
+    for batch_tokens, most in ((1, 1), (longest * 5 + 1, 5)):
+        (cut_means, cut_said), sizes, _ = measured(made, world, batch_tokens)
+        assert max(sizes) == most and sum(sizes) == 16
+        assert cut_said == said
+        assert cut_means == pytest.approx(means, abs=1e-4)
+
+
+def test_held_out_completions_that_cannot_be_measured_are_one_sentence(world, tmp_path):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    torch.nn.init.constant_(made.model.get_output_embeddings().weight, math.nan)
+    with pytest.raises(
+        InputError, match="held-out prompts now: no completion has both a reward and a finite"
+    ):
+        measured(made, world, 100)
+
+
+def test_an_unknown_change_of_the_logits_is_refused(world, tmp_path, monkeypatch):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    forward, attention = made.ref_model.forward, made.model.config._attn_implementation
+
+    def doubled(**inputs):
+        output = forward(**inputs)
+        output.logits = output.logits * 2
+        return output
+
+    measured(made, world, 100)
+    assert made.model.config._attn_implementation == attention, "TRL's batches are padded"
+    monkeypatch.setattr(made.ref_model, "forward", doubled)
+    with pytest.raises(InputError, match="after the head"):
+        measured(made, world, 100)
 
 
 def trainer_of(world, out, method, **changed):
