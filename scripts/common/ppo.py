@@ -59,14 +59,18 @@ class PPO(PPOTrainer):
         return torch.nan_to_num(rewards, nan=rewards.nanmean().item())
 
     def log(self, logs, start_time=None):
-        """Log an update with its loss, which must be finite: else InputError."""
+        """Log an update with its loss, which must be finite as the new weights must be: else InputError."""
         logs["loss"] = logs["loss/policy_avg"] + self.args.vf_coef * logs["loss/value_avg"]
         logs["learning_rate"] = logs.pop("lr")
         del logs["eps"]  # completions per second
         step, last = self.state.global_step, self.state.max_steps
-        if not math.isfinite(logs["loss"]):
+        wrong = None if math.isfinite(logs["loss"]) else f"the loss became {logs['loss']}"
+        # The loss is from before the last update, and with weights such as these sampling fails.
+        if wrong is None and not all(weights.isfinite().all() for weights in self.model.parameters()):
+            wrong = "the weights became nan or infinite"
+        if wrong is not None:
             raise InputError(
-                f"the loss became {logs['loss']} at step {step} of {last}, in the completions of prompt_id "
+                f"{wrong} at step {step} of {last}, in the completions of prompt_id "
                 f"{', '.join(self.sampled[: checkpoints.ROWS_NAMED])}; look at their rewards, or lower "
                 "learning_rate; ppo has no checkpoints"
             )

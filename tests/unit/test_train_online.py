@@ -34,6 +34,11 @@ TRAINING = {
 }
 OWN = {"weight": 1.0, "normalize": "none"}
 SHORT = {"kind": "function", "function": "scripts/common/rewards/functions.py:length", "arguments": {}, **OWN}
+HEAD = {"kind": "classifier", "dtype": "float32", "weight": 20.0, "normalize": "none"}
+HEADS = {
+    "one": HEAD | {"model": "one_head", "head_weights": None},
+    "two": HEAD | {"model": "two_heads", "head_weights": [1.0, -2.0]},
+}
 
 
 def write_prompts(path, names):
@@ -133,6 +138,25 @@ def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monke
     assert log[0]["kl" if method == "rloo" else "objective/kl"] == pytest.approx(0, abs=0.05)
     assert all(math.isfinite(row["loss"]) for row in log)
     assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
+
+
+def test_a_policy_learns_what_reward_models_like(world, tmp_path):
+    models = [world / "one_head", world / "two_heads"]
+    _, metrics, _ = train(world, tmp_path, "rloo", HEADS, reward_models=models, num_train_epochs=4)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"] + 1
+    parts = metrics["eval_rewards/one"], metrics["eval_rewards/two"]
+    assert metrics["eval_reward"] == pytest.approx(20 * sum(parts))
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_the_weights_do_not_depend_on_what_fits_in_memory_at_once(world, tmp_path, method):
+    changed = {"num_iterations": 2, "num_train_epochs": 0.5}
+    wanted, _, _ = train(world, tmp_path / "whole", method, **changed)
+    weights, _, log = train(world, tmp_path / "cut", method, per_device_train_batch_size=4, **changed)
+    assert len(log) == 4
+    assert all(torch.allclose(weights[name], wanted[name], rtol=0, atol=1e-5) for name in wanted)
+    start = load_file(world / "sft/model.safetensors")
+    assert any((start[name] - wanted[name]).abs().max() > 1e-3 for name in wanted)
 
 
 def measured(made, world, batch_tokens):
@@ -378,6 +402,21 @@ def test_no_prompts_of_a_split_is_one_sentence(world):
 def test_a_loss_that_is_not_finite_names_the_prompts(world, tmp_path):
     with pytest.raises(InputError, match=r"became nan at step \d+ of 8 .* in the batch of prompt_id p\d+, "):
         train(world, tmp_path, "rloo", learning_rate=1e30)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"learning_rate": 1e10}, r"the loss became nan at step 2 of 2, in the completions of prompt_id p\d"),
+        (
+            {"learning_rate": 1e30},
+            r"the weights became nan or infinite at step 2 of 2, in the completions of ",
+        ),
+    ],
+)
+def test_what_is_no_longer_finite_in_ppo_is_one_sentence(world, tmp_path, changed, sentence):
+    with pytest.raises(InputError, match=sentence):
+        train(world, tmp_path, "ppo", **changed)
 
 
 def test_what_was_trained_before_is_taken_from_where_it_was_kept(world, tmp_path, capsys):
