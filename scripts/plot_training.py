@@ -110,9 +110,13 @@ def draw_course(axes, course, points):
 
 
 def in_words(metrics):
-    """Steps, tokens, speed and what was kept, in a line."""
-    said = [f"{metrics['train_steps']:,} steps", f"{metrics['train_tokens']:,} tokens"]
-    said.append(f"{metrics['train_tokens_per_second']:,.0f} tokens/s")
+    """Steps, tokens and speed (of ppo, completions), and what was kept, in a line."""
+    said = [f"{metrics['train_steps']:,} steps"]
+    if "train_tokens" in metrics:
+        said.append(f"{metrics['train_tokens']:,} tokens")
+        said.append(f"{metrics['train_tokens_per_second']:,.0f} tokens/s")
+    else:
+        said.append(f"{metrics['train_completions']:,} completions")
     if metrics.get("train_mfu") is not None:
         said.append(f"MFU {metrics['train_mfu']:.1%}")
     if metrics.get("stopped_early"):

@@ -25,6 +25,7 @@ from scripts.common import (
     files,
     manifest,
     methods,
+    models,
     reference,
     sharding,
     tables,
@@ -113,7 +114,7 @@ def grouped(args, model, tokenizer, train, rewards, ends):
             **{key: getattr(args, key) for key in own},
             model_init_kwargs={"dtype": args.dtype, "use_safetensors": True},
             generation_kwargs={"eos_token_id": ends},
-            disable_dropout=args.peft is None,  # adapters have theirs from the config
+            disable_dropout=False,  # that of adapters stays
             include_num_input_tokens_seen="no",  # TRL counts them by itself
         ),
         train_dataset=Dataset.from_dict({"prompt": [row["prompt_id"] for row in train]}),
@@ -124,9 +125,11 @@ def grouped(args, model, tokenizer, train, rewards, ends):
     )
     if args.peft is not None:
         # TRL's is the weights beneath the adapters, whatever was named, and a copy of the adapters as they
-        # begin, beside which those of a checkpoint are not loaded.
+        # begin, beside which those of a checkpoint are not loaded. Accelerate has its logits in float32.
         made.model.delete_adapter("ref")
-        made.ref_model = reference.load(args).to(made.accelerator.device)
+        made.ref_model = made.accelerator.prepare_model(
+            reference.load(args).to(made.accelerator.device), evaluation_mode=True
+        )
         adapters.unrounded(made.model)
     return made
 
@@ -143,10 +146,12 @@ def proximal(args, model, tokenizer, train, rewards, ends):
     own = ("kl_coef", "cliprange", "cliprange_value", "vf_coef", "gamma", "lam", "num_ppo_epochs")
     own += ("temperature",)
     tokenizer.padding_side = "left"
+    value_model = trainer.load_model(args, AutoModelForSequenceClassification, num_labels=1)
+    models.disable_dropout(value_model)
     return PPO(
         model=model,
         ref_model=reference.load(args),
-        value_model=trainer.load_model(args, AutoModelForSequenceClassification, num_labels=1),
+        value_model=value_model,
         args=trainer.arguments(
             args,
             PPOConfig,
@@ -217,8 +222,8 @@ def main(argv=None):
     inputs = [args.reference, *args.reward_models, *args.prompts]
     inputs += [path.rsplit(":", 1)[0] for path in filter(None, read)]
     key = trainer.work_key(args, "scripts/train_online.py", [args.model, *inputs])
-    models = {args.model, args.reference, *args.reward_models}
-    parents = [*sorted(str(manifest.path_of(model)) for model in models), *args.prompts]
+    starts = {args.model, args.reference, *args.reward_models}
+    parents = [*sorted(str(manifest.path_of(start)) for start in starts), *args.prompts]
     if trainer.restore(args, key, "train_online", parents):
         return
     sharding.refuse(args.method, ["fsdp2", "zero3"] if args.method == "ppo" else ["zero3"])
@@ -245,6 +250,7 @@ def main(argv=None):
     if trainer.is_main():
         print(f"{len(train)} train prompts, {len(test)} test prompts", flush=True)
     model = trainer.load_model(args, AutoModelForCausalLM)
+    models.disable_dropout(model)
     ppo = args.method == "ppo"
     made = (proximal if ppo else grouped)(args, model, policy.tokenizer, train, rewards, policy.end_tokens)
 
@@ -259,7 +265,7 @@ def main(argv=None):
     if ppo:
         from scripts.common.ppo import fit
 
-        metrics = fit(made, args)
+        metrics = fit(made, args, key)
     else:
         metrics = trainer.fit(made, args, key, [], lambda: evaluate("while training")[0])
     after, said = evaluate("after training")

@@ -122,9 +122,20 @@ def prepare(model):
 
     The model is on the device that it is to stay on, and under the autocast that it is to compute under:
     kernels go with both (packing.switch_on, `_fuse`), and flash-attn has none for float32.
-    Raises InputError if the architecture does more to its logits than _logits knows, by comparison on a few
-    tokens: reaching for body and head by hand skips it, and wrong log-probabilities must not come of that
-    in silence.
+    Raises InputError as `check` does.
+    """
+    check(model)
+    causal_lm = _causal_lm(model)
+    packing.switch_on(causal_lm)
+    _fuse(causal_lm)
+
+
+def check(model):
+    """Raise InputError if the architecture does more to its logits than _logits knows; it stays as it is.
+
+    By comparison on a few tokens: reaching for body and head by hand skips it, and wrong log-probabilities
+    must not come of that in silence. For a model that others train, on padded rows: `prepare` would have it
+    refuse them.
     """
     training, causal_lm = model.training, _causal_lm(model)
     model.eval()
@@ -138,8 +149,6 @@ def prepare(model):
             f"{type(causal_lm).__name__} changes its logits after the head in a way that "
             "scripts/common/logps.py does not know; add it to _logits there"
         )
-    packing.switch_on(causal_lm)
-    _fuse(causal_lm)
 
 
 def _fuse(causal_lm):

@@ -15,7 +15,7 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file
 
-from scripts.common import models, sharding
+from scripts.common import sharding
 from scripts.common.errors import InputError
 from scripts.common.rewards.online import Sampled
 
@@ -39,8 +39,6 @@ class Online:
     def __init__(self, *args, prompts, rewards, ends, **kwargs):
         self.prompts, self.rewards, self.ends = prompts, rewards, set(ends)
         super().__init__(*args, reward_funcs=self.reward, **kwargs)
-        if self.args.disable_dropout:
-            models.disable_dropout(self.model)  # of attentions, too, which TRL leaves on
 
     def reward(self, prompts, completion_ids, log_metric, **_):
         """The rewards of a batch, as TRL wants them of a reward function."""

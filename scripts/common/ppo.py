@@ -1,9 +1,10 @@
 """TRL's PPOTrainer (trl.experimental.ppo, gone in 1.13) on this project's prompts and rewards.
 
-TRL takes its rewards from a model with a score head that reads the policy's own token ids, and ends a
-completion at one end token. Here `rewarded_by` puts any rewards.online.Rewards in that model's place, and all
-end tokens end a completion. PPO's loop is TRL's own: it has no checkpoints, so that a training that was
-interrupted begins again.
+TRL takes its rewards from a model with a score head that reads the policy's own token ids, ends a completion
+at one end token, and computes in float32 whatever `bf16` says. Here `adapted` puts any rewards.online.Rewards
+in that model's place and has everything computed in the training's dtype, and all end tokens end a
+completion. PPO's loop is TRL's own: it has no checkpoints, so that a training that was interrupted begins
+again.
 """
 
 import contextlib
@@ -11,13 +12,14 @@ import math
 import signal
 import sys
 import time
+from unittest import mock
 
 import torch
 from transformers import PrinterCallback
 from trl.experimental.ppo import PPOTrainer, ppo_trainer
 from trl.experimental.utils import first_true_indices
 
-from scripts.common import checkpoints, trainer
+from scripts.common import checkpoints, reports, trainer
 from scripts.common.errors import InputError
 from scripts.common.rewards.online import Sampled
 
@@ -33,6 +35,7 @@ class PPO(PPOTrainer):
         super().__init__(*args, reward_model=Stand(), **kwargs)
         self.by_ids = {tuple(row["prompt_ids"]): row for row in prompts.values()}
         self.rewards = rewards
+        self.reports = None  # where somebody may watch, in the process that writes
         # TRL's one stop token is cut at afterwards; what ends with another is padded from there on.
         self.policy_model.generation_config.eos_token_id = list(ends)
         self.policy_model.generation_config.pad_token_id = self.processing_class.pad_token_id
@@ -56,14 +59,18 @@ class PPO(PPOTrainer):
         return torch.nan_to_num(rewards, nan=rewards.nanmean().item())
 
     def log(self, logs, start_time=None):
-        """Log an update with its loss, which must be finite: else InputError."""
+        """Log an update with its loss, which must be finite as the new weights must be: else InputError."""
         logs["loss"] = logs["loss/policy_avg"] + self.args.vf_coef * logs["loss/value_avg"]
         logs["learning_rate"] = logs.pop("lr")
         del logs["eps"]  # completions per second
         step, last = self.state.global_step, self.state.max_steps
-        if not math.isfinite(logs["loss"]):
+        wrong = None if math.isfinite(logs["loss"]) else f"the loss became {logs['loss']}"
+        # The loss is from before the last update, and with weights such as these sampling fails.
+        if wrong is None and not all(weights.isfinite().all() for weights in self.model.parameters()):
+            wrong = "the weights became nan or infinite"
+        if wrong is not None:
             raise InputError(
-                f"the loss became {logs['loss']} at step {step} of {last}, in the completions of prompt_id "
+                f"{wrong} at step {step} of {last}, in the completions of prompt_id "
                 f"{', '.join(self.sampled[: checkpoints.ROWS_NAMED])}; look at their rewards, or lower "
                 "learning_rate; ppo has no checkpoints"
             )
@@ -74,32 +81,61 @@ class PPO(PPOTrainer):
                 flush=True,
             )
         super().log(logs, start_time)
+        if self.reports is not None:
+            self.reports.write(step, self.state.log_history[-1])
 
 
 @contextlib.contextmanager
-def rewarded_by(ppo):
-    """Within, TRL's PPO asks `ppo` for rewards; values still come from the value model."""
-    original = ppo_trainer.get_reward
+def adapted(ppo):
+    """Within, TRL's PPO asks `ppo` for rewards, and computes in bfloat16 where its arguments say so.
+
+    Accelerate's mixed precision would not do: TRL samples from the policy, and asks the value model for the
+    rollout's values, without the wrapper that accelerate puts around both. Logits and values come back in
+    float32, so that log-probabilities and losses are. Each call has an autocast of its own: one around the
+    whole training would keep its copies of the weights from before an optimizer step.
+    """
+    autocast = torch.autocast(ppo.accelerator.device.type, torch.bfloat16, enabled=ppo.args.bf16)
+    value_of = autocast(ppo_trainer.get_reward)
+    logits_of = autocast(ppo_trainer.forward)
 
     def get_reward(model, query_responses, pad_token_id, context_length):
         if not isinstance(model, Stand):
-            return original(model, query_responses, pad_token_id, context_length)
+            values, *others = value_of(model, query_responses, pad_token_id, context_length)
+            return values.float(), *others
         ends = first_true_indices(query_responses[:, context_length:] == pad_token_id) - 1 + context_length
         return None, ppo.score(query_responses, context_length), ends
 
-    ppo_trainer.get_reward = get_reward
-    try:
+    def forward(model, query_responses, pad_token_id):
+        output = logits_of(model, query_responses, pad_token_id)
+        if model is ppo.ref_model:
+            output.logits = output.logits.float()
+            return output
+        output, values = output
+        output.logits = output.logits.float()
+        return output, values.float()
+
+    with mock.patch.multiple(
+        ppo_trainer,
+        batch_generation=autocast(ppo_trainer.batch_generation),
+        get_reward=get_reward,
+        forward=forward,
+    ):
         yield
-    finally:
-        ppo_trainer.get_reward = original
 
 
-def fit(ppo, args):
-    """Train from the beginning; writes args.log_csv, and returns what trainer.fit returns."""
+def fit(ppo, args, key):
+    """Train from the beginning; writes args.log_csv, and returns what is to know of it, as trainer.fit does.
+
+    TRL counts no tokens here: "train_completions" takes the place of "train_tokens" and its rates. key: str
+    from trainer.work_key. On SIGTERM it exits with status 143.
+    """
+    watched = contextlib.nullcontext()
+    if trainer.is_main():
+        watched = contextlib.closing(reports.Reports(args, key, 0, trainer.params(args)))
     started = time.monotonic()
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        with rewarded_by(ppo):
+        with watched as ppo.reports, adapted(ppo):
             ppo.train()
     finally:
         signal.signal(signal.SIGTERM, before)

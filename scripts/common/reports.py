@@ -36,7 +36,7 @@ class Reports:
         self.wandb = None
         try:
             # What an interrupted run has written of later steps is hidden.
-            self.tensorboard = SummaryWriter(folder, purge_step=step + 1 if step else None)
+            self.tensorboard = SummaryWriter(folder, purge_step=step + 1)
         except OSError as error:
             self._give_up(error)
         if args.wandb_project:

@@ -1,17 +1,20 @@
 """ppo, rloo and grpo for real on a small Llama: what they are given, that they learn and resume."""
 
+import argparse
+import importlib
 import json
 import math
 import shutil
 import signal
+from unittest import mock
 
 import pytest
 import small_model
 import torch
 from safetensors.torch import load_file
 
-from scripts import train_online
-from scripts.common import chat, files, manifest, tables
+from scripts import plot_training, train_online
+from scripts.common import chat, files, held_out, manifest, tables
 from scripts.common.errors import InputError
 
 TOKENIZER = small_model.make_tokenizer()
@@ -32,6 +35,11 @@ TRAINING = {
 }
 OWN = {"weight": 1.0, "normalize": "none"}
 SHORT = {"kind": "function", "function": "scripts/common/rewards/functions.py:length", "arguments": {}, **OWN}
+HEAD = {"kind": "classifier", "dtype": "float32", "weight": 20.0, "normalize": "none"}
+HEADS = {
+    "one": HEAD | {"model": "one_head", "head_weights": None},
+    "two": HEAD | {"model": "two_heads", "head_weights": [1.0, -2.0]},
+}
 
 
 def write_prompts(path, names):
@@ -98,6 +106,113 @@ def test_a_policy_learns_what_is_rewarded(world, tmp_path, method):
     tokenizer = chat.load_tokenizer(tmp_path / "model")
     assert tokenizer.pad_token_id == TOKENIZER.pad_token_id
     assert files.read_json(tmp_path / "model/generation_config.json")["eos_token_id"] == list(ENDS)
+
+
+TRL = {"rloo": "trl.trainer.rloo_trainer", "ppo": "trl.experimental.ppo.ppo_trainer"}
+
+
+@pytest.mark.parametrize(("method", "peft"), [("rloo", None), ("rloo", small_model.LORA), ("ppo", None)])
+def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monkeypatch):
+    """By policy, value model and reference, sampling, training or held out; log-probabilities are float32."""
+    from scripts.common import online_trainers  # noqa: F401, before TRL's own
+
+    module = importlib.import_module(TRL[method])
+    products, logits, selected = set(), set(), module.selective_log_softmax
+
+    def log_softmax(of, index):
+        logits.add(of.dtype)
+        return selected(of, index)
+
+    def look(module, _, output):
+        if isinstance(module, torch.nn.Linear):
+            products.add(output.dtype)
+
+    monkeypatch.setattr(module, "selective_log_softmax", log_softmax)
+    changed = {"num_train_epochs": 2 if method == "rloo" else 4}
+    if peft is not None:
+        changed = {"num_train_epochs": 3, "learning_rate": 1e-2}
+    with torch.nn.modules.module.register_module_forward_hook(look):
+        _, metrics, log = train(world, tmp_path, method, dtype="bfloat16", peft=peft, **changed)
+    assert logits == {torch.float32}
+    assert products == {torch.bfloat16} or peft is not None, "adapters are float32 while they sample"
+    assert metrics["eval_kl_before"] == pytest.approx(0, abs=0.05)
+    assert log[0]["kl" if method == "rloo" else "objective/kl"] == pytest.approx(0, abs=0.05)
+    assert all(math.isfinite(row["loss"]) for row in log)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
+
+
+def test_a_policy_learns_what_reward_models_like(world, tmp_path):
+    models = [world / "one_head", world / "two_heads"]
+    _, metrics, _ = train(world, tmp_path, "rloo", HEADS, reward_models=models, num_train_epochs=4)
+    assert metrics["eval_reward"] > metrics["eval_reward_before"] + 1
+    parts = metrics["eval_rewards/one"], metrics["eval_rewards/two"]
+    assert metrics["eval_reward"] == pytest.approx(20 * sum(parts))
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_the_weights_do_not_depend_on_what_fits_in_memory_at_once(world, tmp_path, method):
+    changed = {"num_iterations": 2, "num_train_epochs": 0.5}
+    wanted, _, _ = train(world, tmp_path / "whole", method, **changed)
+    weights, _, log = train(world, tmp_path / "cut", method, per_device_train_batch_size=4, **changed)
+    assert len(log) == 4
+    assert all(torch.allclose(weights[name], wanted[name], rtol=0, atol=1e-5) for name in wanted)
+    start = load_file(world / "sft/model.safetensors")
+    assert any((start[name] - wanted[name]).abs().max() > 1e-3 for name in wanted)
+
+
+def measured(made, world, batch_tokens):
+    """What held_out.evaluate says of a trainer's policy, and how many completions were decoded together."""
+    sizes, decode = [], held_out.Sampler._decode
+
+    def counted(sampler, requests, sampling):
+        sizes.append(len(requests))
+        return decode(sampler, requests, sampling)
+
+    args = argparse.Namespace(
+        temperature=1.0, max_completion_length=12, seed=1, dtype="float32", model=world / "sft"
+    )
+    prompts = tables.read_rows(world / "test-00000.parquet", tables.PROMPTS)
+    with mock.patch.object(held_out.Sampler, "_decode", counted):
+        found = held_out.evaluate(
+            args, made.model, made.ref_model, made.accelerator, prompts, made.rewards, "now", batch_tokens
+        )
+    return found, sizes, max(len(prompt["prompt_ids"]) for prompt in prompts) + 12
+
+
+def test_held_out_completions_are_those_whatever_fits_in_memory_at_once(world, tmp_path):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    (means, said), sizes, longest = measured(made, world, 100_000)
+    assert sizes == [16]
+    for batch_tokens, most in ((1, 1), (longest * 5 + 1, 5)):
+        (cut_means, cut_said), sizes, _ = measured(made, world, batch_tokens)
+        assert max(sizes) == most and sum(sizes) == 16
+        assert cut_said == said
+        assert cut_means == pytest.approx(means, abs=1e-4)
+
+
+def test_held_out_completions_that_cannot_be_measured_are_one_sentence(world, tmp_path):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    torch.nn.init.constant_(made.model.get_output_embeddings().weight, math.nan)
+    with pytest.raises(
+        InputError, match="held-out prompts now: no completion has both a reward and a finite"
+    ):
+        measured(made, world, 100)
+
+
+def test_an_unknown_change_of_the_logits_is_refused(world, tmp_path, monkeypatch):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    forward, attention = made.ref_model.forward, made.model.config._attn_implementation
+
+    def doubled(**inputs):
+        output = forward(**inputs)
+        output.logits = output.logits * 2
+        return output
+
+    measured(made, world, 100)
+    assert made.model.config._attn_implementation == attention, "TRL's batches are padded"
+    monkeypatch.setattr(made.ref_model, "forward", doubled)
+    with pytest.raises(InputError, match="after the head"):
+        measured(made, world, 100)
 
 
 def trainer_of(world, out, method, **changed):
@@ -196,6 +311,48 @@ def stopped(world, tmp_path, method, call, **settings):
     return checkpoint, rewards
 
 
+def reported(out, column):
+    """[(step, value), …] of a column as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = out.glob("work/tensorboard/model-*")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(f"train/{column}")]
+
+
+def test_ppo_can_be_watched_and_drawn(world, tmp_path):
+    _, _, log = train(world, tmp_path, "ppo")
+    for column in ("loss", "objective/kl", "learning_rate"):
+        wanted = [(row["step"], pytest.approx(row[column], rel=1e-5)) for row in log]
+        assert reported(tmp_path, column) == wanted
+    paths = {"log-csv": tmp_path / "log.csv", "metrics": tmp_path / "metrics.json"}
+    words = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+    plot_training.main(["--name", "ppo-1", *words, "--out", str(tmp_path / "training.png")])
+    assert plot_training.in_words(files.read_json(tmp_path / "metrics.json")) == "2 steps, 32 completions"
+
+
+def test_ppo_that_is_stopped_begins_again(world, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(STOPS)
+    (tmp_path / "marker").touch()
+    arguments = {"marker": str(tmp_path / "marker"), "call": 16 * 3}  # the second step's
+    rewards = {
+        "own": {"kind": "function", "function": f"{tmp_path}/own.py:reward", "arguments": arguments} | OWN
+    }
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        train(world, tmp_path, "ppo", rewards)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "ppo has no checkpoints and will begin again" in capsys.readouterr().out
+    assert [step for step, _ in reported(tmp_path, "loss")] == [1]
+    weights, _, log = train(world, tmp_path, "ppo", rewards)
+    assert [step for step, _ in reported(tmp_path, "loss")] == [1, 2]
+    wanted, _, wanted_log = train(world, tmp_path, "ppo", rewards, work_dir=tmp_path / "other")
+    assert log == wanted_log and [row["step"] for row in log] == [1, 2]
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "num_iterations", "peft"),
@@ -287,6 +444,21 @@ def test_no_prompts_of_a_split_is_one_sentence(world):
 def test_a_loss_that_is_not_finite_names_the_prompts(world, tmp_path):
     with pytest.raises(InputError, match=r"became nan at step \d+ of 8 .* in the batch of prompt_id p\d+, "):
         train(world, tmp_path, "rloo", learning_rate=1e30)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"learning_rate": 1e10}, r"the loss became nan at step 2 of 2, in the completions of prompt_id p\d"),
+        (
+            {"learning_rate": 1e30},
+            r"the weights became nan or infinite at step 2 of 2, in the completions of ",
+        ),
+    ],
+)
+def test_what_is_no_longer_finite_in_ppo_is_one_sentence(world, tmp_path, changed, sentence):
+    with pytest.raises(InputError, match=sentence):
+        train(world, tmp_path, "ppo", **changed)
 
 
 def test_what_was_trained_before_is_taken_from_where_it_was_kept(world, tmp_path, capsys):
