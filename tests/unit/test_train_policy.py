@@ -154,7 +154,7 @@ def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_de
     ("batch", "per_device", "loss_type", "parallel"),
     [
         (4, 2, "sigmoid", "ddp"),
-        (4, 1, "sigmoid", "ddp"),
+        pytest.param(4, 1, "sigmoid", "ddp", marks=pytest.mark.long),
         (8, 4, "sigmoid", "ddp"),
         (8, 4, "sft", "ddp"),
         (8, 4, "sigmoid", "fsdp2"),
