@@ -26,9 +26,9 @@ CONFIGS = Path("profiles/accelerate")
 # Ports for a meeting of nodes; the job's number picks one, so that jobs that share a node keep apart.
 FIRST_PORT, PORTS = 20000, 20000
 STEP = ("SLURM_", "SRUN_")
-# Seconds that torchrun gives a checkpoint after SIGTERM, 30 by itself: more than any scheduler does, whose
-# time is then what counts.
-SHUTDOWN = ["--shutdown-timeout", "3600"]
+# Seconds that torchrun gives a checkpoint after SIGTERM, 30 by itself: what a large one takes. It waits as
+# long for processes that one of them has left alone; a scheduler is mostly sooner.
+SHUTDOWN = ["--shutdown-timeout", "600"]
 
 
 def sharing(name):

@@ -1,7 +1,7 @@
-"""Draw the course of a training: its loss, what it did to the implied rewards, and the learning rate.
+"""Draw the course of a training: its loss, what it did to rewards and lengths, and the learning rate.
 
 A line is the mean over the steps of a row of log.csv; points are the held-out data, evaluated before the
-training, on the way (eval_steps) and after it. Trainings that have no rewards show loss and learning rate.
+training, on the way (eval_steps) and after it. Of what a log does not have there is no panel.
 
     python -m scripts.plot_training --name dpo-1 --log-csv results/training/dpo-1/log.csv \\
         --metrics results/training/dpo-1/metrics.json --out results/training/dpo-1/training.png
@@ -14,12 +14,15 @@ import math
 from scripts.common import errors, files, pictures
 from scripts.common.pictures import COLOURS, GRID, MUTED, STYLE, shortened
 
-# Title and column; those that a log does not have are left out.
+# Title, column of the log, and the same of the held-out data.
 PANELS = (
-    ("Loss", "loss"),
-    ("Margin of the implied rewards", "rewards/margins"),
-    ("Part of the pairs ranked right", "rewards/accuracies"),
-    ("Learning rate", "learning_rate"),
+    ("Loss", "loss", "loss"),
+    ("Reward (held out: not normalized)", "reward", "reward"),  # of rloo and grpo
+    ("Reward (held out: not normalized)", "objective/scores", "reward"),  # of ppo
+    ("Tokens of a completion", "completions/mean_length", "completions/mean_length"),
+    ("Margin of the implied rewards", "rewards/margins", "rewards/margins"),
+    ("Part of the pairs ranked right", "rewards/accuracies", "rewards/accuracies"),
+    ("Learning rate", "learning_rate", None),
 )
 TRAIN, HELD_OUT = COLOURS[0], COLOURS[1]
 
@@ -42,7 +45,12 @@ def read(log_csv):
 
 
 def held_out(column, log, metrics):
-    """[(step, value), …] of a column's held-out values: before training, on the way, after it."""
+    """[(step, value), …] of a column's held-out values: before training, on the way, after it.
+
+    A policy that is trained on rewards has no held-out loss: what stands in its place is the negative reward.
+    """
+    if column == "loss" and "eval_reward" in metrics:
+        return []
     points = dict(log.get(f"eval_{column}", []))
     before = metrics.get(f"eval_{column}_before")
     if before is not None:
@@ -72,12 +80,12 @@ def draw(name, log, metrics):
 
         write(EDGE, 0.35, f"Training of {shortened(name)}", fontsize=13, fontweight="bold")
         write(EDGE, 0.58, in_words(metrics), color=MUTED)
-        for number, (title, column) in enumerate(panels):
+        for number, (title, column, same) in enumerate(panels):
             band, place = divmod(number, 2)
             x, top = LEFT + place * (width + BETWEEN), TOP + band * (TALL + BELOW)
             axes = figure.add_axes([x / WIDTH, 1 - (top + TALL) / height, width / WIDTH, TALL / height])
             write(x, top - 0.14, title, fontweight="bold")
-            draw_course(axes, log[column], held_out(column, log, metrics))
+            draw_course(axes, log[column], held_out(same, log, metrics))
             if number + 2 >= len(panels):
                 axes.set_xlabel("optimizer step")
         write(LEFT, height - 0.14, NOTE, color=MUTED, fontsize=8)

@@ -108,18 +108,19 @@ def main(argv=None):
     if trainer.restore(args, key, "train_kto", parents):
         return
     sharding.refuse("kto", ["zero3"])
-    rows, pieces = trainer.accumulation(
+    share, pieces = trainer.accumulation(
         args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
     )
-    if pieces > 1 or rows < 2:
+    if pieces > 1 or share < 2:
         raise InputError(
             f"kto estimates the distance from the reference by all {args.global_batch_size} rows of a step, "
-            f"which must be in memory at once, two at least on a device, not in {pieces} pieces of {rows}: "
+            f"which must be in memory at once, two at least on a device, not in {pieces} pieces of {share}: "
             "raise the resource per_device_train_batch_size, or change global_batch_size"
         )
     pairs = tables.read(args.tokenized, tables.TOKENIZED)
-    train, names = unpaired(pairs.to_pylist(), "train", args.seed)
-    test, _ = unpaired(pairs.to_pylist(), "test", args.seed)
+    rows = pairs.to_pylist()
+    train, names = unpaired(rows, "train", args.seed)
+    test, _ = unpaired(rows, "test", args.seed)
     if trainer.is_main():
         print(f"{len(train)} train completions, {len(test)} test completions", flush=True)
 

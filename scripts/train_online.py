@@ -183,7 +183,10 @@ def parse(argv):
     parser.add_argument("--reward-models", nargs="*", required=True, help="directories of their models")
     parser.add_argument("--servers", type=json.loads, required=True, help="JSON: servers of each judge")
     parser.add_argument(
-        "--batch-tokens", type=int, required=True, help="most tokens at once in a reward model"
+        "--batch-tokens",
+        type=int,
+        required=True,
+        help="most tokens at once in a reward model, and of held-out completions",
     )
     parser.add_argument("--journal", required=True, help="folder of finished verdicts; safe to delete")
     parser.add_argument("--length-penalty", type=float, required=True, help="reward taken off per token")

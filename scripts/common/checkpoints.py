@@ -304,7 +304,7 @@ def _numbers(step):
 def _lock(path):
     """Wait until no other process trains under this key: the orphan of a killed run may still be at it.
 
-    A network file system may have no such locks (Lustre without `flock`): then nobody waits.
+    A network file system may have no such locks (Lustre without `flock`): a line says so, and nobody waits.
     """
     if path in _locks:
         return
@@ -314,7 +314,8 @@ def _lock(path):
     except BlockingIOError:
         print(f"waiting for another process that holds {path}", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
+    except OSError as error:
+        print(f"{path}: cannot be locked here ({error.strerror}); going on without", flush=True)
         lock.close()
         return
     _locks[path] = lock

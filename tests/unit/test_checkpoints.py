@@ -133,7 +133,7 @@ def test_interrupted_it_ends_in_the_same_best_weights(world, undisturbed, tmp_pa
     assert_same(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_interrupted_it_stops_as_early(world, tmp_path):
     stopping = OVERFITTING | {"early_stopping_patience": 3, "save_steps": 1}
     pretrain.main(flags(world, tmp_path / "a", **stopping))

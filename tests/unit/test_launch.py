@@ -56,7 +56,7 @@ def test_a_checkpoint_that_takes_minutes_is_not_cut_short(hosts, monkeypatch):
     config.rdzv_endpoint = "localhost:1"
     with pytest.raises(KeyboardInterrupt):
         api.launch_agent(config, "python", [])
-    assert told["shutdown_timeout"] == 3600
+    assert told["shutdown_timeout"] == 600
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in launch.CONFIGS.glob("*.yaml")))

@@ -134,7 +134,8 @@ def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monke
     with torch.nn.modules.module.register_module_forward_hook(look):
         _, metrics, log = train(world, tmp_path, method, dtype="bfloat16", peft=peft, **changed)
     assert logits == {torch.float32}
-    assert products == {torch.bfloat16} or peft is not None, "adapters are float32 while they sample"
+    # Adapters are float32 while they sample.
+    assert products == ({torch.bfloat16} if peft is None else {torch.bfloat16, torch.float32})
     assert metrics["eval_kl_before"] == pytest.approx(0, abs=0.05)
     assert log[0]["kl" if method == "rloo" else "objective/kl"] == pytest.approx(0, abs=0.05)
     assert all(math.isfinite(row["loss"]) for row in log)
@@ -297,7 +298,7 @@ def reward(messages, completion, reference, marker, call):
 
 
 def stopped(world, tmp_path, method, call, **settings):
-    """Have SIGTERM stop a training at a call of its reward after 5 steps; returns (checkpoint, rewards)."""
+    """Have SIGTERM stop a training at a call of its reward; returns the rewards, which do so no more."""
     (tmp_path / "own.py").write_text(STOPS)
     (tmp_path / "marker").touch()
     arguments = {"marker": str(tmp_path / "marker"), "call": call}
@@ -306,9 +307,14 @@ def stopped(world, tmp_path, method, call, **settings):
     with pytest.raises(SystemExit) as raised:
         train(world, tmp_path, method, rewards, **settings)
     assert raised.value.code == 143
+    return rewards
+
+
+def checkpoint_of(tmp_path):
+    """The one checkpoint of a training that was stopped after 5 steps."""
     (checkpoint,) = tmp_path.glob("work/*/checkpoint-*")
     assert checkpoint.name == "checkpoint-5"
-    return checkpoint, rewards
+    return checkpoint
 
 
 def reported(out, column):
@@ -333,16 +339,8 @@ def test_ppo_can_be_watched_and_drawn(world, tmp_path):
 
 
 def test_ppo_that_is_stopped_begins_again(world, tmp_path, capsys):
-    (tmp_path / "own.py").write_text(STOPS)
-    (tmp_path / "marker").touch()
-    arguments = {"marker": str(tmp_path / "marker"), "call": 16 * 3}  # the second step's
-    rewards = {
-        "own": {"kind": "function", "function": f"{tmp_path}/own.py:reward", "arguments": arguments} | OWN
-    }
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped:
-        train(world, tmp_path, "ppo", rewards)
-    assert stopped.value.code == 143
+    rewards = stopped(world, tmp_path, "ppo", call=16 * 3)  # the second step's
     assert signal.getsignal(signal.SIGTERM) is before
     assert "ppo has no checkpoints and will begin again" in capsys.readouterr().out
     assert [step for step, _ in reported(tmp_path, "loss")] == [1]
@@ -365,7 +363,8 @@ def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(
     # 16 held-out completions, then 16 for each sampling: in the second epoch.
     call = 16 * (6 if num_iterations == 1 else 4)
     settings = {"num_iterations": num_iterations, "per_device_train_batch_size": 8, "peft": peft}
-    _, rewards = stopped(world, tmp_path, method, call, **settings)
+    rewards = stopped(world, tmp_path, method, call, **settings)
+    checkpoint_of(tmp_path)
     weights, _, log = train(world, tmp_path, method, rewards, **settings)
     wanted, _, wanted_log = train(world, tmp_path, method, rewards, work_dir=tmp_path / "other", **settings)
     assert log == wanted_log
@@ -381,7 +380,8 @@ def test_between_two_steps_on_the_same_completions_it_goes_on_with_fewer_at_once
 ):
     """As after running out of memory; but not on another number of devices."""
     settings = {"num_iterations": 2, "per_device_train_batch_size": rows}
-    checkpoint, rewards = stopped(world, tmp_path, method, 16 * 4, **settings)
+    rewards = stopped(world, tmp_path, method, 16 * 4, **settings)
+    checkpoint = checkpoint_of(tmp_path)
     other_device = checkpoint / "completions_1.safetensors"
     other_device.touch()
     with pytest.raises(InputError, match=r"checkpoint-5 lies between two .* 2 devices .* train with 2 again"):

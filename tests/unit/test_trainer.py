@@ -94,7 +94,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(world, undisturbed, tmp_path)
 
 @pytest.mark.parametrize(
     "seed",
-    [pytest.param(seed, marks=pytest.mark.slow if seed < 2 else pytest.mark.long) for seed in range(4)],
+    [pytest.param(seed, marks=pytest.mark.slow if seed < 1 else pytest.mark.long) for seed in range(4)],
 )
 def test_killed_at_any_steps_it_is_the_same(world, undisturbed, tmp_path, seed):
     draw = random.Random(seed)

@@ -146,6 +146,18 @@ class TestPicture:
         assert len(figure.axes) == 4
         inside(figure)
 
+    def test_of_a_policy_that_is_trained_on_rewards_it_shows_those(self):
+        """What stands for its held-out loss is the negative reward, and no loss."""
+        course = [(1.0, 0.1), (2.0, 0.2)]
+        columns = ("loss", "eval_loss", "reward", "completions/mean_length", "learning_rate")
+        metrics = {"train_steps": 2, "train_completions": 8, "eval_loss": -3.0, "eval_loss_before": -1.0}
+        metrics |= {"eval_reward": 3.0, "eval_reward_before": 1.0}
+        figure = plot_training.draw("rloo-1", dict.fromkeys(columns, course), metrics)
+        assert len(figure.axes) == 4
+        points = [[list(line.get_ydata()) for line in axes.lines[1:]] for axes in figure.axes]
+        assert points == [[], [[1.0, 3.0]], [], []]
+        inside(figure)
+
     def test_a_models_has_loss_and_learning_rate(self, watched, tmp_path):
         words = ["--name", "base", "--log-csv", str(watched / "log.csv")]
         words += ["--metrics", str(watched / "metrics.json"), "--out"]

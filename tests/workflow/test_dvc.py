@@ -306,7 +306,7 @@ def test_two_commands_at_once(copy):
     nothing_to_do(copy)
 
 
-@slow
+@pytest.mark.long
 def test_an_interrupted_repro_goes_on(copy):
     edit(copy, mt_bench={"bootstrap_samples": 60_000})
     first = subprocess.Popen(["dvc", "repro"], cwd=copy, env=ENVIRONMENT, start_new_session=True)
