@@ -103,6 +103,8 @@ def of_the_job(environment):
 
 def main():
     parallel, *words = sys.argv[1:]
+    # Here, too: a job that asks Slurm for `gres` leases none.
+    gpus.check_torch(gpus.names(os.environ.get(gpus.VISIBLE, "")))
     hosts = slurm_hosts(os.environ)
     made = command(words, os.environ, hosts)
     environment = of_the_job(os.environ) if len(hosts) > 1 else dict(os.environ)

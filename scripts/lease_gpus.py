@@ -1,7 +1,8 @@
 """Run a command with GPUs of this machine that no other job has: they are its own until it ends.
 
 For jobs of a Snakemake that runs them on its own machine; under Slurm and other schedulers, which set the
-devices, it runs the command as it is. scripts/common/gpus.py says how.
+devices, it runs the command as it is. A command that is given GPUs does not start where torch is a build for
+CPUs. scripts/common/gpus.py says how.
 
     python -m scripts.lease_gpus 1 python -m scripts.generate_completions … (a number of GPUs, a command)
 """
@@ -14,8 +15,12 @@ from scripts.common import errors, gpus
 
 def main():
     count, *command = sys.argv[1:]
-    if gpus.POOL in os.environ:
-        devices = gpus.lease(int(count), gpus.names(os.environ[gpus.POOL]))
+    shared = gpus.POOL in os.environ
+    pool = gpus.names(os.environ[gpus.POOL]) if shared else gpus.installed(os.environ)
+    if int(count):
+        gpus.check_torch(pool)
+    if shared:
+        devices = gpus.lease(int(count), pool)
         os.environ[gpus.VISIBLE] = ",".join(devices)
         if devices:
             print(f"on GPU {', '.join(devices)}", flush=True)

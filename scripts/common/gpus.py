@@ -7,15 +7,22 @@ job's process ends, however it ends. Under a scheduler nothing is shared here: i
 """
 
 import fcntl
+import importlib.util
 import os
+import re
+import sys
 import time
 from pathlib import Path
+
+from scripts.common.errors import InputError
 
 # The devices that jobs may lease, by name; not set where a scheduler gives them out.
 POOL = "PREFLINE_GPUS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 # Not TMPDIR: every user of the machine has to look in the same place.
 LOCKS = "/tmp"
+# Where NVIDIA's driver has a file for each GPU of this machine.
+DEVICES = "/dev"
 SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -29,11 +36,40 @@ def names(text):
     return found
 
 
-def installed(environment, devices="/dev"):
+def installed(environment):
     """Names (list of str) of this machine's GPUs: those that the environment (dict) names, else all."""
     if VISIBLE in environment:
         return names(environment[VISIBLE])
-    return [str(number) for number in range(len(list(Path(devices).glob("nvidia[0-9]*"))))]
+    return [str(number) for number in range(_number())]
+
+
+def check_torch(given):
+    """Raise InputError if a job has GPUs of this machine and the torch that is installed is a build for CPUs.
+
+    Such a torch would compute on the CPU without a word. It is not imported here, which takes more than a
+    second. given: names of GPUs (list of str); a number that no GPU has is none, as CUDA has it.
+    """
+    number = _number()
+    if not any(int(name) < number if name.isdigit() else number for name in given):
+        return
+    spec = importlib.util.find_spec("torch")
+    about = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    if about is None or not about.is_file():
+        return
+    text = about.read_text(encoding="utf-8")
+    without = re.search(r"^cuda\b[^=]*= *None\b", text, re.MULTILINE)
+    if without and not re.search(r"^(hip|rocm|xpu)\b[^=]*= *['\"]", text, re.MULTILINE):
+        version = re.search(r"^__version__\b[^=]*= *['\"](.*)['\"]", text, re.MULTILINE)
+        raise InputError(
+            f"this job was given a GPU, but torch{' ' + version[1] if version else ''} of {sys.executable} "
+            "is a build for CPUs; start Snakemake with `--sdm conda`, which installs builds for CUDA "
+            "(docs/environments.md), or with `--resources gpu=0` to compute on the CPU"
+        )
+
+
+def _number():
+    """How many GPUs (int) NVIDIA's driver has on this machine."""
+    return len(list(Path(DEVICES).glob("nvidia[0-9]*")))
 
 
 def share(environment):

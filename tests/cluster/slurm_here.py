@@ -126,6 +126,8 @@ def running(**claims):
 
 def why_not(folder, accounting):
     """Why no Slurm can be started here (str), None if it can: then its packages are installed."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return "this machine has GPUs, which jobs would take for those that this Slurm makes up"
     if os.geteuid() != 0:
         return "a real Slurm needs root"
     packages = PACKAGES | ACCOUNTING if accounting else PACKAGES
