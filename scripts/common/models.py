@@ -75,6 +75,8 @@ def save(model, start, dtype, directory, whole=None):
     # Trainers align these with the tokenizer, whose one end token may be fewer than the model's.
     initial = AutoConfig.from_pretrained(start, trust_remote_code=False)
     model.config.bos_token_id, model.config.eos_token_id = initial.bos_token_id, initial.eos_token_id
+    # transformers' trainers switch it off, and whoever loads the model would generate without a cache.
+    model.config.use_cache = getattr(initial, "use_cache", True)
     dropouts = vars(initial.get_text_config())
     for name in _dropouts(dropouts):
         setattr(model.config.get_text_config(), name, dropouts[name])

@@ -231,6 +231,8 @@ def load_model(args, cls, **overrides):
     if model.can_generate():
         # The library reads many a published generation config that it then refuses to save in checkpoints.
         model.generation_config = GenerationConfig.from_model_config(model.config)
+        # Some configs say no, of models that a trainer of transformers has written.
+        model.generation_config.use_cache = True
     if args.peft is None:
         return model
     set_seed(_library_seed(args.seed, "initial adapters"))

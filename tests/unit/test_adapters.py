@@ -47,8 +47,9 @@ def test_what_was_trained_is_what_the_dequantized_weights_give(world, tmp_path, 
     assert {tensor.dtype for tensor in merged.values()} == {getattr(torch, dtype)}
     start = load_file(world / "start/model.safetensors")
     assert merged.keys() == start.keys()
-    assert "quantization_config" not in files.read_json(tmp_path / "merged/config.json")
-    assert files.read_json(tmp_path / "merged/config.json")["eos_token_id"] == [4, 1]
+    config = files.read_json(tmp_path / "merged/config.json")
+    assert "quantization_config" not in config
+    assert config["eos_token_id"] == [4, 1] and config["use_cache"] is True
 
     other = small_model.merge(tmp_path, world / "start", "original")
     assert all(other[way] == found[way] for way in ("original", "quantized"))

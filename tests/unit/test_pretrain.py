@@ -71,6 +71,7 @@ def test_fresh_weights_learn_and_the_start_s_files_stay_as_they_are(tmp_path, ca
     assert len(log) == metrics["train_steps"]
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
         assert (out / "model" / name).read_bytes() == (tmp_path / "start" / name).read_bytes()
+    assert files.read_json(out / "model/config.json")["use_cache"] is True
     described = files.read_json(out / "model.json")
     assert described["files"]["model.safetensors"] == files.sha256(out / "model/model.safetensors")
     assert described["lineage"]["params"]["learning_rate"] == 1e-2

@@ -101,7 +101,7 @@ def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, ca
     assert metrics["eval_loss"] < metrics["eval_loss_before"]
 
     model = AutoModelForSequenceClassification.from_pretrained(trained).eval()
-    assert model.config.num_labels == 1
+    assert model.config.num_labels == 1 and model.config.use_cache is True
     pairs, _, _ = reward_model.read(str(tmp_path / "test.jsonl"), COLUMNS, small_model.make_tokenizer(), 64)
     loss = []
     for pair in pairs:

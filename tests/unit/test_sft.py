@@ -122,7 +122,8 @@ def test_the_assistant_is_learnt(tmp_path, peft, capsys):
     if peft is not None:
         small_model.merge(tmp_path / "out", tmp_path / "start")
     model = tmp_path / "out" / ("model" if peft is None else "merged")
-    assert files.read_json(model / "config.json")["eos_token_id"] == [4, 1]
+    config = files.read_json(model / "config.json")
+    assert config["eos_token_id"] == [4, 1] and config["use_cache"] is True
 
     made = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     train_sft.main(words)

@@ -45,6 +45,7 @@ def train(world, out, **changed):
 
 def test_a_policy_learns_what_is_desirable(world, tmp_path):
     _, metrics, log = train(world, tmp_path)
+    assert files.read_json(tmp_path / "model/config.json")["use_cache"] is True
     assert metrics["eval_loss_before"] == pytest.approx(0.5, abs=1e-5), "the sigmoid of 0"
     assert log[0]["loss"] == pytest.approx(0.5, abs=1e-5)
     assert metrics["eval_loss"] < 0.4

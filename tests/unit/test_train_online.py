@@ -1,6 +1,7 @@
 """ppo, rloo and grpo for real on a small Llama: what they are given, that they learn and resume."""
 
 import argparse
+import contextlib
 import importlib
 import json
 import math
@@ -12,9 +13,11 @@ import pytest
 import small_model
 import torch
 from safetensors.torch import load_file
+from transformers import GenerationMixin
 
 from scripts import plot_training, train_online
-from scripts.common import chat, files, held_out, manifest, tables
+from scripts.common import chat, engines, files, held_out, manifest, tables
+from scripts.common.engines.transformers import Engine
 from scripts.common.errors import InputError
 
 TOKENIZER = small_model.make_tokenizer()
@@ -106,6 +109,95 @@ def test_a_policy_learns_what_is_rewarded(world, tmp_path, method):
     tokenizer = chat.load_tokenizer(tmp_path / "model")
     assert tokenizer.pad_token_id == TOKENIZER.pad_token_id
     assert files.read_json(tmp_path / "model/generation_config.json")["eos_token_id"] == list(ENDS)
+    assert files.read_json(tmp_path / "model/config.json")["use_cache"] is True
+
+
+@pytest.fixture(scope="module")
+def trained(world):
+    """A policy that the workflow trained, as it was written when that switched the cache off."""
+    train(world, world / "trained", "rloo", num_train_epochs=0.25)
+    path = world / "trained/model/config.json"
+    config = files.read_json(path)
+    assert config["use_cache"] is True
+    files.write_json(path, config | {"use_cache": False})
+    return world / "trained/model"
+
+
+@contextlib.contextmanager
+def widths_of_forwards(monkeypatch):
+    """[[tokens a row of each forward pass] of each batch that is decoded within]."""
+    decoded, decoding = [], []
+
+    def noted(decode):
+        def note(*args, **kwargs):
+            decoded.append([])
+            decoding.append(True)
+            made = decode(*args, **kwargs)
+            decoding.pop()
+            return made
+
+        return note
+
+    def look(module, inputs):
+        if decoding and isinstance(module, torch.nn.Embedding):
+            decoded[-1].append(inputs[0].shape[1])
+
+    with monkeypatch.context() as patch, torch.nn.modules.module.register_module_forward_pre_hook(look):
+        patch.setattr(GenerationMixin, "generate", noted(GenerationMixin.generate))
+        patch.setattr(Engine, "_decode", noted(Engine._decode))
+        yield decoded
+
+
+@pytest.mark.parametrize(
+    ("method", "changed"),
+    [
+        ("rloo", {}),
+        ("grpo", {"gradient_checkpointing": True}),
+        ("rloo", {"peft": small_model.LORA}),
+        ("ppo", {}),
+        ("ppo", {"gradient_checkpointing": True}),
+    ],
+)
+def test_after_the_prompt_a_forward_pass_has_one_token_a_row(
+    world, trained, tmp_path, method, changed, monkeypatch
+):
+    """Sampling, to train on or held out, whatever the config of the start says."""
+    changed = {"model": trained, "num_train_epochs": 0.5} | changed
+    with widths_of_forwards(monkeypatch) as decoded:
+        train(world, tmp_path, method, **changed)
+    prompt = len(chat.prompt_ids(TOKENIZER, [{"role": "user", "content": "Say p10!"}]))
+    assert len(decoded) > 2, "held out before and after, and to train on"
+    assert {first for first, *_ in decoded} <= {prompt, prompt - 1}
+    assert {width for _, *rest in decoded for width in rest} == {1}
+    if "peft" not in changed:
+        assert files.read_json(tmp_path / "model/config.json")["use_cache"] is False, "as the start's"
+
+
+def test_recomputed_activations_change_no_sample(world, trained, tmp_path):
+    """While they are, transformers hides the cache from the layers of a model."""
+    for method in ("rloo", "ppo"):
+        kept, recomputed = (
+            train(
+                world,
+                tmp_path / f"{method}-{way}",
+                method,
+                model=trained,
+                num_train_epochs=1 if method == "ppo" else 0.5,
+                gradient_checkpointing=way,
+            )[0]
+            for way in (False, True)
+        )
+        assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
+
+
+def test_the_engine_has_a_cache_whatever_the_config_says(trained, monkeypatch):
+    engine = Engine(str(trained), 8, "float32")
+    ids = chat.prompt_ids(TOKENIZER, [{"role": "user", "content": "Say p1!"}])
+    requests = [engines.Request(ids, seed, f"prompt_id p{seed}") for seed in range(4)]
+    with widths_of_forwards(monkeypatch) as decoded:
+        engine.generate(requests, engines.Sampling(1.0, 1.0, 0, 12))
+    ((first, *rest),) = decoded
+    assert first == len(ids) and rest and set(rest) == {1}
 
 
 TRL = {"rloo": "trl.trainer.rloo_trainer", "ppo": "trl.experimental.ppo.ppo_trainer"}

@@ -215,6 +215,7 @@ def test_two_processes_that_were_stopped_end_where_one_does(world, tmp_path):
 
 def test_gradient_checkpointing_does_not_matter(world, undisturbed, tmp_path):
     assert distance(train(world, tmp_path, gradient_checkpointing=True)[0], undisturbed[0]) < 1e-6
+    assert files.read_json(tmp_path / "model/config.json")["use_cache"] is True
 
 
 @pytest.mark.parametrize("per_device", [1, 4])
