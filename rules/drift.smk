@@ -4,9 +4,6 @@
 #
 # How far policies went from the start policy, and what they got for it. No policy waits for it.
 
-# Rewards that cost no more than a reward model's forward pass.
-CHEAP = [name for name in REWARDS if REWARDS[name]["kind"] in ("classifier", "function")]
-
 
 rule measure_drift:
     """Measure a policy's divergence from the start policy and its reference, on its own samples."""

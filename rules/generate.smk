@@ -58,9 +58,12 @@ rule generate_completions:
 
 for policy in POLICIES:
 
-    # A name for all shards of a policy: `snakemake generate_sft`.
+    # A name for all shards that are needed of a policy: `snakemake generate_sft`.
     rule:
         name:
             f"generate_{policy}".replace("-", "_")
         input:
-            expand(f"results/samples/{policy}/completions/{{shard}}.parquet", shard=ALL_SHARDS),
+            expand(
+                f"results/samples/{policy}/completions/{{shard}}.parquet",
+                shard=shards_of(policy, "completions"),
+            ),

@@ -3,15 +3,9 @@
 #     results/samples/{policy}/tokenized.parquet
 #  -> results/samples/{policy}/ref_logps/{reference}/{part}.parquet
 
-ITERATIONS = [
-    SimpleNamespace(run=run, iteration=t)
-    for run in RUNS
-    if configuration.method_of(config, run) == "preference"
-    for t in range(1, RUNS[run]["iterations"] + 1)
-]
 PAIRED = {
     (policy, initial_or_previous(iteration, "reference"))
-    for iteration in ITERATIONS
+    for iteration in iterations_of("preference")
     for policy in get_data_policies(iteration)
 }
 

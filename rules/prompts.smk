@@ -81,12 +81,12 @@ rule sample_prompts:
 
 for policy in POLICIES:
 
-    # A name for all shards of a policy: `snakemake prompts_sft`.
+    # A name for all shards that are needed of a policy: `snakemake prompts_sft`.
     rule:
         name:
             f"prompts_{policy}".replace("-", "_")
         input:
-            expand(f"results/samples/{policy}/prompts/{{shard}}.parquet", shard=ALL_SHARDS),
+            expand(f"results/samples/{policy}/prompts/{{shard}}.parquet", shard=shards_of(policy, "prompts")),
 
 
 if GIVEN_PAIRS:

@@ -156,13 +156,13 @@ rule rate_completions:
 
 for policy in POLICIES:
 
-    # A name for all rewards of a policy: `snakemake rewards_sft`.
+    # A name for all rewards that are needed of a policy: `snakemake rewards_sft`.
     rule:
         name:
             f"rewards_{policy}".replace("-", "_")
         input:
             expand(
                 f"results/samples/{policy}/rewards/{{reward}}/{{shard}}.parquet",
-                reward=REWARDS,
-                shard=ALL_SHARDS,
+                reward=rewards_of(policy),
+                shard=shards_of(policy, "rewards"),
             ),

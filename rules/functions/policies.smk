@@ -76,6 +76,26 @@ def get_data_policies(wildcards):
     return [policy_of(wildcards.run, number) for number in range(first, t)]
 
 
+def iterations_of(*methods):
+    """The iterations (run, iteration) of all runs that these methods train."""
+    return [
+        SimpleNamespace(run=run, iteration=t)
+        for run in RUNS
+        if configuration.method_of(config, run) in methods
+        for t in range(1, RUNS[run]["iterations"] + 1)
+    ]
+
+
+ONLINE_DATA = {name for each in iterations_of("ppo", "rloo", "grpo") for name in get_data_policies(each)}
+
+
+def shards_of(policy, kind):
+    """The shards of a policy's prompts, completions or rewards that the workflow needs: the held-out ones, which
+    measure drift, and those of training prompts where a policy learns from them."""
+    needs_all = policy in RANKED or (kind == "prompts" and policy in ONLINE_DATA)
+    return ALL_SHARDS if needs_all else shards("test")
+
+
 def get_tokenized(wildcards):
     return [f"results/samples/{policy}/tokenized.parquet" for policy in get_data_policies(wildcards)]
 

@@ -1,5 +1,13 @@
 # What the rewards that the config names read, and how they count.
 
+# Rewards that cost no more than a reward model's forward pass.
+CHEAP = [name for name in REWARDS if REWARDS[name]["kind"] in ("classifier", "function")]
+
+
+def rewards_of(policy):
+    """The rewards that the workflow needs of a policy: all where completions are ranked, else what drift reads."""
+    return REWARDS if policy in RANKED else CHEAP
+
 
 def rewards_of_kind(kind):
     """The names of the rewards of a kind, as a pattern."""
