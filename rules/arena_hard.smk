@@ -4,8 +4,8 @@
 rule score_arena_hard:
     """Score a policy by judgments in arena-hard-auto's form."""
     input:
-        judgments=lambda wildcards: ancient(members(BENCHMARKS[wildcards.benchmark]["judgments"])),
-        answers=lambda wildcards: ancient(members(BENCHMARKS[wildcards.benchmark]["answers"])),
+        judgments=lambda wildcards: ancient(members(named_by(wildcards.benchmark, "judgments"))),
+        answers=lambda wildcards: ancient(members(named_by(wildcards.benchmark, "answers"))),
     output:
         results="results/benchmarks/{benchmark}/{policy}.json",
     log:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from scripts.common import config as configuration
-from scripts.common import prompts
+from scripts.common import named_files, prompts
 from scripts.common.config import flags
 from scripts.common.errors import InputError
 from scripts.common.hashes import Hashes
@@ -18,6 +18,7 @@ from scripts.common.sources import local_files, members, parse_url
 
 try:
     config = configuration.load(config, workflow.configfiles)
+    named_files.check(named_files.used(config))
 except InputError as error:
     raise WorkflowError(str(error))
 

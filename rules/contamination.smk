@@ -3,9 +3,9 @@
 
 # The files that models are trained on, with their columns, and where each benchmark's questions stand.
 LEARNT = {
-    f"models.{name}": [section["train_data"], section["columns"]]
-    for name, section in config["models"].items()
-    if section["source"] is None
+    f"models.{name}": [config["models"][name][key] for key in ("train_data", "columns")]
+    for name in TRAININGS
+    if name in config["models"]
 }
 if GIVEN_PAIRS:
     LEARNT["prompts.preferences"] = [GIVEN_PAIRS["source"], GIVEN_PAIRS["columns"]]

@@ -7,9 +7,6 @@
 FETCHED = [name for name, model in config["models"].items() if model["source"] is not None]
 
 
-ruleorder: fetch_model > pretrain > train_sft > train_reward_model
-
-
 rule fetch_model:
     """Take the finished model that the config names as the source of {wildcards.model}."""
     input:
@@ -53,16 +50,18 @@ rule fetch_model:
 rule pretrain:
     """Train the base model on raw text."""
     input:
-        **start_of("base"),
+        unpack(start_of),
     output:
         model=directory(trained("base")),
         manifest=f"{trained('base')}.json",
-        metrics="results/training/base/metrics.json",
-        log_csv="results/training/base/log.csv",
+        metrics="results/training/{model}/metrics.json",
+        log_csv="results/training/{model}/log.csv",
     log:
-        "logs/pretrain.txt",
+        "logs/pretrain/{model}.txt",
     benchmark:
-        "benchmarks/pretrain.tsv"
+        "benchmarks/pretrain/{model}.tsv"
+    wildcard_constraints:
+        model=trained_here("base"),
     conda:
         "../envs/cpu/train.yaml"
     threads: 2
@@ -78,8 +77,8 @@ rule pretrain:
         wandb_project="",
     params:
         code=code_of("pretrain"),
-        contents=contents_of(*start_of("base")["data"]),
-        settings=lambda wildcards: settings_of("base"),
+        contents=lambda wildcards: contents_of(*data_of(wildcards.model)),
+        settings=settings_of,
         script="pretrain",
     shell:
         r"""
@@ -102,17 +101,17 @@ rule pretrain:
 
 
 use rule pretrain as train_sft with:
-    input:
-        **start_of("sft"),
     output:
         model=directory(trained("sft")),
         manifest=f"{trained('sft')}.json",
-        metrics="results/training/sft/metrics.json",
-        log_csv="results/training/sft/log.csv",
+        metrics="results/training/{model}/metrics.json",
+        log_csv="results/training/{model}/log.csv",
     log:
-        "logs/train_sft.txt",
+        "logs/train_sft/{model}.txt",
     benchmark:
-        "benchmarks/train_sft.tsv"
+        "benchmarks/train_sft/{model}.tsv"
+    wildcard_constraints:
+        model=trained_here("sft"),
     resources:
         gpu=1,
         nodes=1,
@@ -125,23 +124,21 @@ use rule pretrain as train_sft with:
         wandb_project="",
     params:
         code=code_of("train_sft"),
-        contents=contents_of(*start_of("sft")["data"]),
-        settings=lambda wildcards: settings_of("sft"),
         script="train_sft",
 
 
 use rule pretrain as train_reward_model with:
-    input:
-        **start_of("reward_model"),
     output:
         model=directory(trained("reward_model")),
         manifest=f"{trained('reward_model')}.json",
-        metrics="results/training/reward_model/metrics.json",
-        log_csv="results/training/reward_model/log.csv",
+        metrics="results/training/{model}/metrics.json",
+        log_csv="results/training/{model}/log.csv",
     log:
-        "logs/train_reward_model.txt",
+        "logs/train_reward_model/{model}.txt",
     benchmark:
-        "benchmarks/train_reward_model.tsv"
+        "benchmarks/train_reward_model/{model}.tsv"
+    wildcard_constraints:
+        model=trained_here("reward_model"),
     threads: 1  # trains beside sft
     resources:
         gpu=1,
@@ -155,6 +152,4 @@ use rule pretrain as train_reward_model with:
         wandb_project="",
     params:
         code=code_of("train_reward_model"),
-        contents=contents_of(*start_of("reward_model")["data"]),
-        settings=lambda wildcards: settings_of("reward_model"),
         script="train_reward_model",

@@ -91,8 +91,6 @@ for policy in POLICIES:
 
 if GIVEN_PAIRS:
 
-    ruleorder: import_preferences > build_preferences
-
     rule import_preferences:
         """Bring an existing preference dataset into the form of the start policy's pairs."""
         input:

@@ -18,6 +18,8 @@ rule build_preferences:
         "logs/{policy}/build_preferences.txt",
     benchmark:
         "benchmarks/{policy}/build_preferences.tsv"
+    wildcard_constraints:
+        policy="|".join(TRAINED if GIVEN_PAIRS else POLICIES),  # import_preferences makes the start policy's
     conda:
         "../envs/cpu/data.yaml"
     threads: 1

@@ -30,8 +30,6 @@ PICTURES = ("winrate.png", "rewards.png", "training.png", "drift.png")
 def stage_of(job):
     """Name of the stage of a workflow.Job: the file its rule stands in, and what it is about."""
     about = [value for name, value in job.wildcards if name not in (*PIECES, "judge", "reward")]
-    if job.section == "models" and not about:
-        about = [Path(job.outputs[0]).stem]
     return "-".join([job.section, *about])
 
 

@@ -9,6 +9,16 @@ def benchmark_settings(wildcards):
     return {key: value for key, value in section.items() if key != "kind"}
 
 
+def named_by(benchmark, key):
+    """The file or folder that a benchmark's section names, None for null. One that is missing is one sentence."""
+    section = config["benchmarks"][benchmark]
+    try:
+        named_files.check({"benchmarks": {benchmark: {key: section[key]}}})
+    except InputError as error:
+        raise WorkflowError(str(error))
+    return section[key]
+
+
 def questions_of(benchmark):
     """The file of what a benchmark asks the policies."""
     return BENCHMARKS[benchmark]["problems" if BENCHMARKS[benchmark]["kind"] == "evalplus" else "references"]
@@ -26,19 +36,20 @@ def get_questions(wildcards):
 
 def task_files(benchmark):
     """All files of a benchmark's task folder: the tasks and their data."""
-    folder = config["benchmarks"][benchmark]["include_path"]
+    folder = named_by(benchmark, "include_path")
     return [] if folder is None else members(folder)
 
 
 def regression_data(wildcards):
     """The file that a benchmark's length-controlled win rate needs, as a list; none if it is left out."""
-    path = config["benchmarks"][wildcards.benchmark]["regression_data"]
+    path = named_by(wildcards.benchmark, "regression_data")
     return [] if path is None else [path]
 
 
 def given_annotations(wildcards):
     """The file of annotations that a benchmark takes, as a list; none if a judge makes them."""
-    return [value for key, value in benchmark_settings(wildcards).items() if key == "annotations"]
+    keys = config["benchmarks"][wildcards.benchmark].keys() & {"annotations"}
+    return [named_by(wildcards.benchmark, key) for key in keys]
 
 
 def get_annotations(wildcards):

@@ -1,18 +1,8 @@
 # What the trainings of policies and other models read, and where it stands.
 
 
-def needed_models():
-    """The models, policies of runs aside, that the start policy and the rewards are or come of, in config's order."""
-    found, waiting = set(), [START, *(section.get("model") for section in REWARDS.values())]
-    for name in waiting:
-        if name is not None and name not in found:
-            found.add(name)
-            if config["models"][name]["source"] is None:
-                waiting.append(config["models"][name]["init"])
-    return [name for name in config["models"] if name in found]
-
-
-NEEDED = needed_models()
+# The models, policies of runs aside, that the start policy and the rewards are or come of.
+NEEDED = configuration.needed_models(config, [START, *(section.get("model") for section in REWARDS.values())])
 # What has a log.csv.
 TRAININGS = [name for name in NEEDED if config["models"][name]["source"] is None] + TRAINED
 
@@ -41,9 +31,14 @@ def peft_of(model):
     return section["training"]["peft"] if section["source"] is None else None
 
 
+def trained_here(model):
+    """The name of a model that is trained here, as a pattern; one that matches nothing for a finished one."""
+    return model if config["models"][model]["source"] is None else "(?!)"
+
+
 def trained(model):
-    """What the training of a model writes: its directory, or that of adapters, which merge_adapter takes."""
-    return f"results/{'adapters' if peft_of(model) else 'models'}/{model}"
+    """What the training of {model} writes: its directory, or that of adapters, which merge_adapter takes."""
+    return f"results/{'adapters' if peft_of(model) else 'models'}/{{model}}"
 
 
 def get_init(wildcards):
@@ -141,19 +136,23 @@ def source_files(wildcards):
     return members(section["source"]) + local_files(section.get("chat_template"))
 
 
-def start_of(model):
-    """Inputs of a training: the model it starts from, and its local data."""
-    section = config["models"][model]
+def start_of(wildcards):
+    """Inputs of the training of {model}: the model it starts from, and its local data."""
     return {
-        "model": ancient(f"results/models/{section['init']}"),
-        "manifest": f"results/models/{section['init']}.json",
-        "data": ancient(local_files(section["train_data"], section["eval_data"])),
+        "model": ancient(get_start(wildcards)),
+        "manifest": f"{get_start(wildcards)}.json",
+        "data": ancient(local_files(*data_of(wildcards.model))),
     }
 
 
-def settings_of(model):
-    """The flags of a training."""
-    section = config["models"][model]
+def data_of(model):
+    """The data sources of a training."""
+    return [config["models"][model][key] for key in ("train_data", "eval_data")]
+
+
+def settings_of(wildcards):
+    """The flags of the training of {model}."""
+    section = config["models"][wildcards.model]
     keys = ("train_data", "eval_data", "columns", "max_length")
     training = configuration.of_job(section["training"])
     return flags({key: section[key] for key in keys}, training, seed=config["seed"])

@@ -119,6 +119,17 @@ def method_of(config, run):
     return config["runs"][run].get("method", config["train"]["method"])
 
 
+def needed_models(config, names):
+    """The models of `names` (None is no name) and what they are trained from, in the config's order."""
+    found, waiting = set(), list(names)
+    for name in waiting:
+        if name is not None and name not in found:
+            found.add(name)
+            if config["models"][name]["source"] is None:
+                waiting.append(config["models"][name]["init"])
+    return [name for name in config["models"] if name in found]
+
+
 def flags(*sections, **more):
     """Config values as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64.
 

@@ -20,7 +20,7 @@ def accounting():
 
 def test_a_job_that_was_cancelled_is_paid_for_too(accounting, project):
     (project / "small.yaml").write_text(SMALL)
-    log = project / "logs/train_sft.txt"
+    log = project / "logs/train_sft/sft.txt"
     driver = accounting.start_snakemake(project, "results/models/sft", "--configfile", "small.yaml")
     try:
         slurm_here.wait_for(lambda: log.exists() and "step " in log.read_text(), 150, "a first step")

@@ -23,7 +23,7 @@ models:
 """
 SFT = ["results/models/sft", "--configfile", "small.yaml"]
 WEIGHTS = "results/models/sft/model.safetensors"
-LOG = "logs/train_sft.txt"
+LOG = "logs/train_sft/sft.txt"
 
 
 def log(directory, name=LOG):

@@ -26,7 +26,7 @@ def test_one_job_one_launch_all_its_gpus(two_nodes, project, one_process, asked,
     before = {job["JobId"] for job in two_nodes.jobs()}
     resources = [f"train_sft:{resource}" for resource in asked.split()]
     two_nodes.snakemake(project, MODEL, "--set-resources", *resources, *QUICK[2:])
-    log = (project / "logs/train_sft.txt").read_text()
+    log = (project / "logs/train_sft/sft.txt").read_text()
 
     jobs = [job for job in two_nodes.jobs() if job["JobId"] not in before]
     (job,) = [job for job in jobs if job["Rule"] == "train_sft"]

@@ -55,4 +55,4 @@ def test_gpu_jobs_of_this_machine_lease_its_gpus(project, monkeypatch):
         "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
     )
     snakemake(project, "results/models/sft", "--forceall", "--configfile", "tiny.yaml")
-    assert (project / "logs/train_sft.txt").read_text().startswith("on GPU 7\n")
+    assert (project / "logs/train_sft/sft.txt").read_text().startswith("on GPU 7\n")
