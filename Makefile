@@ -68,10 +68,10 @@ docs: .venv
 	sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
 
 dvc.yaml: .venv
-	python -m scripts.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
+	python -m tools.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
 
 envs: .venv
-	python -m scripts.lock_envs
+	python -m tools.lock_envs
 
 containers: .venv
-	python -m scripts.write_dockerfiles --out containers
+	python -m tools.write_dockerfiles --out containers

@@ -12,22 +12,7 @@ import re
 from pathlib import Path
 from unittest import mock
 
-LIBRARY = Path("scripts/common")
-# Pages of the library; modules that no page names stand on the last one.
-LIBRARY_PAGES = {
-    "training": (
-        "Training",
-        "losses methods trainer preference_trainer online_trainers ppo logps ref_logps reference packing "
-        "sharding adapters checkpoints evaluations held_out models reports utilization",
-    ),
-    "data": ("Prompts, tokens, tables", "chat prompts ngrams sources tables seeds"),
-    "statistics": ("Statistics", "winrate agreement verbosity rank_metrics generation_metrics"),
-    "evaluations": ("Evaluations", "answers benchmarks fastchat"),
-    "engines": ("Engines", "engines"),
-    "rewards": ("Rewards", "rewards"),
-    "judges": ("Judges", "judges"),
-    "workflow": ("Workflow and files", ""),
-}
+LIBRARY = Path("prefline")
 
 
 class _Parsed(Exception):
@@ -127,7 +112,7 @@ def described(node, indent="", method=False):
 def module_section(path):
     """A module with its functions and classes: list of str."""
     tree, name = ast.parse(path.read_text(encoding="utf-8")), name_of(path)
-    title = name.removeprefix("scripts.common.")
+    title = name.removeprefix("prefline.")
     lines = [title, "-" * len(title), "", f".. py:module:: {name}", "", *rest(docstring(tree))]
     for node in members(tree):
         lines += described(node)
@@ -135,16 +120,12 @@ def module_section(path):
 
 
 def library_pages():
-    """{name: lines} of the library's pages."""
-    packages = [path.parent for path in LIBRARY.glob("*/__init__.py")]
-    left = sorted({*LIBRARY.glob("*.py"), *packages} - {LIBRARY / "__init__.py"})
+    """{name: lines} of the library's pages: one per folder, and one for the files beside them."""
     pages = {}
-    for page, (title, names) in LIBRARY_PAGES.items():
-        here = [path for name in names.split() for path in left if path.stem == name] or list(left)
-        left = [path for path in left if path not in here]
-        files = [file for path in here for file in ([path] if path.suffix else sorted(path.glob("*.py")))]
-        sections = [line for file in files for line in module_section(file)]
-        pages[page] = [title, "=" * len(title), "", *sections]
+    for folder in [LIBRARY, *sorted(path.parent for path in LIBRARY.glob("*/__init__.py"))]:
+        title = folder.name.capitalize()
+        sections = [line for file in sorted(folder.glob("*.py")) for line in module_section(file)]
+        pages[folder.name] = [title, "=" * len(title), "", *sections]
     return pages
 
 
@@ -189,7 +170,7 @@ def flags(parser):
 def scripts_page(title, folder):
     """A page of everything in a folder that is run as `python -m`: list of str."""
     lines = [title, "=" * len(title), ""]
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         text, name = path.read_text(encoding="utf-8"), name_of(path)
         if "__main__" not in text:
             continue
@@ -204,7 +185,8 @@ def write_pages(folder):
     """Write the pages into a folder, but not those that are as they were: Sphinx goes by their time."""
     pages = library_pages()
     pages["scripts"] = scripts_page("Scripts", Path("scripts"))
-    pages["measurements"] = scripts_page("Measurements", Path("benchmarks"))
+    pages["measurements"] = scripts_page("Measurements", Path("measurements"))
+    pages["tools"] = scripts_page("Tools", Path("tools"))
     folder.mkdir(exist_ok=True)
     for name, lines in pages.items():
         path, text = folder / f"{name}.rst", "\n".join(lines)

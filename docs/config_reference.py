@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from scripts.common.config import BENCHMARK_KEYS, REWARD_KEYS, SCHEMA
+from prefline.config.loading import BENCHMARK_KEYS, REWARD_KEYS, SCHEMA
 
 TYPES = {
     "string": "text",

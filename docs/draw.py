@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import yaml
 
-from scripts.common.rulegraph import HEIGHT, WIDTH, positions, without_shortcuts
+from prefline.reporting.rulegraph import HEIGHT, WIDTH, positions, without_shortcuts
 
 # The palette of Okabe and Ito, one colour for each file under rules/.
 COLOURS = {

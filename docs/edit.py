@@ -13,8 +13,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from benchmarks.default_run import copy_project, timed
 from docs.draw import COLOURS, sections
+from measurements.default_run import copy_project, timed
 
 COMMAND = ("snakemake", "results/winrate.png")
 OLD, NEW = "    beta: 0.1\n", "    beta: 0.2\n"  # of runs.dpo

@@ -12,7 +12,7 @@ rule annotate_alpaca_eval:
     log:
         "logs/{policy}/annotate_alpaca_eval/{benchmark}.txt",
     benchmark:
-        "benchmarks/{policy}/annotate_alpaca_eval/{benchmark}.tsv"
+        "logs/{policy}/annotate_alpaca_eval/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval"),
     conda:
@@ -33,7 +33,7 @@ rule annotate_alpaca_eval:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.annotate_alpaca_eval \
+        exec python -m scripts.benchmarks.annotate_alpaca_eval \
             --references {input.references:q} \
             --answers {input.answers:q} \
             {params.settings} \
@@ -54,7 +54,7 @@ rule score_alpaca_eval:
     log:
         "logs/{policy}/score_alpaca_eval/{benchmark}.txt",
     benchmark:
-        "benchmarks/{policy}/score_alpaca_eval/{benchmark}.tsv"
+        "logs/{policy}/score_alpaca_eval/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval", "alpaca_eval_annotations"),
     conda:
@@ -73,7 +73,7 @@ rule score_alpaca_eval:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.score_alpaca_eval \
+        exec python -m scripts.benchmarks.score_alpaca_eval \
             --policy {wildcards.policy:q} \
             --benchmark {wildcards.benchmark:q} \
             --annotations {input.annotations:q} \

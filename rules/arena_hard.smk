@@ -11,7 +11,7 @@ rule score_arena_hard:
     log:
         "logs/{policy}/score_arena_hard/{benchmark}.txt",
     benchmark:
-        "benchmarks/{policy}/score_arena_hard/{benchmark}.tsv"
+        "logs/{policy}/score_arena_hard/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=of_kind(BENCHMARKS, "arena_hard"),
     conda:
@@ -28,7 +28,7 @@ rule score_arena_hard:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.score_arena_hard \
+        exec python -m scripts.benchmarks.score_arena_hard \
             --policy {wildcards.policy:q} \
             --benchmark {wildcards.benchmark:q} \
             {params.settings} \

@@ -16,7 +16,7 @@ rule evaluate_lm_eval:
     log:
         "logs/{policy}/evaluate_lm_eval/{benchmark}.txt",
     benchmark:
-        "benchmarks/{policy}/evaluate_lm_eval/{benchmark}.tsv"
+        "logs/{policy}/evaluate_lm_eval/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=of_kind(BENCHMARKS, "lm_eval"),
     conda:
@@ -36,7 +36,7 @@ rule evaluate_lm_eval:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.evaluate_lm_eval \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.benchmarks.evaluate_lm_eval \
             --model {input.model:q} \
             --policy {wildcards.policy:q} \
             --benchmark {wildcards.benchmark:q} \
@@ -57,7 +57,7 @@ rule answer_benchmark:
     log:
         "logs/{policy}/answer_benchmark/{benchmark}.txt",
     benchmark:
-        "benchmarks/{policy}/answer_benchmark/{benchmark}.tsv"
+        "logs/{policy}/answer_benchmark/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval", "evalplus"),
     conda:
@@ -87,7 +87,7 @@ rule answer_benchmark:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.answer_benchmark \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.benchmarks.answer_benchmark \
             --questions {input.questions:q} \
             --policy {wildcards.policy:q} \
             --model {input.model:q} \
@@ -112,7 +112,7 @@ rule gather_benchmarks:
     log:
         "logs/gather_benchmarks.txt",
     benchmark:
-        "benchmarks/gather_benchmarks.tsv"
+        "logs/gather_benchmarks.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -126,7 +126,7 @@ rule gather_benchmarks:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.gather_benchmarks \
+        exec python -m scripts.benchmarks.gather_benchmarks \
             --results {params.results:q} \
             --out {output.table:q}
         """

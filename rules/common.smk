@@ -7,14 +7,15 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from scripts.common import config as configuration
-from scripts.common import named_files, prompts
-from scripts.common.config import flags
-from scripts.common.errors import InputError
-from scripts.common.hashes import Hashes
-from scripts.common.imports import code_hash
-from scripts.common.judges.settings import names_of as judge_names
-from scripts.common.sources import local_files, members, parse_url
+from prefline.config import loading as configuration
+from prefline.config import named_files
+from prefline.data import prompts
+from prefline.config.loading import flags
+from prefline.errors import InputError
+from prefline.provenance.hashes import Hashes
+from prefline.provenance import imports
+from prefline.config.judges import names_of as judge_names
+from prefline.data.sources import local_files, members, parse_url
 
 try:
     config = configuration.load(config, workflow.configfiles)
@@ -43,8 +44,8 @@ RANKED = [name for name in DATA_POLICIES if name != START or not GIVEN_PAIRS]
 
 def code_of(script):
     """What a script and the modules that it imports do, as a hash: a comment runs no rule again."""
-    digest = code_hash(f"scripts/{script}.py")
-    return f"code {digest}"
+    path = imports.script(script)
+    return f"code {path} {imports.code_hash(path)}"
 
 
 def per_attempt(amount):

@@ -30,7 +30,7 @@ rule list_lm_eval_questions:
     log:
         "logs/list_lm_eval_questions/{benchmark}.txt",
     benchmark:
-        "benchmarks/list_lm_eval_questions/{benchmark}.tsv"
+        "logs/list_lm_eval_questions/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=of_kind(BENCHMARKS, "lm_eval"),
     conda:
@@ -49,7 +49,7 @@ rule list_lm_eval_questions:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.list_lm_eval_questions \
+        exec python -m scripts.benchmarks.list_lm_eval_questions \
             --benchmark {wildcards.benchmark:q} \
             {params.settings} \
             --out {output.questions:q}
@@ -69,7 +69,7 @@ rule check_contamination:
     log:
         "logs/check_contamination.txt",
     benchmark:
-        "benchmarks/check_contamination.tsv"
+        "logs/check_contamination.tsv"
     conda:
         "../envs/cpu/data.yaml"
     threads: 1
@@ -88,7 +88,7 @@ rule check_contamination:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.check_contamination \
+        exec python -m scripts.benchmarks.check_contamination \
             {params.settings} \
             --out {output.json:q} \
             --csv {output.csv:q}

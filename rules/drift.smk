@@ -34,7 +34,7 @@ rule measure_drift:
     log:
         "logs/{run}-{iteration}/measure_drift.txt",
     benchmark:
-        "benchmarks/{run}-{iteration}/measure_drift.tsv"
+        "logs/{run}-{iteration}/measure_drift.tsv"
     conda:
         "../envs/cpu/score.yaml"
     threads: 1
@@ -51,7 +51,7 @@ rule measure_drift:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.measure_drift \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.train.measure_drift \
             --model {input.model:q} \
             --references {input.references:q} \
             --prompts {input.prompts:q} \
@@ -76,7 +76,7 @@ rule plot_drift:
     log:
         "logs/plot_drift.txt",
     benchmark:
-        "benchmarks/plot_drift.tsv"
+        "logs/plot_drift.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -91,7 +91,7 @@ rule plot_drift:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.plot_drift \
+        exec python -m scripts.train.plot_drift \
             --policies {params.policies:q} \
             --drift {input.drift:q} \
             --start {params.start:q} \

@@ -5,7 +5,7 @@
 
 from snakemake.deployment.singularity import Singularity
 
-from scripts.common import environments
+from prefline.provenance import environments
 
 DEPLOYED = [each for each in workflow.rules if each.conda_env]
 

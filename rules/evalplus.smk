@@ -12,7 +12,7 @@ rule execute_evalplus:
     log:
         "logs/{policy}/execute_evalplus/{benchmark}.txt",
     benchmark:
-        "benchmarks/{policy}/execute_evalplus/{benchmark}.tsv"
+        "logs/{policy}/execute_evalplus/{benchmark}.tsv"
     wildcard_constraints:
         benchmark=of_kind(BENCHMARKS, "evalplus"),
     conda:
@@ -31,7 +31,7 @@ rule execute_evalplus:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.execute_evalplus \
+        exec python -m scripts.benchmarks.execute_evalplus \
             --policy {wildcards.policy:q} \
             --benchmark {wildcards.benchmark:q} \
             --problems {input.problems:q} \

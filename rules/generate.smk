@@ -14,7 +14,7 @@ rule generate_completions:
     log:
         "logs/{policy}/generate_completions/{shard}.txt",
     benchmark:
-        "benchmarks/{policy}/generate_completions/{shard}.tsv"
+        "logs/{policy}/generate_completions/{shard}.tsv"
     conda:
         "../envs/cpu/generate.yaml"
     threads: 1
@@ -40,7 +40,7 @@ rule generate_completions:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.generate_completions \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.generate.generate_completions \
             --prompts {input.prompts:q} \
             --model {input.model:q} \
             {params.settings} \

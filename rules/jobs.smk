@@ -11,7 +11,7 @@ import time
 from snakemake.jobs import Job
 from snakemake.logging import logger
 
-from scripts.common import faults, gpus, progress, slurm_jobs
+from prefline.machine import faults, gpus, progress, slurm_jobs
 
 STARTED = time.time()
 # The sections whose rules make policies.
@@ -26,7 +26,7 @@ for each in workflow.rules:
     if Path(each.snakefile).stem in MAKING:
         each.priority = 1
 
-# For `python -m scripts.progress`.
+# For `python -m tools.progress`.
 RECORDER = progress.Recorder()
 if workflow.is_main_process:
     logger.addHandler(RECORDER)

@@ -12,7 +12,7 @@ rule fetch_mt_bench:
     log:
         "logs/fetch_mt_bench/{file}.txt",
     benchmark:
-        "benchmarks/fetch_mt_bench/{file}.tsv"
+        "logs/fetch_mt_bench/{file}.tsv"
     wildcard_constraints:
         file="questions|references|judge_prompts",
     conda:
@@ -28,7 +28,7 @@ rule fetch_mt_bench:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.fetch_mt_bench \
+        exec python -m scripts.mt_bench.fetch_mt_bench \
             --source {params.source:q} \
             --out {output.file:q}
         """
@@ -47,7 +47,7 @@ rule ask_judge:
     log:
         "logs/{match}/ask_judge/{judge}.txt",
     benchmark:
-        "benchmarks/{match}/ask_judge/{judge}.tsv"
+        "logs/{match}/ask_judge/{judge}.tsv"
     wildcard_constraints:
         judge="|".join(LLM_JUDGES) or "(?!)",
     conda:
@@ -81,7 +81,7 @@ rule ask_judge:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.ask_judge \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.mt_bench.ask_judge \
             --questions {input.questions:q} \
             --references {input.references:q} \
             --judge-prompts {input.judge_prompts:q} \
@@ -119,7 +119,7 @@ rule merge_judgments:
     log:
         "logs/merge_judgments/{judge}_{mode}.txt",
     benchmark:
-        "benchmarks/merge_judgments/{judge}_{mode}.tsv"
+        "logs/merge_judgments/{judge}_{mode}.tsv"
     wildcard_constraints:
         mode="pair|single",
     conda:
@@ -134,7 +134,7 @@ rule merge_judgments:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.merge_judgments \
+        exec python -m scripts.mt_bench.merge_judgments \
             --judgments {input.judgments:q} \
             --out {output.merged:q}
         """
@@ -164,7 +164,7 @@ rule judging_costs:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.judging_costs \
+        exec python -m scripts.mt_bench.judging_costs \
             --questions {input.questions:q} \
             --references {input.references:q} \
             --judge-prompts {input.judge_prompts:q} \

@@ -21,7 +21,7 @@ rule compute_ref_logps:
     log:
         "logs/{policy}/compute_ref_logps/{reference}/{part}.txt",
     benchmark:
-        "benchmarks/{policy}/compute_ref_logps/{reference}/{part}.tsv"
+        "logs/{policy}/compute_ref_logps/{reference}/{part}.tsv"
     conda:
         "../envs/cpu/score.yaml"
     threads: 1
@@ -38,7 +38,7 @@ rule compute_ref_logps:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.compute_ref_logps \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.logps.compute_ref_logps \
             --tokenized {input.tokenized:q} \
             --model {input.model:q} \
             --part {wildcards.part:q} \

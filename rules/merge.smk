@@ -18,7 +18,7 @@ rule merge_adapter:
     log:
         "logs/merge_adapter/{model}.txt",
     benchmark:
-        "benchmarks/merge_adapter/{model}.tsv"
+        "logs/merge_adapter/{model}.tsv"
     wildcard_constraints:
         model="|".join(ADAPTED) or "(?!)",
     conda:
@@ -36,7 +36,7 @@ rule merge_adapter:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.merge_adapter \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.models.merge_adapter \
             --adapter {input.adapter:q} \
             --model {input.model:q} \
             --merge-into {params.merge_into:q} \

@@ -17,7 +17,7 @@ rule fetch_model:
     log:
         "logs/fetch_model/{model}.txt",
     benchmark:
-        "benchmarks/fetch_model/{model}.tsv"
+        "logs/fetch_model/{model}.tsv"
     wildcard_constraints:
         model="|".join(FETCHED) or "(?!)",
     priority: 50  # a model that cannot serve is found before others work
@@ -40,7 +40,7 @@ rule fetch_model:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.fetch_model \
+        exec python -m scripts.models.fetch_model \
             {params.settings} \
             --out {output.model:q} \
             --manifest {output.manifest:q}
@@ -59,7 +59,7 @@ rule pretrain:
     log:
         "logs/pretrain/{model}.txt",
     benchmark:
-        "benchmarks/pretrain/{model}.tsv"
+        "logs/pretrain/{model}.tsv"
     wildcard_constraints:
         model=trained_here("base"),
     conda:
@@ -84,8 +84,8 @@ rule pretrain:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} \
-            python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} \
+            python -m prefline.machine.launch {resources.parallel:q} scripts.models.{params.script} \
             --model {input.model:q} \
             {params.settings} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
@@ -109,7 +109,7 @@ use rule pretrain as train_sft with:
     log:
         "logs/train_sft/{model}.txt",
     benchmark:
-        "benchmarks/train_sft/{model}.tsv"
+        "logs/train_sft/{model}.tsv"
     wildcard_constraints:
         model=trained_here("sft"),
     resources:
@@ -136,7 +136,7 @@ use rule pretrain as train_reward_model with:
     log:
         "logs/train_reward_model/{model}.txt",
     benchmark:
-        "benchmarks/train_reward_model/{model}.tsv"
+        "logs/train_reward_model/{model}.tsv"
     wildcard_constraints:
         model=trained_here("reward_model"),
     threads: 1  # trains beside sft

@@ -32,7 +32,7 @@ rule answer_mt_bench:
     log:
         "logs/{policy}/answer_mt_bench.txt",
     benchmark:
-        "benchmarks/{policy}/answer_mt_bench.tsv"
+        "logs/{policy}/answer_mt_bench.tsv"
     conda:
         "../envs/cpu/generate.yaml"
     threads: 1
@@ -59,7 +59,7 @@ rule answer_mt_bench:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.answer_mt_bench \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.mt_bench.answer_mt_bench \
             --questions {input.questions:q} \
             --model {input.model:q} \
             --model-id {wildcards.policy:q} \
@@ -86,7 +86,7 @@ rule judge_mt_bench:
     log:
         "logs/{match}/judge_mt_bench/{judge}.txt",
     benchmark:
-        "benchmarks/{match}/judge_mt_bench/{judge}.tsv"
+        "logs/{match}/judge_mt_bench/{judge}.tsv"
     wildcard_constraints:
         judge="reference|reward",
         match="|".join(MATCHES),
@@ -108,7 +108,7 @@ rule judge_mt_bench:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.judge_mt_bench \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.mt_bench.judge_mt_bench \
             --questions {input.questions:q} \
             --answers-1 {input.answers[0]:q} \
             --model-1 {params.models[0]:q} \

@@ -25,7 +25,7 @@ rule train_online:
     log:
         "logs/{run}-{iteration}/train_online.txt",
     benchmark:
-        "benchmarks/{run}-{iteration}/train_online.tsv"
+        "logs/{run}-{iteration}/train_online.tsv"
     wildcard_constraints:
         run=runs_of_methods("ppo", "rloo", "grpo"),
     conda:
@@ -45,7 +45,7 @@ rule train_online:
         servers=json.dumps({name: REWARDS[name].get("servers") for name in REWARDS}),
     params:
         code=code_of("train_online"),
-        function_code=[code_hash(path) for path in files_of_rewards("function")],
+        function_code=[imports.code_hash(path) for path in files_of_rewards("function")],
         contents=contents_of(*files_of_rewards("judge")),
         settings=lambda wildcards: flags(
             configuration.of_job(configuration.training(config, wildcards.run)),
@@ -61,8 +61,8 @@ rule train_online:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} \
-            python -m scripts.launch {resources.parallel:q} scripts.train_online \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} \
+            python -m prefline.machine.launch {resources.parallel:q} scripts.train.train_online \
             --prompts {input.prompts:q} \
             --model {input.model:q} \
             --reference {input.reference:q} \

@@ -1,7 +1,7 @@
 # prompts.source -> results/prompts/pool.parquet -> results/samples/{policy}/prompts/{shard}.parquet
 # prompts.preferences -> results/samples/sft/preferences.parquet, in place of samples of the start policy
 
-from scripts.common.prompts import shard_range
+from prefline.data.prompts import shard_range
 
 
 rule prepare_prompts:
@@ -17,7 +17,7 @@ rule prepare_prompts:
     log:
         "logs/prepare_prompts.txt",
     benchmark:
-        "benchmarks/prepare_prompts.tsv"
+        "logs/prepare_prompts.tsv"
     conda:
         "../envs/cpu/data.yaml"
     threads: 1
@@ -37,7 +37,7 @@ rule prepare_prompts:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.prepare_prompts \
+        exec python -m scripts.prompts.prepare_prompts \
             {params.settings} \
             --tokenizer {input.tokenizer:q} \
             --questions {input.questions:q} \
@@ -55,7 +55,7 @@ rule sample_prompts:
     log:
         "logs/{policy}/sample_prompts/{shard}.txt",
     benchmark:
-        "benchmarks/{policy}/sample_prompts/{shard}.tsv"
+        "logs/{policy}/sample_prompts/{shard}.tsv"
     conda:
         "../envs/cpu/data.yaml"
     threads: 1
@@ -72,7 +72,7 @@ rule sample_prompts:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.sample_prompts \
+        exec python -m scripts.prompts.sample_prompts \
             --pool {input.pool:q} \
             {params.settings} \
             --out {output.prompts:q}
@@ -104,7 +104,7 @@ if GIVEN_PAIRS:
         log:
             "logs/import_preferences.txt",
         benchmark:
-            "benchmarks/import_preferences.tsv"
+            "logs/import_preferences.tsv"
         conda:
             "../envs/cpu/data.yaml"
         threads: 1
@@ -124,7 +124,7 @@ if GIVEN_PAIRS:
             r"""
             exec &> >(tee {log:q})
 
-            exec python -m scripts.import_preferences \
+            exec python -m scripts.prompts.import_preferences \
                 {params.settings} \
                 --tokenizer {input.tokenizer:q} \
                 --questions {input.questions:q} \

@@ -21,7 +21,7 @@ rule write_model_card:
     log:
         "logs/{run}-{iteration}/write_model_card.txt",
     benchmark:
-        "benchmarks/{run}-{iteration}/write_model_card.tsv"
+        "logs/{run}-{iteration}/write_model_card.tsv"
     conda:
         "../envs/cpu/data.yaml"
     threads: 1
@@ -41,7 +41,7 @@ rule write_model_card:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.write_model_card \
+        exec python -m scripts.report.write_model_card \
             --policy {wildcards.run:q}-{wildcards.iteration:q} \
             --manifest {input.manifest:q} \
             --metrics {input.metrics:q} \
@@ -68,7 +68,7 @@ rule publish:
     log:
         "logs/{run}-{iteration}/publish.txt",
     benchmark:
-        "benchmarks/{run}-{iteration}/publish.tsv"
+        "logs/{run}-{iteration}/publish.tsv"
     conda:
         "../envs/cpu/data.yaml"
     threads: 1
@@ -82,7 +82,7 @@ rule publish:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.publish \
+        exec python -m scripts.publish.publish \
             --policy {wildcards.run:q}-{wildcards.iteration:q} \
             --model {input.model:q} \
             --manifest {input.manifest:q} \

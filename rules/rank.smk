@@ -17,7 +17,7 @@ rule build_preferences:
     log:
         "logs/{policy}/build_preferences.txt",
     benchmark:
-        "benchmarks/{policy}/build_preferences.tsv"
+        "logs/{policy}/build_preferences.tsv"
     wildcard_constraints:
         policy="|".join(TRAINED if GIVEN_PAIRS else POLICIES),  # import_preferences makes the start policy's
     conda:
@@ -38,7 +38,7 @@ rule build_preferences:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.build_preferences \
+        exec python -m scripts.rank.build_preferences \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --rewards {input.rewards:q} \
@@ -64,7 +64,7 @@ rule plot_rewards:
     log:
         "logs/{policy}/plot_rewards.txt",
     benchmark:
-        "benchmarks/{policy}/plot_rewards.tsv"
+        "logs/{policy}/plot_rewards.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -77,7 +77,7 @@ rule plot_rewards:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.plot_rewards \
+        exec python -m scripts.rank.plot_rewards \
             --policy {wildcards.policy:q} \
             --ranked {input.ranked:q} \
             --metrics {input.metrics:q} \

@@ -2,7 +2,8 @@
 
 from snakemake.persistence import PersistenceBase
 
-from scripts.common import driver_lock, records
+from prefline.machine import driver_lock
+from prefline.provenance import records
 
 # Snakemake compares a job with what made its outputs only if it knows that of all of them. So a fetched model would be
 # kept where one is to be trained now, since training also has outputs that fetching does not have.

@@ -37,7 +37,7 @@ rule write_report:
     log:
         "logs/write_report.txt",
     benchmark:
-        "benchmarks/write_report.tsv"
+        "logs/write_report.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -68,7 +68,7 @@ rule write_report:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.write_report \
+        exec python -m scripts.report.write_report \
             --winrate {input.winrate:q} \
             --winrate-picture {input.picture:q} \
             --drift-picture {input.drift:q} \
@@ -86,7 +86,7 @@ rule write_report:
             --training results/training \
             --trained {params.trained:q} \
             --manifests {input.manifests:q} \
-            --benchmarks benchmarks \
+            --logs logs \
             {params.settings} \
             --out {output.page:q}
         """

@@ -14,7 +14,7 @@ rule score_completions:
     log:
         "logs/{policy}/score_completions/{reward}/{shard}.txt",
     benchmark:
-        "benchmarks/{policy}/score_completions/{reward}/{shard}.tsv"
+        "logs/{policy}/score_completions/{reward}/{shard}.tsv"
     wildcard_constraints:
         reward=rewards_of_kind("classifier"),
     conda:
@@ -34,7 +34,7 @@ rule score_completions:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.{params.script} \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.rewards.{params.script} \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --model {input.model:q} \
@@ -49,7 +49,7 @@ use rule score_completions as compare_completions with:
     log:
         "logs/{policy}/compare_completions/{reward}/{shard}.txt",
     benchmark:
-        "benchmarks/{policy}/compare_completions/{reward}/{shard}.tsv"
+        "logs/{policy}/compare_completions/{reward}/{shard}.tsv"
     wildcard_constraints:
         reward=rewards_of_kind("pairwise"),
     params:
@@ -71,7 +71,7 @@ rule check_completions:
     log:
         "logs/{policy}/check_completions/{reward}/{shard}.txt",
     benchmark:
-        "benchmarks/{policy}/check_completions/{reward}/{shard}.tsv"
+        "logs/{policy}/check_completions/{reward}/{shard}.tsv"
     wildcard_constraints:
         reward=rewards_of_kind("function"),
     conda:
@@ -82,13 +82,13 @@ rule check_completions:
         runtime=60,
     params:
         code=code_of("check_completions"),
-        function_code=lambda wildcards: code_hash(function_file(wildcards.reward)),
+        function_code=lambda wildcards: imports.code_hash(function_file(wildcards.reward)),
         settings=lambda wildcards: flags(reward_settings(wildcards, "function", "arguments")),
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.check_completions \
+        exec python -m scripts.rewards.check_completions \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             {params.settings} \
@@ -108,7 +108,7 @@ rule rate_completions:
     log:
         "logs/{policy}/rate_completions/{reward}/{shard}.txt",
     benchmark:
-        "benchmarks/{policy}/rate_completions/{reward}/{shard}.tsv"
+        "logs/{policy}/rate_completions/{reward}/{shard}.tsv"
     wildcard_constraints:
         reward=rewards_of_kind("judge"),
     conda:
@@ -137,7 +137,7 @@ rule rate_completions:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.rate_completions \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.rewards.rate_completions \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --rubric {input.rubric:q} \

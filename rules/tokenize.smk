@@ -13,7 +13,7 @@ rule tokenize_preferences:
     log:
         "logs/{policy}/tokenize_preferences.txt",
     benchmark:
-        "benchmarks/{policy}/tokenize_preferences.tsv"
+        "logs/{policy}/tokenize_preferences.tsv"
     conda:
         "../envs/cpu/data.yaml"
     threads: 1
@@ -27,7 +27,7 @@ rule tokenize_preferences:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.tokenize_preferences \
+        exec python -m scripts.tokenize.tokenize_preferences \
             --preferences {input.preferences:q} \
             --tokenizer {input.tokenizer:q} \
             {params.settings} \

@@ -23,7 +23,7 @@ rule train_policy:
     log:
         "logs/{run}-{iteration}/train_policy.txt",
     benchmark:
-        "benchmarks/{run}-{iteration}/train_policy.tsv"
+        "logs/{run}-{iteration}/train_policy.tsv"
     wildcard_constraints:
         run=runs_of_methods("preference"),
     conda:
@@ -51,8 +51,8 @@ rule train_policy:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} \
-            python -m scripts.launch {resources.parallel:q} scripts.{params.script} \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} \
+            python -m prefline.machine.launch {resources.parallel:q} scripts.train.{params.script} \
             --tokenized {input.tokenized:q} \
             --ref-logps {input.ref_logps:q} \
             --reference {input.reference:q} \
@@ -97,7 +97,7 @@ rule train_kto:
     log:
         "logs/{run}-{iteration}/train_kto.txt",
     benchmark:
-        "benchmarks/{run}-{iteration}/train_kto.tsv"
+        "logs/{run}-{iteration}/train_kto.tsv"
     wildcard_constraints:
         run=runs_of_methods("kto"),
     conda:
@@ -122,8 +122,8 @@ rule train_kto:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} \
-            python -m scripts.launch {resources.parallel:q} scripts.train_kto \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} \
+            python -m prefline.machine.launch {resources.parallel:q} scripts.train.train_kto \
             --tokenized {input.tokenized:q} \
             --model {input.model:q} \
             --reference {input.reference:q} \

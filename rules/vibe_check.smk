@@ -13,7 +13,7 @@ rule answer_vibe_check:
     log:
         "logs/{policy}/answer_vibe_check.txt",
     benchmark:
-        "benchmarks/{policy}/answer_vibe_check.tsv"
+        "logs/{policy}/answer_vibe_check.tsv"
     conda:
         "../envs/cpu/generate.yaml"
     threads: 1
@@ -36,7 +36,7 @@ rule answer_vibe_check:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.lease_gpus {resources.gpu:q} python -m scripts.answer_vibe_check \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.vibe_check.answer_vibe_check \
             {params.settings} \
             --model {input.model:q} \
             --batch-size {resources.batch_size:q} \
@@ -59,7 +59,7 @@ rule write_vibe_check:
     log:
         "logs/write_vibe_check.txt",
     benchmark:
-        "benchmarks/write_vibe_check.tsv"
+        "logs/write_vibe_check.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -73,7 +73,7 @@ rule write_vibe_check:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.write_vibe_check \
+        exec python -m scripts.vibe_check.write_vibe_check \
             --policies {params.policies:q} \
             --answers {input.answers:q} \
             --out {output.page:q}

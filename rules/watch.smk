@@ -11,7 +11,7 @@ rule plot_training:
     log:
         "logs/{trained}/plot_training.txt",
     benchmark:
-        "benchmarks/{trained}/plot_training.tsv"
+        "logs/{trained}/plot_training.tsv"
     wildcard_constraints:
         trained="|".join(TRAININGS),
     conda:
@@ -26,7 +26,7 @@ rule plot_training:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.plot_training \
+        exec python -m scripts.train.plot_training \
             --name {wildcards.trained:q} \
             --log-csv {input.log_csv:q} \
             --metrics {input.metrics:q} \

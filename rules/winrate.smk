@@ -17,7 +17,7 @@ rule compute_winrate:
     log:
         "logs/compute_winrate.txt",
     benchmark:
-        "benchmarks/compute_winrate.tsv"
+        "logs/compute_winrate.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -35,7 +35,7 @@ rule compute_winrate:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.compute_winrate \
+        exec python -m scripts.mt_bench.compute_winrate \
             --questions {input.questions:q} \
             --policies {params.policies:q} \
             --judgments {input.judgments:q} \
@@ -60,7 +60,7 @@ rule plot_winrate:
     log:
         "logs/plot_winrate.txt",
     benchmark:
-        "benchmarks/plot_winrate.tsv"
+        "logs/plot_winrate.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -73,7 +73,7 @@ rule plot_winrate:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.plot_winrate \
+        exec python -m scripts.mt_bench.plot_winrate \
             --winrate {input.winrate:q} \
             --out {output.picture:q}
         """
@@ -90,7 +90,7 @@ rule compute_ratings:
     log:
         "logs/compute_ratings.txt",
     benchmark:
-        "benchmarks/compute_ratings.tsv"
+        "logs/compute_ratings.tsv"
     conda:
         "../envs/cpu/report.yaml"
     threads: 1
@@ -107,7 +107,7 @@ rule compute_ratings:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.compute_ratings \
+        exec python -m scripts.mt_bench.compute_ratings \
             --questions {input.questions:q} \
             --policies {params.policies:q} \
             --judges {params.judges:q} \

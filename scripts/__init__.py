@@ -1,1 +1,1 @@
-"""One module per rule, run from the repository's root as `python -m scripts.NAME`."""
+"""One folder per step, one script per rule, run from the root as `python -m scripts.STEP.NAME`."""

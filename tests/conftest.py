@@ -13,7 +13,7 @@ hypothesis.settings.load_profile("shared machine")
 # Tests of these share something heavy that a process starts once: vLLM, Slurm, the environments.
 TOGETHER = (
     "tests/cluster/",
-    "tests/unit/test_vllm.py",
+    "tests/prefline/engines/test_vllm.py",
     "tests/workflow/test_environments.py",
     "tests/workflow/test_published_systems.py",
 )

@@ -1,6 +1,6 @@
 """Whether a text gives away an evaluation question: shared word n-grams and near-copies."""
 
-from scripts.common import ngrams
+from prefline.data import ngrams
 
 SHARED_WORDS = 8
 NEAR_COPY = 0.55

@@ -1,6 +1,6 @@
 # What the benchmarks beside MT-Bench read.
 
-from scripts.common import benchmarks
+from prefline.data import benchmark_results as benchmarks
 
 
 def benchmark_settings(wildcards):

@@ -31,7 +31,7 @@ def test_a_job_that_was_cancelled_is_paid_for_too(accounting, project):
         driver.kill()
     assert driver.returncode == 0, said[-3000:]
 
-    words = [sys.executable, "-m", "scripts.costs", "--benchmarks", "benchmarks"]
+    words = [sys.executable, "-m", "tools.costs", "--logs", "logs"]
     table = subprocess.check_output(words, cwd=project, env=accounting.environment, text=True)
     heads, _, *rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()]
     train = next(dict(zip(heads, row, strict=True)) for row in rows if row[0] == "train_sft")

@@ -15,8 +15,8 @@ import yaml
 from dvc.repo import Repo
 from snakemake.utils import update_config
 
-from scripts import describe_workflow
-from scripts.common import workflow
+from prefline.provenance import workflow
+from tools import describe_workflow
 
 
 def dirty(overlay, config, repo):

@@ -13,8 +13,8 @@ from collections import defaultdict
 
 sys.path.insert(0, os.getcwd())
 
-from scripts import describe_workflow
-from scripts.common import workflow
+from prefline.provenance import workflow
+from tools import describe_workflow
 
 
 def outputs(jobs):

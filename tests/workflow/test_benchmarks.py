@@ -6,11 +6,11 @@ import sys
 import pytest
 from conftest import ROOT, snakemake
 
-sys.path.insert(0, str(ROOT / "tests/unit"))
+sys.path.insert(0, str(ROOT / "tests/helpers"))
 import small_model
 
-from scripts.common import sandbox
-from scripts.common.errors import InputError
+from prefline.errors import InputError
+from prefline.machine import sandbox
 
 TASK = """
 task: small

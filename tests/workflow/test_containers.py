@@ -10,7 +10,7 @@ import small_conda
 import yaml
 from conftest import ROOT, copy_project, snakemake
 
-from scripts import write_dockerfiles
+from tools import write_dockerfiles
 
 TARGET = "results/models/start.json"
 IN_IMAGES = ["--sdm", "conda", "apptainer"]
@@ -81,7 +81,7 @@ def test_rules_run_in_the_image_of_their_hardware(tools, tmp_path, monkeypatch):
     ran = [(image, options) for image, command, options in small_apptainer.notes(folder) if prefix in command]
     assert {image for image, _ in ran} == {f"{tmp_path}/prefline-cpu.sif"}
     assert "--nv" in ran[-1][1]
-    assert "-m scripts.fetch_model" in (Path(f"{folder}{prefix}") / "ran.txt").read_text()
+    assert "-m scripts.models.fetch_model" in (Path(f"{folder}{prefix}") / "ran.txt").read_text()
     assert not (project / ".snakemake/conda").exists() or not list((project / ".snakemake/conda").iterdir())
 
     def planned(directory, *arguments):

@@ -114,7 +114,7 @@ def clone(tracked, tmp_path):
 @pytest.mark.long
 def test_dvc_yaml_and_the_table_of_reruns_are_made_from_the_workflow(tmp_path):
     made = ["--dvc", str(tmp_path / "dvc.yaml"), "--reruns", str(tmp_path / "reruns.md")]
-    run(ROOT, sys.executable, "-m", "scripts.describe_workflow", *made)
+    run(ROOT, sys.executable, "-m", "tools.describe_workflow", *made)
     for name, kept in (("dvc.yaml", "dvc.yaml"), ("reruns.md", "docs/reruns.md")):
         assert (tmp_path / name).read_text() == (ROOT / kept).read_text(), f"{kept} is old: make dvc.yaml"
 

@@ -147,7 +147,7 @@ def test_nothing_comes_of_hostile_names_and_no_key_is_seen(project, tmp_path, mo
     made = snakemake(project, "--printshellcmds", *run)
     said += made.stdout + made.stderr
     said += snakemake(project, "--configfile", "odd.yaml", "--report", "report.html", "--", *TARGETS).stderr
-    lineage = [sys.executable, "-m", "scripts.lineage", TARGETS[0]]
+    lineage = [sys.executable, "-m", "tools.lineage", TARGETS[0]]
     said += subprocess.run(lineage, cwd=project, capture_output=True, text=True, check=True).stdout
     assert "Nothing to be done" in snakemake(project, "-n", *run).stdout
 
@@ -166,12 +166,10 @@ def test_nothing_comes_of_hostile_names_and_no_key_is_seen(project, tmp_path, mo
     assert new == {key}, "nothing beside the project"
     folders = {path.name for path in project.iterdir()} - {path.name for path in ROOT.iterdir()}
     assert folders <= {
-        ".snakemake", "results", "logs", "benchmarks", "work", "odd.yaml", "report.html", f"own {ODD}"
+        ".snakemake", "results", "logs", "work", "odd.yaml", "report.html", f"own {ODD}"
     }  # fmt: skip
     odd = re.compile(r"[^\w./@=-]")
-    inside = [
-        path for folder in ("results", "logs", "benchmarks", "work") for path in files_of(project / folder)
-    ]
+    inside = [path for folder in ("results", "logs", "work") for path in files_of(project / folder)]
     names = {str(path.relative_to(project)) for path in inside}
     taken = {name for name in names if odd.search(name)}
     assert all(name.startswith("results/models/sft/tokenizer ") for name in taken), "no name comes from data"

@@ -1,4 +1,4 @@
-"""`python -m scripts.progress` beside a real Snakemake: what it recorded of jobs that end and that fail."""
+"""`python -m tools.progress` beside a real Snakemake: what it recorded of jobs that end and that fail."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 from conftest import ROOT, snakemake
 
-sys.path.insert(0, str(ROOT / "tests/unit"))
+sys.path.insert(0, str(ROOT / "tests/helpers"))
 import small_model
 
 OVERLAY = "models: {start: {source: given}, other: {source: given}, broken: {source: missing}}\n"
@@ -14,7 +14,7 @@ TARGETS = [f"results/models/{name}.json" for name in ("start", "other", "broken"
 
 
 def say(project, *flags):
-    command = [sys.executable, "-m", "scripts.progress", *flags]
+    command = [sys.executable, "-m", "tools.progress", *flags]
     return subprocess.check_output(command, cwd=project, env=os.environ, text=True).splitlines()
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import QUICK, snakemake
 from stand_in import StandIn
 
-from scripts.common import files
+from prefline import files
 
 OVERLAY = """
 mt_bench:

@@ -33,10 +33,10 @@ def test_adapters_are_trained_once_and_merged_as_asked(finished, tmp_path):
     assert run(directory, "quantized") == set()
     assert run(directory, "original") == {"merge_adapter"}
     told = subprocess.run(
-        [sys.executable, "-m", "scripts.lineage", "results/models/dpo-1.json"],
+        [sys.executable, "-m", "tools.lineage", "results/models/dpo-1.json"],
         cwd=directory,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert "scripts/merge_adapter.py" in told and "scripts/train_policy.py" in told
+    assert "scripts/models/merge_adapter.py" in told and "scripts/train/train_policy.py" in told

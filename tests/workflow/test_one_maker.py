@@ -26,7 +26,7 @@ OVERLAYS = {
 # Prints {overlay: {path: names of the rules that can make it}}, for all paths that some overlay makes.
 PROGRAM = """
 import json, sys
-from scripts.common import workflow
+from prefline.provenance import workflow
 
 makers, paths = {}, set()
 overlays = json.load(sys.stdin)

@@ -30,7 +30,7 @@ def refusal(directory):
 
 def lineage(directory, path="results/winrate.json"):
     return subprocess.run(
-        [sys.executable, "-m", "scripts.lineage", path],
+        [sys.executable, "-m", "tools.lineage", path],
         cwd=directory,
         capture_output=True,
         text=True,
@@ -138,7 +138,7 @@ def test_two_values_that_change_places_are_a_change(copy):
 
 
 def test_a_comment_costs_nothing_and_an_instruction_runs_its_rules(copy):
-    module = copy / "scripts/common/winrate.py"
+    module = copy / "prefline/judging/winrate.py"
     text = module.read_text()
     module.write_text("# a remark\n" + text.replace('"""', '"""Said otherwise. ', 1))
     assert "Nothing to be done" in planned(copy)
@@ -157,7 +157,7 @@ def test_lineage_goes_back_to_the_data_and_verifies_it(copy):
         "--beta 0.1",
         "data data/world/pretrain_train.jsonl  sha256",
         "packages accelerate",
-        ", as it is now: scripts/train_policy.py",
+        ", as it is now: scripts/train/train_policy.py",
     ):
         assert part in said
     assert said.splitlines()[-1].startswith("verified: ")

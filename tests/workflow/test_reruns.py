@@ -92,6 +92,6 @@ def test_more_prompts_leave_full_shards_alone(copy):
 
 
 def test_plot_code(copy):
-    with open(copy / "scripts/plot_winrate.py", "a") as file:
+    with open(copy / "scripts/mt_bench/plot_winrate.py", "a") as file:
         file.write("\nAN_EDIT = True\n")
     assert planned(copy, *QUICK) == {"plot_winrate": 1, "write_report": 1}

@@ -12,7 +12,7 @@ from conftest import QUICK, ROOT, snakemake
 from snakemake.utils import update_config
 from stand_in import StandIn
 
-from scripts.common import config as configuration
+from prefline.config import loading as configuration
 
 PAGE = (ROOT / "docs/your_own.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`(mine/\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))

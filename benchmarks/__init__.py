@@ -1,1 +1,0 @@
-"""Measurements, one module each; `python -m benchmarks.NAME` prints its table."""

@@ -1,0 +1,1 @@
+"""Measurements, one module each; `python -m measurements.NAME` prints its table."""

@@ -1,0 +1,1 @@
+"""The library that the steps share: it imports nothing from scripts/."""

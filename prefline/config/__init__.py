@@ -1,0 +1,1 @@
+"""Read and check config.yaml; turn its sections into flags."""

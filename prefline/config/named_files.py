@@ -1,0 +1,93 @@
+"""The local files and folders that the config names: each must exist before any job is planned.
+
+A missing file does not stop Snakemake where another rule makes the same output, or where that output exists.
+The schema tells which values are paths, by the keyword `path`: `file`, `directory` or `function` (of
+FILE.py:NAME).
+"""
+
+import contextlib
+import difflib
+from pathlib import Path
+
+import jsonschema
+
+from prefline.config import judges as judge_settings
+from prefline.config import loading as configuration
+from prefline.data import sources
+from prefline.errors import InputError
+
+
+def check(config):
+    """Raise InputError with one sentence for the first missing path of a config, or of a part of one."""
+    for error in VALIDATOR.iter_errors(config):
+        if error.validator == "path":
+            raise InputError(f"config: {'.'.join(map(str, error.absolute_path))}: {error.message}")
+
+
+def used(config):
+    """Return the config without the paths that nothing reads.
+
+    Those of benchmarks are left out, too: published ones are downloaded by hand, and nothing but
+    `results/benchmarks.csv` needs them, whose rules check them.
+    """
+    judges = judge_settings.names_of(config["mt_bench"])
+    asked = [config["mt_bench"]["judges"][name] for name in judges if name not in judge_settings.BUILT_IN]
+    named = [section.get("model") for section in (*config["rewards"].values(), *asked)]
+    models = {
+        name: _without(config["models"][name], *_unused_of_model(config["models"][name]))
+        for name in configuration.needed_models(config, ["sft", *named])
+    }
+    prompts = config["prompts"]
+    mt_bench = _without(
+        config["mt_bench"],
+        *(() if asked else ("judge_prompts",)),
+        *(() if asked or "reference" in judges else ("references",)),
+    )
+    return {
+        **_without(config, "benchmarks"),
+        "models": models,
+        "prompts": prompts if prompts["preferences"]["use"] else _without(prompts, "preferences"),
+        "mt_bench": mt_bench,
+    }
+
+
+def _unused_of_model(section):
+    return ("chat_template",) if section["source"] is None else ("train_data", "eval_data")
+
+
+def _without(section, *keys):
+    return {key: value for key, value in section.items() if key not in keys}
+
+
+def _find(validator, kind, value, schema):
+    """Yield an error for a local path (str) without anything of its kind; for jsonschema."""
+    if not isinstance(value, str) or not sources.local_files(value):
+        return
+    path = Path(value.rpartition(":")[0] if kind == "function" else value)
+    if (kind == "directory" and path.is_dir()) or (kind != "directory" and path.is_file()):
+        return
+    wanted = "directory" if kind == "directory" else "file"
+    if path.exists():
+        yield jsonschema.ValidationError(f"{path} is no {wanted}; name one")
+        return
+    near = _nearest(path)
+    hint = f"did you mean {near}?" if near else "correct the path, or put it there"
+    yield jsonschema.ValidationError(f"there is no {wanted} {path} (seen from {Path.cwd()}); {hint}")
+
+
+def _nearest(path):
+    """The existing path (str) that `path` looks like a misspelling of, or None."""
+    missing = next(part for part in (*reversed(path.parents), path) if not part.exists())
+    names = []
+    with contextlib.suppress(OSError):
+        names = sorted(sibling.name for sibling in missing.parent.iterdir())
+    for name in difflib.get_close_matches(missing.name, names):
+        near = missing.with_name(name) / path.relative_to(missing)
+        if near.exists():
+            return str(near)
+    return None
+
+
+VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"path": _find})(
+    configuration.SCHEMA
+)

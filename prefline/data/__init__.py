@@ -1,0 +1,1 @@
+"""Read what users bring, and declare the artifacts' columns."""

@@ -1,0 +1,122 @@
+"""What is kept of a benchmark: results/benchmarks/{benchmark}/{policy}.json, the same for every library.
+
+    {"policy", "benchmark", "library", "version", "notes": [sentences for the reader],
+     "metrics": [{"metric", "value", "stderr", "n", "settings"}]}
+
+A value is on the library's own scale: some give parts of one, some percent. n counts the questions.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from prefline import files
+from prefline.errors import InputError
+
+# What a question is called in the files of each library.
+QUESTION = {"alpaca_eval": "instruction", "evalplus": "prompt"}
+# How to come by the files that the libraries publish.
+FETCH = {
+    "alpaca_eval": "hf download --repo-type dataset tatsu-lab/alpaca_eval alpaca_eval_gpt4_baseline.json "
+    "--local-dir .",
+    "evalplus": "curl -L https://github.com/evalplus/humanevalplus_release/releases/download/v0.1.10/"
+    "HumanEvalPlus.jsonl.gz | gunzip > HumanEvalPlus.jsonl",
+}
+
+
+def read_questions(path, form):
+    """The rows (list of dict) of a benchmark's questions, each asked once.
+
+    path: jsonl, or json with a list; form: of QUESTION. Raises InputError for a file that is not there, with
+    the command that gets the published one, and for rows without a question or with one that another has.
+    """
+    check_there(path, form)
+    key, seen, rows = QUESTION[form], set(), []
+    for where, row in read_list(path):
+        if not isinstance(row.get(key), str) or not row[key].strip():
+            raise InputError(f"{where}: has no text as {key!r}")
+        if row[key] in seen:
+            raise InputError(f"{where}: asks what an earlier row asks; remove one of the two")
+        seen.add(row[key])
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path}: holds no question")
+    return rows
+
+
+def check_there(path, form):
+    """Raise InputError, with the command that gets the published one, if there is no file `path`."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; the published one is to be had by: {FETCH[form]}")
+
+
+def read_list(path):
+    """Yield (where, row) for every row (dict) of a jsonl file, or of a json file with a list.
+
+    Raises InputError for anything else.
+    """
+    if Path(path).suffix != ".json":
+        yield from _lines(path)
+        return
+    try:
+        rows = files.read_json(path)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path}: a list of objects is needed")
+    yield from ((f"{path}, entry {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _lines(path):
+    """(where, row) of a jsonl file with whatever keys its rows have."""
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+        if row is not None and not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: a JSON object is needed")
+        if row is not None:
+            yield f"{path}, line {number}", row
+
+
+def metric(name, value, stderr, n, settings):
+    """One number (dict). stderr: its standard error, or None; n: int; settings: dict of JSON values."""
+    return {
+        "metric": name,
+        "value": _finite(value),
+        "stderr": _finite(stderr),
+        "n": int(n),
+        "settings": settings,
+    }
+
+
+def write(path, policy, benchmark, library, version, metrics, notes):
+    """Write the results of a policy and say them. metrics: list of `metric`; notes: list of str."""
+    files.write_json(
+        path,
+        {
+            "policy": policy,
+            "benchmark": benchmark,
+            "library": library,
+            "version": version,
+            "notes": notes,
+            "metrics": metrics,
+        },
+    )
+    for one in metrics:
+        stderr = "" if one["stderr"] is None else f" ± {one['stderr']:.4g}"
+        value = "undefined" if one["value"] is None else f"{one['value']:.4g}"
+        print(f"{policy}, {benchmark}: {one['metric']} {value}{stderr} ({one['n']} questions)")
+    for note in notes:
+        print(note)
+
+
+def optional(text):
+    """A flag's str, None for null: `config.flags` writes str as they are."""
+    return None if text == "null" else text
+
+
+def _finite(value):
+    """`value` as a float; None for None and for what is no number, such as the error of a single answer."""
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Share out this machine's devices, and tell its faults from the user's."""

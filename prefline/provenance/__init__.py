@@ -1,0 +1,1 @@
+"""Know what made each file."""

@@ -1,0 +1,1 @@
+"""Draw pictures and gather what the report shows."""

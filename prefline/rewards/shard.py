@@ -1,0 +1,88 @@
+"""The answers of a shard and their rewards, for every script that scores: read once, written in one form.
+
+reads   prompts (prompt_id, messages, reference), completions (prompt_id, sample, completion)
+writes  the columns of tables.REWARDS, in the order of the completions
+"""
+
+import statistics
+import time
+
+from prefline.data import tables
+from prefline.errors import InputError
+from prefline.provenance import journal
+from prefline.rewards import Dialogue
+
+
+def add_arguments(parser):
+    """The flags of a script that scores a shard."""
+    parser.add_argument("--prompts", required=True, help="prompts of the shard (parquet)")
+    parser.add_argument("--completions", required=True, help="completions of the shard (parquet)")
+    parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
+
+
+def add_model_arguments(parser):
+    """The flags of a script that scores a shard with a model in its own process."""
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
+    parser.add_argument("--model", required=True, help="the model's directory")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="most tokens in one forward pass")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        required=True,
+        help="of the model's body; its head and rewards are float32",
+    )
+
+
+def read(args):
+    """(rows, dialogues): the completions (list of dicts), and the `Dialogue` of each, None where none is.
+
+    A request that the engine gave up has a row without an answer. Raises InputError for a completion of a
+    prompt that is not there.
+    """
+    prompts = {row["prompt_id"]: row for row in tables.read_rows(args.prompts, tables.PROMPTS)}
+    rows, dialogues = tables.read_rows(args.completions, tables.COMPLETIONS), []
+    for row in rows:
+        where = f"{args.completions}: prompt_id {row['prompt_id']}, sample {row['sample']}"
+        if row["prompt_id"] not in prompts:
+            raise InputError(
+                f"{where}: the shard's prompts do not have it; delete this file and generate it again"
+            )
+        prompt = prompts[row["prompt_id"]]
+        dialogue = Dialogue(prompt["messages"], row["completion"], where, prompt["reference"])
+        dialogues.append(None if row["finish_reason"] == "error" else dialogue)
+    return rows, dialogues
+
+
+def score(root, context, about, dialogues, batches):
+    """[reward, parts] of each of `dialogues`, None for None; from the journal where it has them.
+
+    root, context, about: see journal.Journal. batches(missing): a generator that yields (numbers, Scores) of
+    the list of dialogues that the journal lacks; see `rewards`.
+    """
+
+    def make(missing):
+        keys, waiting, started = list(missing), list(missing.values()), time.perf_counter()
+        for numbers, scores in batches(waiting):
+            rewards = scores.reward.tolist()
+            parts = [None] * len(numbers) if scores.parts is None else scores.parts.tolist()
+            yield {keys[row]: pair for row, *pair in zip(numbers, rewards, parts, strict=True)}
+        seconds = time.perf_counter() - started
+        print(f"{len(keys)} scored in {seconds:.1f} s, {len(keys) / max(seconds, 1e-9):.0f} per second")
+
+    names = [dialogue and journal.key(dialogue.messages, dialogue.completion) for dialogue in dialogues]
+    wanted = {name: dialogue for name, dialogue in zip(names, dialogues, strict=True) if dialogue}
+    made = journal.Journal(root, "rewards", context, about).rows(wanted, make)
+    return [made.get(name) for name in names]
+
+
+def write(path, rows, scored):
+    """Write `scored`, [reward, parts] or None for each of `rows`, as the parquet file `path`."""
+    made = [
+        {"prompt_id": row["prompt_id"], "sample": row["sample"], "reward": reward, "parts": parts}
+        for row, (reward, parts) in zip(rows, [pair or (None, None) for pair in scored], strict=True)
+    ]
+    tables.write(path, made, tables.REWARDS)
+    found = [row["reward"] for row in made if row["reward"] is not None]
+    print(f"{len(found)} of {len(made)} completions have a reward")
+    if found:
+        print(f"reward: mean {statistics.fmean(found):.4f}, min {min(found):.4f}, max {max(found):.4f}")

@@ -1,0 +1,1 @@
+"""Send requests to model servers within limits and budgets."""

@@ -1,0 +1,1 @@
+"""Turn messages into token ids and back."""

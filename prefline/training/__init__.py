@@ -1,0 +1,1 @@
+"""Train models: losses, log-probabilities, packing, the loop and its checkpoints."""

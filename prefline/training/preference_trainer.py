@@ -1,0 +1,176 @@
+"""Training from preference pairs and precomputed reference log-probabilities on transformers' Trainer.
+
+Chosen and rejected go through the policy in one forward pass, unpadded and with one prompt for both, by way
+of logps.py; there is no second model.
+A step's loss is the mean over the pairs of its global batch, however they are spread over accumulation
+steps and devices, so 8 × 1 and 1 × 8 are one trajectory, and a device deals the pairs that it has of a step
+out to its batches so that they differ little in their tokens: the largest decides on the memory.
+"""
+
+import numpy as np
+import torch
+from transformers import Trainer
+
+from prefline.training import adapters, logps, repeated_rows
+from prefline.training.losses import Batch
+
+METRICS = (
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+)
+COLUMNS = (
+    *("ref_chosen_logps", "ref_rejected_logps", "chosen_reward", "rejected_reward"),
+    *("chosen_win_probability", "rejected_win_probability"),
+)
+SCALARS = (*COLUMNS, "chosen_tokens", "rejected_tokens", "mean_chosen_tokens")
+
+
+class Pairs:
+    """The rows of a pyarrow Table as training examples; ids stay in Arrow's memory until they are asked for.
+
+    The table has prompt_ids, chosen_ids and rejected_ids, lists of int32, and COLUMNS, float32; what is null
+    there becomes NaN.
+    """
+
+    def __init__(self, table):
+        self.ids = {}
+        for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+            column = table[name].combine_chunks()
+            self.ids[name] = column.values.to_numpy(), column.offsets.to_numpy()
+        self.scalars = {name: table[name].to_numpy().astype(np.float32) for name in COLUMNS}
+        for side in ("chosen", "rejected"):
+            self.scalars[f"{side}_tokens"] = np.diff(self.ids[f"{side}_ids"][1]).astype(np.float32)
+        tokens = self.scalars["chosen_tokens"]
+        self.scalars["mean_chosen_tokens"] = np.full_like(tokens, tokens.mean(dtype=np.float64))
+        self.rows = len(table)
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, row):
+        pair = {name: values[row] for name, values in self.scalars.items()}
+        for name, (values, offsets) in self.ids.items():
+            pair[name] = values[offsets[row] : offsets[row + 1]].astype(np.int64)
+        return pair
+
+
+def collate(pairs):
+    """A batch of N pairs: SCALARS, float32 (N,), and logps.collate's tensors of N groups."""
+    batch = {name: torch.tensor(np.array([pair[name] for pair in pairs])) for name in SCALARS}
+    groups = [(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]]) for pair in pairs]
+    return batch | logps.collate(groups)
+
+
+def balanced(batches):
+    """The pairs of `batches`, a list of what `collate` makes, in as many that differ little in their tokens.
+
+    None has more pairs than the largest had. The longest pairs are dealt out first, each to the batch that
+    has the fewest tokens and room for it.
+    """
+    if len(batches) == 1:
+        return batches
+    whole = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    lengths = whole["layout"].sum(dim=1).tolist()
+    ids = whole.pop("input_ids").split(lengths)
+    room = max(len(batch["layout"]) for batch in batches)
+    groups, tokens = [[] for _ in batches], [0] * len(batches)
+    for pair in sorted(range(len(ids)), key=lambda pair: (-lengths[pair], pair)):
+        group = min((g for g in range(len(groups)) if len(groups[g]) < room), key=tokens.__getitem__)
+        groups[group].append(pair)
+        tokens[group] += lengths[pair]
+    return [
+        {name: column[group] for name, column in whole.items()}
+        | {"input_ids": torch.cat([ids[pair] for pair in group])}
+        for group in groups
+    ]
+
+
+def means(sums):
+    """METRICS (dict of float) from the row sums of what PreferenceTrainer.measure counts, of all batches."""
+    *values, pairs = sums.tolist()
+    return {name: value / pairs for name, value in zip(METRICS, values, strict=True)}
+
+
+class PreferenceTrainer(repeated_rows.Weighted, Trainer):
+    """Trainer on batches of `collate`.
+
+    pair_loss and implied_rewards: functions of a losses.Batch of N pairs: the pairs' losses (N,), and the
+    rewards (chosen, rejected), each (N,), that the policy implies. temperature: float, of the softmax.
+    """
+
+    def __init__(self, *args, pair_loss, implied_rewards, temperature, **kwargs):
+        super().__init__(*args, data_collator=collate, **kwargs)
+        self.pair_loss = pair_loss
+        self.implied_rewards = implied_rewards
+        self.temperature = temperature
+        self.sums = 0  # of what `measure` counts, since the last log
+        if self.args.bf16:
+            adapters.leave_inputs(self.model)
+
+    def rows(self, batch):
+        return len(batch["ref_chosen_logps"])
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """An optimizer step's batches and the number of its pairs.
+
+        Each gets mean_chosen_tokens, which is the step's, and an attention_mask, by which Trainer counts
+        tokens, those of a prompt twice.
+        """
+        batches, pairs = super().get_batch_samples(epoch_iterator, num_batches, device)
+        tokens = sum((batch["weights"] * batch["chosen_tokens"]).sum() for batch in batches).to(device)
+        mean = self.accelerator.reduce(tokens, reduction="sum") / pairs
+        batches = balanced(batches)
+        for batch in batches:
+            batch["mean_chosen_tokens"] = torch.full_like(batch["weights"], mean.item())
+            prompts, chosen, rejected = batch["layout"].sum(dim=0).tolist()
+            batch["attention_mask"] = torch.ones(2 * prompts + chosen + rejected, dtype=torch.int64)
+        return batches, pairs
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The sum of the pairs' losses, of num_items_in_batch pairs."""
+        losses, counted = self.measure(model, inputs)
+        self.sums = self.sums + (counted * inputs["weights"]).sum(dim=1)
+        return self.mean(losses, inputs["weights"], num_items_in_batch)
+
+    def measure(self, model, inputs):
+        """(losses, counted) of a batch of N pairs: float32 (N,), and (8, N), whose row sums `means` takes."""
+        chosen_logps, rejected_logps = self._logps(model, inputs).split(self.rows(inputs))
+        batch = Batch(chosen_logps, rejected_logps, **{name: inputs[name] for name in SCALARS})
+        losses = self.pair_loss(batch)
+        chosen, rejected = self.implied_rewards(batch)
+        correct = (chosen > rejected).float()
+        columns = [losses, chosen, rejected, chosen - rejected, correct, chosen_logps, rejected_logps]
+        return losses, torch.stack([*columns, torch.ones_like(losses)]).detach()
+
+    def log(self, logs, start_time=None):
+        """Log a step's loss with METRICS of its pairs."""
+        if "loss" in logs:
+            sums, self.sums = self.accelerator.reduce(self.sums, reduction="sum"), 0
+            logs.update({name: value for name, value in means(sums).items() if name != "loss"})
+        super().log(logs, start_time)
+
+    def _logps(self, model, inputs):
+        """Chosen's, then rejected's, within the forward of `model`: wrappers (DDP, FSDP) see a forward pass.
+
+        They synchronize gradients and gather weights around `forward`: reaching past it trains every
+        device alone.
+        """
+        module = self.accelerator.unwrap_model(model)
+        forward = module.forward
+
+        def redirected(**batch):
+            return (
+                logps.completion_logps(module, **batch, temperature=self.temperature).view(-1, 2).T.flatten()
+            )
+
+        module.forward = redirected
+        try:
+            with self.accelerator.autocast():
+                return model(**{name: inputs[name] for name in ("input_ids", "layout")})
+        finally:
+            module.forward = forward

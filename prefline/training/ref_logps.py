@@ -1,0 +1,148 @@
+"""Reference log-probabilities and what they are of: written into their file, held against the training's own.
+
+Numbers of another reference, of other completions of the same prompts, or at another temperature would train
+without a complaint, to something else. So each part's parquet file holds, as metadata, the sha256 of the ids
+it was computed for and of the reference's weights, and the temperature; `joined` compares them.
+"""
+
+import hashlib
+import json
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefline.data import tables
+from prefline.errors import InputError
+
+IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+def origin(pairs, contents, temperature):
+    """What log-probabilities are of (dict of JSON values): their file's metadata.
+
+    pairs: Table with the columns IDS, the rows of the file; contents: {file: sha256} of the reference, as its
+    manifest has it, of which the weights and their config count; temperature: float.
+    """
+    return {
+        "ids": ids_hash(pairs),
+        "reference": reference_hash(contents),
+        "temperature": float(temperature),
+    }
+
+
+def ids_hash(pairs):
+    """sha256 (hexadecimal str) of the ids of all rows of `pairs` (Table), and of where each sequence ends."""
+    digest = hashlib.sha256()
+    for name in IDS:
+        column = pairs[name]
+        for numbers in (pc.list_value_length(column), pc.list_flatten(column)):
+            # As a file is read, its rows are in chunks of whatever size.
+            numbers = numbers.combine_chunks() if isinstance(numbers, pa.ChunkedArray) else numbers
+            digest.update(numbers.cast(pa.int32()).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def reference_hash(contents):
+    """sha256 (hexadecimal str) of a model's weights and config; contents: {file: sha256} of its directory."""
+    counting = {
+        name: sha for name, sha in contents.items() if "/" not in name and name.endswith(".safetensors")
+    }
+    counting["config.json"] = contents.get("config.json")
+    return hashlib.sha256(json.dumps(counting, sort_keys=True).encode()).hexdigest()
+
+
+def check_ids(pairs, vocabulary, where, first_row=0):
+    """Raise InputError for an empty sequence or an id that a model of `vocabulary` (int) tokens lacks.
+
+    pairs: Table with prompt_id and the columns IDS; where: str, the file; first_row: number there of the
+    Table's first row.
+    """
+    for name in IDS:
+        column = pairs[name].combine_chunks()
+        lengths = pc.list_value_length(column)
+        if len(column) and pc.min(lengths).as_py() == 0:
+            row = pc.index(lengths, 0).as_py()
+            raise InputError(
+                f"{_place(pairs, where, first_row, row)}: {name} is empty; take this pair out of the "
+                "preferences, and have tokenize_preferences make the file again"
+            )
+        ids = pc.list_flatten(column)
+        outside = pc.or_(pc.less(ids, 0), pc.greater_equal(ids, vocabulary))
+        if pc.any(outside, min_count=0).as_py():
+            first = pc.index(outside, True)
+            row = pc.list_parent_indices(column)[first.as_py()].as_py()
+            raise InputError(
+                f"{_place(pairs, where, first_row, row)}: {name} holds the id {ids[first.as_py()]}, but the "
+                f"model's vocabulary has {vocabulary} tokens; the pairs must be tokenized with this model's "
+                "tokenizer, which the policy and its reference share"
+            )
+
+
+def joined(tokenized_paths, ref_logps_paths, contents, temperature):
+    """All pairs with their log-probabilities (Table), or InputError where the two do not belong together.
+
+    tokenized_paths: one file for each policy; ref_logps_paths: all parts of the first, of the second, …;
+    contents: {file: sha256} of the reference that the training names, as its manifest has it; temperature:
+    float, the training's.
+    """
+    tokenized = tables.read(tokenized_paths, tables.TOKENIZED)
+    parts = [tables.read(path, tables.REF_LOGPS) for path in ref_logps_paths]
+    logps = pa.concat_tables([part.replace_schema_metadata() for part in parts])
+    _check_rows(tokenized, logps)
+    start = 0
+    for path, part in zip(ref_logps_paths, parts, strict=True):
+        wanted = origin(tokenized.slice(start, len(part)), contents, temperature)
+        _check_origin(path, tables.metadata(part), wanted)
+        start += len(part)
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        tokenized = tokenized.append_column(name, logps[name])
+    return tokenized
+
+
+def _check_rows(tokenized, logps):
+    """Raise InputError that names the first row whose prompt or token counts are not the same in both."""
+    if len(tokenized) != len(logps):
+        raise InputError(
+            f"--tokenized has {len(tokenized)} rows, --ref-logps {len(logps)}: they do not belong "
+            "together; name all parts of the same policies in the same order, or make ref_logps again"
+        )
+    agree = pc.equal(tokenized["prompt_id"], logps["prompt_id"])
+    for side in ("chosen", "rejected"):
+        lengths = pc.list_value_length(tokenized[f"{side}_ids"])
+        agree = pc.and_(agree, pc.equal(lengths, logps[f"{side}_tokens"]))
+    if not pc.all(agree, min_count=0).as_py():
+        row = pc.index(agree, False).as_py()
+        ours, theirs = tokenized["prompt_id"][row], logps["prompt_id"][row]
+        raise InputError(
+            f"row {row} is prompt_id {ours} in --tokenized and {theirs} in --ref-logps, or its token counts "
+            "differ: they do not belong together; name the files of the same policies in the same order, or "
+            "make ref_logps again"
+        )
+
+
+def _check_origin(path, found, wanted):
+    """Raise InputError if the log-probabilities in `path`, `found`, are not those `wanted` (origins)."""
+    again = "delete the file and let compute_ref_logps make it again"
+    if found is None:
+        raise InputError(f"{path} does not say what its log-probabilities are of; {again}")
+    if found["ids"] != wanted["ids"]:
+        raise InputError(
+            f"{path} holds log-probabilities of other ids than --tokenized has in its rows (sha256 "
+            f"{found['ids'][:12]}, not {wanted['ids'][:12]}); name the file that they were computed from, or "
+            f"{again}"
+        )
+    if found["reference"] != wanted["reference"]:
+        raise InputError(
+            f"{path} holds log-probabilities under another model than --reference (sha256 of weights and "
+            f"config {found['reference'][:12]}, not {wanted['reference'][:12]}); name the reference that "
+            f"they were computed with, or {again}"
+        )
+    if found["temperature"] != wanted["temperature"]:
+        raise InputError(
+            f"{path} holds log-probabilities at temperature {found['temperature']:g}, but training is at "
+            f"{wanted['temperature']:g}; give both the same, as logps.temperature does, or {again}"
+        )
+
+
+def _place(pairs, where, first_row, row):
+    return f"{where}, row {first_row + row}, prompt_id {pairs['prompt_id'][row]}"

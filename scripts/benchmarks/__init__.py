@@ -1,0 +1,1 @@
+"""Run other evaluations by the libraries that own them."""

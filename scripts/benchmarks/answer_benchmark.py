@@ -1,0 +1,83 @@
+"""Have a policy answer a benchmark's questions, those that the journal has no answer to.
+
+    python -m scripts.benchmarks.answer_benchmark --questions alpaca_eval_gpt4_baseline.json \\
+        --form alpaca_eval \\
+        --policy sft --model results/models/sft --engine vllm … --dtype bfloat16 --temperature 0.7 \\
+        --max-tokens 2048 --seed 1 --journal work/journal --out results/benchmarks/alpaca/answers/sft.jsonl
+
+    writes  the library's own form: alpaca_eval's instruction, output, generator; evalplus's task_id, solution
+
+Problems of EvalPlus are asked as the library asks models with a chat template: it begins their answer.
+"""
+
+import argparse
+
+from prefline import engines, errors, files, seeds
+from prefline.data import benchmark_results
+from prefline.engines import answers
+from prefline.text import chat
+
+# EvalPlus's words.
+PROBLEM = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code "
+    "block:\n```\n{}\n```\n"
+)
+BEGUN = {
+    "alpaca_eval": "",
+    "evalplus": "Below is a Python script with a self-contained function that solves the problem and passes "
+    "corresponding tests:\n```python\n",
+}
+
+
+def prompts(questions, form):
+    """The text (list of str) that a policy is asked, for rows (list of dict) in the `form` of a library."""
+    texts = [question[benchmark_results.QUESTION[form]] for question in questions]
+    return [PROBLEM.format(text.strip()) for text in texts] if form == "evalplus" else texts
+
+
+def row(form, question, policy, answer):
+    """An answer in the `form` of a library (dict). question: its row; policy: its name; answer: str."""
+    if form == "evalplus":
+        return {"task_id": question["task_id"], "solution": answer}
+    return {"instruction": question["instruction"], "output": answer, "generator": policy}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--questions", required=True, help="the library's questions (json or jsonl)")
+    parser.add_argument(
+        "--form", required=True, choices=benchmark_results.QUESTION, help="the library's form"
+    )
+    parser.add_argument("--policy", required=True, help="the policy's name")
+    engines.add_arguments(parser)
+    parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
+    parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
+    parser.add_argument("--out", required=True, help="answers (jsonl)")
+    args = parser.parse_args(argv)
+
+    questions = benchmark_results.read_questions(args.questions, args.form)
+    asked = prompts(questions, args.form)
+    sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
+    answered = answers.answer(
+        lambda: engines.from_arguments(args, args.seed),
+        answers.open_journal(args.journal, "scripts/benchmarks/answer_benchmark.py", args, sampling),
+        [chat.as_messages(text, args.questions) for text in asked],
+        [seeds.derive(args.seed, "benchmark", text) for text in asked],
+        sampling,
+        BEGUN[args.form],
+    )
+    rows = [
+        row(args.form, question, args.policy, text)
+        for question, (text, _) in zip(questions, answered, strict=True)
+    ]
+    files.write_jsonl(args.out, rows)
+    cut = sum(reason == "length" for _, reason in answered)
+    print(f"{args.policy}: {len(rows)} questions answered, {cut} answers cut off at {args.max_tokens} tokens")
+
+
+if __name__ == "__main__":
+    errors.run(main)

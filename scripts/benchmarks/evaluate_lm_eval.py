@@ -1,0 +1,167 @@
+"""Evaluate a policy on tasks of lm-evaluation-harness, as the library itself does it.
+
+The library owns the prompts, the few-shot examples, the answers' filters and the metrics; this script gives
+it the policy and keeps what it finds. Data comes from the task folder or from what the hub's cache on this
+machine holds: a job that fetched it would give other numbers once the hub has other data, and many GPU nodes
+have no network. One command, which the error names, fetches it beforehand.
+
+    python -m scripts.benchmarks.evaluate_lm_eval --model results/models/sft --policy sft --benchmark gsm8k \\
+        --tasks '["gsm8k"]' --include-path null --num-fewshot 5 --limit null --apply-chat-template true \\
+        --dtype bfloat16 --seed 1 --batch-size 16 --out results/benchmarks/gsm8k/sft.json
+
+    writes  see prefline/data/benchmark_results.py; a metric is TASK/METRIC or TASK/METRIC,FILTER
+"""
+
+import argparse
+import difflib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+
+from prefline import errors
+from prefline.data import benchmark_results
+from prefline.errors import InputError
+
+# How the library calls the filter that leaves an answer as it is.
+NO_FILTER = "none"
+
+
+def load_tasks(names, include_path, benchmark):
+    """The library's TaskManager, once it has loaded the tasks `names` (list of str).
+
+    include_path: str, a folder with task files of one's own, or None; benchmark: its name in the config, for
+    messages. Raises InputError for names that the library does not know and for data that is not here.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if include_path is not None and not Path(include_path).is_dir():
+        raise InputError(f"config: benchmarks.{benchmark}.include_path: there is no folder {include_path}")
+    manager = TaskManager(include_path=include_path)
+    for name in names:
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
+            raise InputError(
+                f"config: benchmarks.{benchmark}.tasks: lm-evaluation-harness has no task {name!r}; {hint}"
+            )
+    for name in names:
+        try:
+            manager.load([name])
+        except (OSError, ValueError, RuntimeError) as error:  # the hub's and datasets' errors are among them
+            where = "" if include_path is None else f"include_path={include_path!r}"
+            raise InputError(
+                f"benchmarks.{benchmark}: the data of the task {name} is not here ({_line(error)}); fetch "
+                f'it where there is a network: python -c "from lm_eval.tasks import TaskManager; '
+                f'TaskManager({where}).load([{name!r}])"'
+            ) from None
+    return manager
+
+
+def metrics(results, library_settings):
+    """Rows for the table (list of dict) from what the library returns.
+
+    results: of simple_evaluate; library_settings: dict, the same for all rows.
+    """
+    rows = []
+    for task, values in sorted(results["results"].items()):
+        counted = results["n-samples"].get(task) or _of_group(task, results)
+        settings = library_settings | {
+            "task_version": results["versions"].get(task),
+            "num_fewshot": results["n-shot"].get(task),
+        }
+        for name, value in sorted(values.items()):
+            metric, _, used_filter = name.partition(",")
+            if not used_filter or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+                continue
+            stderr = values.get(f"{metric}_stderr,{used_filter}")
+            rows.append(
+                benchmark_results.metric(
+                    f"{task}/{metric}" if used_filter == NO_FILTER else f"{task}/{name}",
+                    value,
+                    stderr if isinstance(stderr, (int, float)) else None,
+                    counted["effective"],
+                    settings,
+                )
+            )
+    return rows
+
+
+def _of_group(group, results):
+    """How many questions the tasks of a group have, those of groups in it included."""
+    children = results.get("group_subtasks", {}).get(group, [])
+    counts = [results["n-samples"].get(child) or _of_group(child, results) for child in children]
+    return {"effective": sum(count["effective"] for count in counts)}
+
+
+def _line(error):
+    return " ".join(str(error).split())[:200]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="the policy's directory")
+    parser.add_argument("--policy", required=True, help="its name")
+    parser.add_argument("--benchmark", required=True, help="its name in the config")
+    parser.add_argument("--tasks", type=json.loads, required=True, help="the library's names (JSON)")
+    parser.add_argument(
+        "--include-path", type=benchmark_results.optional, required=True, help="folder of tasks, or null"
+    )
+    parser.add_argument(
+        "--num-fewshot", type=json.loads, required=True, help="examples; null: the task's own"
+    )
+    parser.add_argument("--limit", type=json.loads, required=True, help="first questions; null: all")
+    parser.add_argument("--apply-chat-template", type=json.loads, required=True, help="true or false")
+    parser.add_argument("--dtype", required=True, help="of the weights: float32 or bfloat16")
+    parser.add_argument("--seed", type=int, required=True, help="of the few-shot examples' draws")
+    parser.add_argument(
+        "--batch-size", type=int, required=True, help="questions that the model reads together"
+    )
+    parser.add_argument("--out", required=True, help="results (json)")
+    args = parser.parse_args(argv)
+
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # before the libraries are read
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    manager = load_tasks(args.tasks, args.include_path, args.benchmark)
+
+    import lm_eval
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    policy = HFLM(
+        pretrained=args.model,
+        dtype=args.dtype,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        batch_size=args.batch_size,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    results = lm_eval.simple_evaluate(
+        model=policy,
+        tasks=args.tasks,
+        task_manager=manager,
+        num_fewshot=args.num_fewshot,
+        limit=args.limit,
+        apply_chat_template=args.apply_chat_template,
+        fewshot_as_multiturn=args.apply_chat_template,
+        log_samples=False,
+        random_seed=args.seed,
+        numpy_random_seed=args.seed,
+        torch_random_seed=args.seed,
+        fewshot_random_seed=args.seed,
+    )
+    settings = {
+        "limit": args.limit,
+        "apply_chat_template": args.apply_chat_template,
+        "dtype": args.dtype,
+        "seed": args.seed,
+    }
+    rows = metrics(results, settings)
+    version = importlib.metadata.version("lm_eval")
+    benchmark_results.write(args.out, args.policy, args.benchmark, "lm_eval", version, rows, notes=[])
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,42 @@
+"""Write what lm-evaluation-harness asks in a benchmark's tasks, for the search of the training data.
+
+    python -m scripts.benchmarks.list_lm_eval_questions --benchmark gsm8k --tasks '["gsm8k"]' \\
+        --include-path null --out results/benchmarks/gsm8k/questions.jsonl
+
+    writes  task, question: without the few-shot examples
+"""
+
+import argparse
+import json
+import os
+
+from prefline import errors, files
+from prefline.data import benchmark_results
+from scripts.benchmarks.evaluate_lm_eval import load_tasks
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--benchmark", required=True, help="its name in the config")
+    parser.add_argument("--tasks", type=json.loads, required=True, help="the library's names (JSON)")
+    parser.add_argument(
+        "--include-path", type=benchmark_results.optional, required=True, help="folder of tasks, or null"
+    )
+    parser.add_argument("--out", required=True, help="questions (jsonl)")
+    args = parser.parse_args(argv)
+
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"  # before the libraries are read
+    tasks = load_tasks(args.tasks, args.include_path, args.benchmark).load(args.tasks)["tasks"]
+    rows = [
+        {"task": name, "question": str(task.doc_to_text(row))}
+        for name, task in sorted(tasks.items())
+        for row in task.eval_docs
+    ]
+    files.write_jsonl(args.out, rows)
+    print(f"{len(rows)} questions of {len(tasks)} tasks")
+
+
+if __name__ == "__main__":
+    errors.run(main)

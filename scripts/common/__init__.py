@@ -1,1 +1,0 @@
-"""What the rules' scripts share: one noun per file."""

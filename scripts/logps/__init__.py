@@ -1,0 +1,1 @@
+"""Precompute reference log-probabilities."""

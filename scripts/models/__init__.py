@@ -1,0 +1,1 @@
+"""Fetch, train and merge the models that are no policy of a run."""

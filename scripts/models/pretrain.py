@@ -1,0 +1,137 @@
+"""Train a causal language model on raw text, from fresh weights or on from those it has.
+
+Documents are shuffled, joined with the end-of-text token after each, and cut into blocks of --max-length
+tokens, so that no position is padding; what is left at the end of the last block is dropped and counted. A
+BOS, where the tokenizer has one, opens every document. The held-out text is cut into blocks likewise.
+
+    reads   text: str
+    writes  a model directory; metrics.json with the held-out perplexity before and after
+
+    python -m scripts.models.pretrain --model data/policy --train-data train.jsonl --eval-data test.jsonl \
+        --columns '{"text": "text"}' --max-length 256 --learning-rate 2e-3 ... --out results/models/base
+"""
+
+import argparse
+import json
+import math
+
+from prefline import files, seeds
+from prefline.data import sources
+from prefline.errors import InputError, run
+from prefline.text import chat
+from prefline.training import trainer
+
+
+def order(number, seed):
+    """The numbers 0 … number − 1 (list of int) in an order that the seed draws."""
+    return sorted(range(number), key=lambda document: seeds.derive(seed, "document order", document))
+
+
+def pack(documents, length):
+    """Blocks (lists of `length` ints) cut from the joined documents, and how many ids are left over."""
+    joined = [token for document in documents for token in document]
+    blocks = [joined[start : start + length] for start in range(0, len(joined) - length + 1, length)]
+    return blocks, len(joined) - len(blocks) * length
+
+
+def read(source, columns, tokenizer):
+    """Ids (list of lists of int) of every document of `source` that is not blank, with BOS and EOS."""
+    texts = []
+    for where, row in sources.read_rows(source, columns):
+        if not isinstance(row["text"], str):
+            raise InputError(f"{where}: a document is a text, not {row['text']!r:.60}")
+        if row["text"].strip():
+            texts.append(row["text"])
+    if not texts:
+        raise InputError(f"{source}: holds no documents")
+    return chat.document_ids(tokenizer, texts)
+
+
+def blocks_of(source, documents, length):
+    """pack, with InputError where there is not even one block."""
+    blocks, left_over = pack(documents, length)
+    if not blocks:
+        raise InputError(f"{source}: its {left_over} tokens do not fill one block of max_length {length}")
+    return blocks, left_over
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="model directory to begin with, weights or none in it")
+    parser.add_argument("--train-data", required=True, help="training text (jsonl, parquet, csv, hub:…)")
+    parser.add_argument("--eval-data", required=True, help="held-out text")
+    parser.add_argument("--columns", type=json.loads, required=True, help="JSON: the data's column of `text`")
+    parser.add_argument("--max-length", type=int, required=True, help="tokens in a block")
+    trainer.add_arguments(parser)
+    args = parser.parse_args(argv)
+
+    # A branch that has moved is other data, which no checkpoint of before belongs to.
+    args.train_data, args.eval_data = map(sources.pinned, (args.train_data, args.eval_data))
+    inputs = sources.local_files(args.train_data, args.eval_data)
+    key = trainer.work_key(args, "scripts/models/pretrain.py", [args.model, *inputs])
+    parents = trainer.parents(args, inputs)
+    if trainer.restore(args, key, "pretrain", parents):
+        return
+
+    trainer.quiet()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+
+    from prefline.training import repeated_rows
+
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    train = read(args.train_data, args.columns, tokenizer)
+    train = [train[document] for document in order(len(train), args.seed)]
+    train_blocks, train_left = blocks_of(args.train_data, train, args.max_length)
+    eval_blocks, eval_left = blocks_of(
+        args.eval_data, read(args.eval_data, args.columns, tokenizer), args.max_length
+    )
+    print(
+        f"{len(train)} documents make {len(train_blocks)} blocks of {args.max_length} tokens "
+        f"({train_left} tokens left over), the held-out text {len(eval_blocks)} ({eval_left})"
+    )
+
+    class Pretraining(repeated_rows.Unlabelled, Trainer):
+        """Transformers'; on several devices it ends where it does on one."""
+
+    def collate(rows):
+        ids = torch.tensor(rows)
+        return {"input_ids": ids, "labels": ids}
+
+    model = trainer.load_model(args, AutoModelForCausalLM)
+    pretraining = Pretraining(
+        model=model,
+        args=trainer.arguments(args, remove_unused_columns=False),
+        train_dataset=train_blocks,
+        eval_dataset=eval_blocks,
+        data_collator=collate,
+    )
+    before = trainer.mean_token_loss(pretraining)
+    names = [f"block {number}" for number in range(len(train_blocks))]
+    trained = trainer.fit(
+        pretraining, args, key, names, lambda: {"loss": trainer.mean_token_loss(pretraining)}
+    )
+    after = trainer.mean_token_loss(pretraining)
+    metrics = {
+        "eval_loss_before": before,
+        "eval_loss": after,
+        "eval_perplexity_before": math.exp(before),
+        "eval_perplexity": math.exp(after),
+        "train_documents": len(train),
+        "train_blocks": len(train_blocks),
+        "train_tokens_left_over": train_left,
+        "eval_blocks": len(eval_blocks),
+        "eval_tokens_left_over": eval_left,
+        **trained,
+    }
+    print(f"held-out perplexity {metrics['eval_perplexity_before']:.4g} -> {metrics['eval_perplexity']:.4g}")
+    trainer.save(model, args, "pretrain", parents, [(block[:1], block[1:]) for block in eval_blocks])
+    if trainer.is_main():
+        files.write_json(args.metrics, metrics)
+    trainer.keep(args, key)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Answer MT-Bench, judge the answers, compute win rates."""

@@ -1,0 +1,64 @@
+"""Fetch a file from its public source, and refuse any other: the address comes with the file's sha256.
+
+MT-Bench's questions, reference answers and judge prompts are FastChat's, and not in this repository. A pinned
+commit's address gives the same bytes for ever; if it does not, nothing is written.
+
+    python -m scripts.mt_bench.fetch_mt_bench \\
+        --source https://raw.githubusercontent.com/…/question.jsonl#sha256=HEX \\
+        --out results/mt_bench/data/questions.jsonl
+"""
+
+import argparse
+import hashlib
+import time
+import urllib.error
+import urllib.request
+
+from prefline import errors, files
+from prefline.data.sources import parse_url
+from prefline.errors import InputError
+
+TRIES, FIRST_WAIT, TIMEOUT = 4, 2.0, 60.0
+
+
+def fetch(address, first_wait=FIRST_WAIT):
+    """The bytes at an address; InputError, after some tries, if they cannot be had.
+
+    first_wait: seconds before the second try; each wait is twice the one before.
+    """
+    for number in range(TRIES):
+        try:
+            with urllib.request.urlopen(address, timeout=TIMEOUT) as response:
+                return response.read()
+        except (OSError, ValueError) as error:
+            if number + 1 == TRIES or getattr(error, "code", 500) in (401, 403, 404, 410):
+                raise InputError(
+                    f"{address}: cannot be fetched ({error}); where there is no network, get the file "
+                    "elsewhere and name its path in the config's section mt_bench"
+                ) from None
+            time.sleep(first_wait * 2**number)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", required=True, help="ADDRESS#sha256=HEX")
+    parser.add_argument("--out", required=True, help="the file")
+    args = parser.parse_args(argv)
+
+    address, wanted = parse_url(args.source)
+    content = fetch(address)
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted:
+        raise InputError(
+            f"{address}: the file there has the sha256 {found}, not {wanted}; it is another one: pin its "
+            "commit, and look at it before its sha256 goes into the config"
+        )
+    with files.atomic(args.out) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+    print(f"{address}: {len(content)} bytes, sha256 as wanted")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,27 @@
+"""Put judgments of several policies into one file, as FastChat keeps them: its show_result reads it.
+
+    python -m scripts.mt_bench.merge_judgments --judgments results/mt_bench/judgments/gpt_4/*.jsonl \\
+        --out results/mt_bench/model_judgment/gpt_4_pair.jsonl
+    python -m fastchat.llm_judge.show_result --mode pairwise-all \\
+        --input-file results/mt_bench/model_judgment/gpt_4_pair.jsonl
+"""
+
+import argparse
+from pathlib import Path
+
+from prefline import errors, files
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--judgments", nargs="+", required=True, help="in FastChat's form (jsonl)")
+    parser.add_argument("--out", required=True, help="all of them (jsonl)")
+    args = parser.parse_args(argv)
+
+    files.write_text(args.out, "".join(Path(path).read_text(encoding="utf-8") for path in args.judgments))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,230 @@
+"""Draw the win rates against the start policy: the picture of the experiment.
+
+Above, one row for each policy: its wins, ties and losses as shares of the matches, and win_rate_adjusted with
+its 95 % interval beside the line of equal strength; the rates by other judges are hollow marks under it.
+Below, the same rate in each category. A run has one colour, of Okabe and Ito's palette for colour-blind
+readers; every row also bears its policy's name.
+
+    python -m scripts.mt_bench.plot_winrate --winrate results/winrate.json --out results/winrate.png
+"""
+
+import argparse
+
+from prefline import errors, files
+from prefline.reporting import pictures
+from prefline.reporting.pictures import COLOURS, GRID, INK, LEGEND, MUTED, PALE, STYLE, shortened
+
+DARK = {"#0072B2", "#D55E00", "#009E73"}  # under white letters
+
+# Inches.
+WIDTH = 9.0
+ROW, SMALL_ROW = 0.36, 0.24  # height of a policy in the upper and in the lower panels
+TOP, BELOW, BETWEEN, BOTTOM = 1.15, 1.2, 0.42, 0.62  # over the upper panels, to the lower, among these, under
+EDGE, GAP, WIDE_GAP, NUMBERS = 0.2, 0.22, 0.45, 1.3  # at the sides, between panels, for rates in figures
+LINE = 0.16  # of the notes at the bottom
+CHARACTER = 0.085  # of a policy's name
+
+CATEGORIES_ABREAST = 4
+MAX_JUDGE = 14  # characters of a judge's name in the legend
+MARKERS = ["D", "s", "^", "v"]  # of other judges than the main one, in their order
+LOWER = 0.27  # how far under a row's middle they stand, in rows
+MIN_SHARE = 0.09  # a narrower share has no room for its label
+NOTE = "Lines: 95 % intervals, a bootstrap over questions. Dashed: as good as the start policy."
+
+
+def draw(result):
+    """The figure for `result`, what compute_winrate writes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    policies, categories = result["policies"], result["categories"]
+    names = [shortened(policy) for policy in policies]
+    abreast = min(CATEGORIES_ABREAST, len(categories))
+    bands = -(-len(categories) // abreast)
+    upper, lower = ROW * len(policies) + 0.1, SMALL_ROW * len(policies) + 0.1
+    notes = [NOTE, *agreements(result)]
+    height = TOP + upper + BELOW + bands * lower + (bands - 1) * BETWEEN + BOTTOM + LINE * (len(notes) - 1)
+    left = EDGE + 0.1 + CHARACTER * max(len(name) for name in names)
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height))
+
+        def panel(x, top, width, tall):
+            """Axes with a row for each policy; x from the figure's left and top from its upper edge."""
+            axes = figure.add_axes([x / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height])
+            axes.set(xlim=(0, 1), ylim=(len(policies) - 0.5, -0.5))
+            axes.set_yticks(range(len(policies)), names if x == left else [""] * len(policies))
+            return axes
+
+        def write(x, top, text, **style):
+            figure.text(x / WIDTH, 1 - top / height, text, va="baseline", **style)
+
+        write(
+            EDGE,
+            0.35,
+            f"MT-Bench win rates against {shortened(result['start'])}",
+            fontsize=13,
+            fontweight="bold",
+        )
+        write(
+            EDGE,
+            0.58,
+            f"{result['questions']} questions, both orders of the answers, judge: {result['judge']}",
+            color=MUTED,
+        )
+        half = (WIDTH - left - WIDE_GAP - NUMBERS - EDGE) / 2
+        over = TOP - (0.3 if result["other_judges"] else 0.07)
+        write(left + half + WIDE_GAP, over, "Win rate, a tie as half a win", fontweight="bold")
+        draw_shares(panel(left, TOP, half, upper), result)
+        overall = panel(left + half + WIDE_GAP, TOP, half, upper)
+        draw_overall(overall, result)
+        draw_others(overall, result)
+
+        write(left, TOP + upper + BELOW - 0.4, "Win rate by category", fontweight="bold")
+        across = (WIDTH - left - EDGE - (abreast - 1) * GAP) / abreast
+        for number, category in enumerate(categories):
+            band, column = divmod(number, abreast)
+            top = TOP + upper + BELOW + band * (lower + BETWEEN)
+            axes = panel(left + column * (across + GAP), top, across, lower)
+            summaries = [result["win_rates"][policy]["category"][category] for policy in policies]
+            draw_rates(axes, summaries, policies, markersize=4)
+            axes.set_title(category, loc="left", fontsize=9, pad=4)
+            lowest = number + abreast >= len(categories)
+            axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"] if lowest else [""] * 3)
+        for line, text in enumerate(reversed(notes)):
+            write(left, height - 0.16 - LINE * line, text, color=MUTED, fontsize=8)
+    return figure
+
+
+def draw_shares(axes, result):
+    """Each policy's wins, ties and losses as parts of a bar: its run's colour, pale, and grey."""
+    overall = [result["win_rates"][policy]["overall"] for policy in result["policies"]]
+    for row, (summary, colour) in enumerate(zip(overall, colours(result["policies"]), strict=True)):
+        start = 0.0
+        for name, shade in {"win": colour, "tie": pale(colour), "loss": PALE}.items():
+            share = summary[name] / summary["matches"] if summary["matches"] else 0.0
+            label = name if row == 0 else None
+            axes.barh(row, share, left=start, height=0.66, color=shade, edgecolor="white", label=label)
+            if share >= MIN_SHARE:
+                style = {"color": "white" if shade in DARK else INK, "fontsize": 8}
+                axes.text(start + share / 2, row, f"{share:.0%}", ha="center", va="center_baseline", **style)
+            start += share
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+    axes.set_xlabel("share of the matches")
+    axes.legend(**LEGEND)
+
+
+def draw_overall(axes, result):
+    """Each policy's overall rate with its interval, and the same in figures at the right."""
+    summaries = [result["win_rates"][policy]["overall"] for policy in result["policies"]]
+    draw_rates(axes, summaries, result["policies"], markersize=6)
+    for row, summary in enumerate(summaries):
+        axes.annotate(
+            figures(summary),
+            (1, row),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            annotation_clip=False,
+        )
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    axes.set_xlabel("win_rate_adjusted")
+
+
+def draw_others(axes, result):
+    """Each policy's overall rate by other judges, and which mark is whose."""
+    if not result["other_judges"]:
+        return
+    handles = [axes.plot([], [], **mark("o", INK, 6), label=judge_name(result["judge"]))[0]]
+    for marker, (name, other) in zip(MARKERS, result["other_judges"].items(), strict=False):
+        handles.append(axes.plot([], [], **mark(marker, INK, 4, hollow=True), label=judge_name(name))[0])
+        for row, (policy, colour) in enumerate(
+            zip(result["policies"], colours(result["policies"]), strict=True)
+        ):
+            rate = other["win_rates"][policy]["overall"]["win_rate_adjusted"]
+            if rate is not None:
+                axes.plot(rate, row + LOWER, **mark(marker, colour, 4, hollow=True), clip_on=False)
+    axes.legend(handles=handles, **LEGEND | {"ncols": len(handles), "fontsize": 8, "borderaxespad": 0.5})
+
+
+def judge_name(name):
+    """A judge's name (str), short enough for four of them in a line."""
+    return name if len(name) <= MAX_JUDGE else f"{name[: MAX_JUDGE - 1]}…"
+
+
+def mark(marker, colour, size, hollow=False):
+    """Arguments of a mark of a rate."""
+    face = {
+        "markerfacecolor": "white" if hollow else colour,
+        "markeredgecolor": colour if hollow else "white",
+    }
+    return {"marker": marker, "markersize": size, "linestyle": "none", "markeredgewidth": 1.0, **face}
+
+
+def agreements(result):
+    """How far other judges agree with the main one, in a sentence for each."""
+    found = {name: other["agreement"] for name, other in result["other_judges"].items()}
+    return [
+        f"{shortened(name)} agrees with {shortened(result['judge'])} in {one['share']:.0%} of the matches"
+        + (f" (Cohen's kappa {one['kappa']:.2f})." if one["kappa"] is not None else ".")
+        for name, one in found.items()
+        if one["share"] is not None
+    ]
+
+
+def draw_rates(axes, summaries, policies, markersize):
+    """A point and its interval in each row, and the line at one half."""
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.axvline(0.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    for row, (summary, colour) in enumerate(zip(summaries, colours(policies), strict=True)):
+        if summary["win_rate_adjusted"] is None:
+            continue
+        axes.plot(
+            [summary["ci_low"], summary["ci_high"]], [row, row], color=colour, linewidth=1.8, clip_on=False
+        )
+        axes.plot(
+            summary["win_rate_adjusted"],
+            row,
+            marker="o",
+            markersize=markersize,
+            color=colour,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            clip_on=False,
+        )
+
+
+def figures(summary):
+    """A rate with its interval as text."""
+    if summary["win_rate_adjusted"] is None:
+        return "no valid match"
+    return f"{summary['win_rate_adjusted']:.2f} [{summary['ci_low']:.2f}, {summary['ci_high']:.2f}]"
+
+
+def colours(policies):
+    """One colour for each policy: that of its run, the part of its name before the last hyphen."""
+    runs = list(dict.fromkeys(policy.rsplit("-", 1)[0] for policy in policies))
+    return [COLOURS[runs.index(policy.rsplit("-", 1)[0]) % len(COLOURS)] for policy in policies]
+
+
+def pale(colour):
+    """A hexadecimal colour (#RRGGBB), mixed with twice as much white."""
+    parts = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    return "#" + "".join(f"{(part + 2 * 255) // 3:02X}" for part in parts)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--winrate", required=True, help="win rates, as compute_winrate writes them (json)")
+    parser.add_argument("--out", required=True, help="the picture (png)")
+    args = parser.parse_args(argv)
+
+    pictures.save(draw(files.read_json(args.winrate)), args.out)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,1 @@
+"""Prepare prompts and preference datasets."""

@@ -1,0 +1,1 @@
+"""Push policies to the hub."""

@@ -1,0 +1,1 @@
+"""Turn rewards into preference pairs."""

@@ -1,0 +1,215 @@
+"""Write results/report.html: the whole experiment on one page that needs no network and opens from a disk.
+
+Pictures, tables, the answers with their verdicts and the sampled completions are in the page itself; what
+models wrote is packed into it as data and only ever shown as text. The template, the style and the script of
+the page stand in scripts/report/. The page says what its inputs say, and what the jobs in this folder cost.
+
+    python -m scripts.report.write_report --winrate results/winrate.json \\
+        --policies sft dpo-1 … (--help lists all)
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from prefline import errors, files
+from prefline.data import sources
+from prefline.judging import fastchat
+from prefline.machine import costs
+from prefline.provenance import records
+from prefline.reporting import contents, rulegraph
+
+ASSETS = Path(__file__).parent / "report"
+VIBE_CHECK = {name: name for name in ("messages", "answer", "finish_reason")}
+
+
+def percent(share):
+    """A share (float) as a percentage (str); a hyphen for None."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def rate(row):
+    """A win rate with its interval as a small picture (SVG): the line in the middle is 50 %."""
+    if row["win_rate_adjusted"] is None:
+        return "-"
+    low, high, middle = (100 * row[name] for name in ("ci_low", "ci_high", "win_rate_adjusted"))
+    drawn = (
+        '<svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
+        '<path d="M0 6 H100 M50 0 V12" stroke="var(--line)" vector-effect="non-scaling-stroke"/>'
+        f'<path d="M{low:.1f} 6 H{high:.1f}" stroke="var(--accent)" stroke-width="2" '
+        'vector-effect="non-scaling-stroke"/>'
+        f'<path d="M{middle:.1f} 1 V11" stroke="var(--accent)" stroke-width="4" '
+        'vector-effect="non-scaling-stroke"/>'
+        "</svg>"
+    )
+    return Markup(f'<span class="rate">{drawn}{percent(row["win_rate_adjusted"])}</span>')
+
+
+def picture(address, description):
+    return Markup('<figure><img src="{}" alt="{}"></figure>').format(address, description)
+
+
+def vibe_check(policies, paths):
+    """The prompts of the vibe check with every policy's answer: [{messages, answers}]."""
+    answered = [[row for _, row in sources.read_rows(path, VIBE_CHECK)] for path in paths]
+    return [
+        {
+            "messages": rows[0]["messages"],
+            "answers": [
+                {"policy": policy, "text": row["answer"], "cut": row["finish_reason"] == "length"}
+                for policy, row in zip(policies, rows, strict=True)
+            ],
+        }
+        for rows in zip(*answered, strict=True)
+    ]
+
+
+def cost_tables(folder):
+    """The tables of what the jobs cost, by rule and by run: [{columns, rows}]; [] without any."""
+    jobs = costs.benchmarked(folder)
+    tables = []
+    for title, key in (("rule", lambda job: job["rule"]), ("run", costs.run_of)) if jobs else ():
+        columns = [title, *(costs.COLUMNS[name] for name in costs.OF_BENCHMARKS)]
+        rows = [
+            [
+                name,
+                *(
+                    f"{row[column]:,.0f}" if column in ("jobs", "memory") else f"{row[column]:.3f}"
+                    for column in costs.OF_BENCHMARKS
+                ),
+            ]
+            for name, row in costs.totals(jobs, [], key).items()
+        ]
+        tables.append({"columns": columns, "rows": rows})
+    return tables
+
+
+def render(**values):
+    """The page (str) of the values that the template names."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(percent=percent, rate=rate, picture=picture)
+    style, script = (Markup((ASSETS / name).read_text("utf-8")) for name in ("style.css", "browser.js"))
+    return environment.get_template("page.html.j2").render(style=style, script=script, **values)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, text in (
+        ("winrate", "winrate.json"),
+        ("winrate-picture", "its picture (png)"),
+        ("drift-picture", "the picture of how far the policies went (png)"),
+        ("questions", "MT-Bench's questions (jsonl)"),
+        ("pool", "pool.json, of the prompts"),
+        ("samples", "folder with a folder for each policy that was sampled"),
+        ("training", "folder with a folder for each trained model"),
+        ("logs", "folder of Snakemake's logs and benchmark files"),
+        ("config", "the config as it was used, as JSON"),
+        ("runs", "for each run, all values of its trainings, as JSON"),
+        ("out", "the page (html)"),
+    ):
+        parser.add_argument(f"--{name}", required=True, help=text)
+    parser.add_argument("--policies", nargs="+", required=True, help="all policies, the start policy first")
+    parser.add_argument("--answers", nargs="+", required=True, help="their answers (jsonl), in that order")
+    parser.add_argument("--judgments", nargs="+", required=True, help="those of all but the start policy")
+    parser.add_argument("--vibe-check", nargs="+", required=True, help="their answers to it (jsonl)")
+    parser.add_argument("--tables", nargs="*", required=True, help="results of other benchmarks (csv)")
+    parser.add_argument("--sampled", nargs="*", required=True, help="policies whose completions were ranked")
+    parser.add_argument("--paired", nargs="*", required=True, help="policies whose pairs trained another")
+    parser.add_argument("--shards", nargs="+", required=True, help="names of the prompts' shards")
+    parser.add_argument("--manifests", nargs="+", required=True, help="the manifests of all models (json)")
+    parser.add_argument("--trained", nargs="*", required=True, help="models that were trained")
+    parser.add_argument("--prompts", type=int, required=True, help="most prompts of a policy to be browsed")
+    args = parser.parse_args(argv)
+    args.config, runs = json.loads(args.config), json.loads(args.runs)
+    names = dict.fromkeys(policy.rsplit("-", 1)[0] for policy in args.policies[1:])
+    args.runs = {run: runs[run] for run in names}
+    return args
+
+
+def main(argv=None):
+    args = parse(argv)
+    made = files.read_json(args.winrate)
+    start, trained = args.policies[0], args.policies[1:]
+    questions = fastchat.read_questions(args.questions)
+    samples = Path(args.samples)
+    pools = [("prompts", files.read_json(args.pool))]
+    for policy in args.paired:
+        for name, step in (("preferences", "pairs of"), ("tokenized", "tokenized pairs of")):
+            pools.append((f"{step} {policy}", files.read_json(samples / policy / f"{name}.json")))
+    metrics = {name: files.read_json(Path(args.training, name, "metrics.json")) for name in args.trained}
+    manifests = {Path(path).stem: files.read_json(path) for path in args.manifests}
+    edges, again = contents.rule_edges(
+        [
+            args.winrate_picture,
+            *args.vibe_check,
+            *(str(samples / name / "rewards.png") for name in args.sampled),
+        ],
+        records.origin,
+    )
+    browsed = {
+        "start": start,
+        "questions": [
+            {"id": row["question_id"], "category": row["category"], "turns": row["turns"]}
+            for row in questions
+        ],
+        "answers": contents.answers(args.answers, args.policies, questions),
+        "verdicts": {
+            policy: contents.verdicts(path) for policy, path in zip(trained, args.judgments, strict=True)
+        },
+        "samples": {
+            name: contents.samples(samples / name, args.shards, args.prompts) for name in args.sampled
+        },
+    }
+    page = render(
+        title="Preference optimization: what it gave",
+        summary=(
+            f"{len(trained)} trained policies, compared with {start} on {made['questions']} questions of "
+            f"MT-Bench by the judge {made['judge']}; seed {args.config['seed']}."
+        ),
+        start=start,
+        judge=made["judge"],
+        pictures={
+            "winrate": contents.picture(args.winrate_picture),
+            "drift": contents.picture(args.drift_picture),
+        },
+        results=contents.results(made),
+        categories=made["categories"],
+        tables=[contents.table(path) for path in args.tables],
+        sampled=[
+            {"name": name, "picture": contents.picture(samples / name / "rewards.png")}
+            for name in args.sampled
+        ],
+        dropped=[row for step, counts in pools for row in contents.dropped(step, counts)],
+        measures=contents.MEASURES,
+        trainings=contents.trainings(metrics),
+        curves=[
+            {"name": name, "picture": contents.picture(Path(args.training, name, "training.png"))}
+            for name in args.trained
+        ],
+        vibe_check=vibe_check(args.policies, args.vibe_check),
+        runs=list(args.runs),
+        differences=contents.differences(args.runs),
+        config=yaml.safe_dump(args.config, sort_keys=False, allow_unicode=True),
+        graph=Markup(rulegraph.svg(edges, again)) if edges else None,
+        models=contents.models(manifests),
+        costs=cost_tables(args.logs),
+        packed=contents.packed(browsed),
+    )
+    files.write_text(args.out, page)
+    print(f"{len(page.encode()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    errors.run(main)

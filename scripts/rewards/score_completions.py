@@ -1,0 +1,51 @@
+"""Score every completion of a shard with a reward model that reads one answer at a time.
+
+Each dialogue is rendered with the reward model's own chat template: the policy's ids mean nothing to a model
+with another tokenizer. Scores are float32 whatever the dtype of the model's body, and do not depend on the
+batch: rows are padded on the right and read at their last real token. A dialogue that the journal has a score
+of is not scored again, and without a missing one no model is loaded.
+
+    python -m scripts.rewards.score_completions --prompts results/samples/sft/prompts/train-00000.parquet \\
+        --completions results/samples/sft/completions/train-00000.parquet \\
+        --model results/models/reward_model --head-weights null --batch-tokens 16384 --dtype float32 \\
+        --journal work/journal --out results/samples/sft/rewards/reward_model/train-00000.parquet
+"""
+
+import argparse
+import json
+
+from prefline import errors, rewards
+from prefline.provenance import journal
+from prefline.rewards import scorers, shard
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shard.add_arguments(parser)
+    shard.add_model_arguments(parser)
+    parser.add_argument(
+        "--head-weights", type=json.loads, required=True, help="JSON: what each head counts, or null"
+    )
+    args = parser.parse_args(argv)
+
+    rows, dialogues = shard.read(args)
+    shaped_by = journal.context(
+        "scripts/rewards/score_completions.py",
+        args.model,
+        rewards.PACKAGES,
+        dtype=args.dtype,
+        head_weights=args.head_weights,
+    )
+
+    def batches(missing):
+        model = scorers.load(args.model, args.batch_tokens, args.dtype, args.head_weights)
+        yield from model.batches(missing)
+
+    scored = shard.score(args.journal, shaped_by, args.model, dialogues, batches)
+    shard.write(args.out, rows, scored)
+
+
+if __name__ == "__main__":
+    errors.run(main)

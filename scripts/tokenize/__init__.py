@@ -1,0 +1,1 @@
+"""Turn pairs into token ids."""

@@ -1,0 +1,1 @@
+"""Train policies and measure how far they moved."""

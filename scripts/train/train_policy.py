@@ -1,0 +1,288 @@
+"""Train a policy from preference pairs and precomputed reference log-probabilities, by any loss of losses.py.
+
+Train pairs train; test pairs are evaluated before and after. The reference is never loaded: its
+log-probabilities come row by row from compute_ref_logps, and must be those of these very ids, under
+--reference, at --temperature: hashes say so. Every optimizer step takes --global-batch-size pairs, on
+whatever number of devices. log.csv and metrics.json use TRL's names; rewards/* are the rewards that the
+policy implies (losses.implied_rewards).
+
+    reads   prompt_id, split, prompt_ids, chosen_ids, rejected_ids, rewards, win probabilities
+            prompt_id, ref_chosen_logps, ref_rejected_logps, chosen_tokens, rejected_tokens, metadata
+    writes  a model directory, its manifest, metrics.json, log.csv
+
+    python -m scripts.train.train_policy --tokenized results/samples/sft/tokenized.parquet \
+        --ref-logps results/samples/sft/ref_logps/sft/0000.parquet --reference results/models/sft.json \
+        --model results/models/sft --scale-by \
+        --temperature 1.0 --loss-type sigmoid --beta 0.1 … (--help lists every flag)
+"""
+
+import argparse
+import json
+import math
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prefline import errors, files
+from prefline.data import tables
+from prefline.errors import InputError
+from prefline.provenance import manifest
+from prefline.training import adapters, losses, models, ref_logps, trainer
+
+# Nats of log-ratio between chosen and rejected for each token of rejected: hardly a difference; what REBEL
+# does well with; more than a policy that still speaks the language can give.
+LEAST_NATS, SENSIBLE_NATS, MOST_NATS = 0.01, 0.5, 5.0
+
+
+def check_pairs(pairs, loss_type):
+    """Raise InputError for the first pair that teaches nothing, or lacks a number that the losses need."""
+    for name in losses.columns(loss_type):
+        finite = pc.fill_null(pc.is_finite(pairs[name]), False)
+        if not pc.all(finite, min_count=0).as_py():
+            row = pc.index(finite, False).as_py()
+            instead = "take loss_type sppo_hard, which needs none"
+            if name in losses.COLUMNS["rebel"]:
+                instead = "take loss_type sigmoid, or name the data's columns in prompts.preferences.columns"
+            raise InputError(
+                f"--tokenized, row {row}, prompt_id {pairs['prompt_id'][row]}: {name} is {pairs[name][row]}, "
+                f"but loss_type {loss_type} needs it; {instead}"
+            )
+    lengths = [pc.list_value_length(pairs[name]) for name in ("chosen_ids", "rejected_ids")]
+    for row in pc.indices_nonzero(pc.equal(*lengths)).to_pylist():
+        if pairs["chosen_ids"][row].values.equals(pairs["rejected_ids"][row].values):
+            raise InputError(
+                f"--tokenized, row {row}, prompt_id {pairs['prompt_id'][row]}: chosen and rejected are the "
+                "same tokens; remove the row, or have tokenize_preferences make the file: it drops such pairs"
+            )
+
+
+def scale_rewards(pairs, reward_scaling, first):
+    """The pairs with their rewards as REBEL takes them; InputError where train pairs' rewards are all equal.
+
+    z_score subtracts the mean of all chosen and rejected rewards of the train pairs and divides by their
+    standard deviation; by_run takes both of `first`, the pairs (Table) of the run's first iteration, so that
+    a reward is worth as much in every iteration; none leaves rewards as they are.
+    """
+    columns = losses.COLUMNS["rebel"]
+    train = split_of(pairs, "train")
+    chosen, rejected = (train[name].to_numpy().astype(float) for name in columns)
+    if np.array_equal(chosen, rejected):
+        raise InputError(
+            f"--tokenized: in each of the {len(train)} train pairs, beginning with prompt_id "
+            f"{train['prompt_id'][0]}, chosen_reward equals rejected_reward, and REBEL learns from their "
+            "difference; see rewards and rank.min_margin, or take loss_type sigmoid"
+        )
+    if reward_scaling == "none":
+        return pairs
+    if reward_scaling == "by_run":
+        train = split_of(first, "train")
+    rewards = np.concatenate([train[name].to_numpy().astype(float) for name in columns])
+    if not rewards.std() > 0:
+        raise InputError(
+            f"--scale-by: the {len(rewards)} rewards of its train pairs have the standard deviation "
+            f"{rewards.std()}, by which reward_scaling {reward_scaling} cannot divide; take z_score or none"
+        )
+    for name in columns:
+        scaled = (pairs[name].to_numpy() - rewards.mean()) / rewards.std()
+        column = pa.array(scaled.astype(np.float32))
+        pairs = pairs.set_column(pairs.schema.get_field_index(name), name, column)
+    return pairs
+
+
+def reach_warning(pairs, eta):
+    """What to say (str) if eta asks of a typical pair what no policy can do, or next to nothing; else None.
+
+    REBEL wants the log-ratio of chosen to exceed that of rejected by eta times the difference of rewards.
+    Chosen can gain little, what the reference lacks of certainty; so rejected must lose it, token by token.
+    """
+    chosen, rejected = (pairs[name].to_numpy().astype(float) for name in losses.COLUMNS["rebel"])
+    apart = np.abs(chosen - rejected)
+    # Equal rewards ask for nothing. Many are where they say right or wrong, but never all: see scale_rewards.
+    spread = float(np.median(apart[apart > 0]))
+    tokens = float(np.median(pc.list_value_length(pairs["rejected_ids"]).to_numpy()))
+    asked, least, most = eta * spread, LEAST_NATS * tokens, MOST_NATS * tokens
+    if least <= asked <= most:
+        return None
+    consequence = "next to nothing: the policy will hardly leave the reference"
+    if asked > most:
+        consequence = "out of reach: rewards will only weigh the pairs, and the loss will hardly fall"
+    return (
+        f"warning: eta {eta:g} times the rewards' median difference {spread:.3g}, where they differ, asks "
+        f"for log-ratios that are {asked:.3g} nats apart where rejected has {tokens:.0f} tokens, "
+        f"{consequence}; eta {SENSIBLE_NATS * tokens / spread:.2g} would ask for {SENSIBLE_NATS} nats a token"
+    )
+
+
+def split_of(pairs, split):
+    """The pairs of a split; InputError if there are none."""
+    chosen = pairs.filter(pc.equal(pairs["split"], split))
+    if not len(chosen):
+        raise InputError(
+            f"--tokenized has no {split} pairs among its {len(pairs)}; see the counts of dropped pairs in "
+            "preferences.json and tokenized.json beside it, or raise prompts.num_prompts or num_test_prompts"
+        )
+    return chosen
+
+
+def sequences(pairs):
+    """A Table's first completions, as trainer.save takes them: list of (prompt ids, completion ids)."""
+    rows = pairs.slice(0, adapters.HELD_OUT).to_pylist()
+    return [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in ("chosen", "rejected")]
+
+
+def check_batch(args):
+    """Raise InputError if the devices cannot share the global batch, or a loss needs it whole."""
+    _, batches = trainer.accumulation(
+        args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
+    )
+    sorting = [name for name in losses.names(args.loss_type) if name in losses.WHOLE_BATCH]
+    pieces = batches * trainer.world_size()
+    if sorting and pieces > 1:
+        raise InputError(
+            f"the loss {sorting[0]} sorts the whole batch of {args.global_batch_size} pairs, which must be "
+            f"on one device at once, not in {pieces} pieces; raise the resource per_device_train_batch_size, "
+            "lower global_batch_size, or train on one device"
+        )
+
+
+def evaluate(preference_trainer, prompt_ids):
+    """Means over the held-out pairs (dict of float); InputError names the first whose loss is not finite.
+
+    prompt_ids: list of str, those of preference_trainer.eval_dataset.
+    """
+    from prefline.training.preference_trainer import means
+
+    finite = []
+
+    def measure(model, batch):
+        pair_losses, counted = preference_trainer.measure(model, batch)
+        finite.extend(pair_losses.isfinite().tolist())
+        return counted.sum(dim=1)
+
+    metrics = means(trainer.held_out(preference_trainer, measure))
+    if not math.isfinite(metrics["loss"]):
+        own = prompt_ids[int(os.environ.get("RANK", "0")) :: trainer.world_size()]
+        bad = [prompt_id for prompt_id, good in zip(own, finite, strict=False) if not good]
+        raise InputError(
+            f"the loss of the held-out pairs is {metrics['loss']} after "
+            f"{preference_trainer.state.global_step} steps, first of prompt_id "
+            f"{bad[0] if bad else '(on another device)'}; look at it, or at beta, eta and learning_rate"
+        )
+    return metrics
+
+
+def one_or_list(text):
+    """A name as it is, a JSON list of names as a list."""
+    return json.loads(text) if text.startswith("[") else text
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokenized", nargs="+", required=True, help="tokenized pairs, one file per policy")
+    parser.add_argument(
+        "--ref-logps", nargs="+", required=True, help="all parts of the first file, of the second, …"
+    )
+    parser.add_argument(
+        "--reference", required=True, help="manifest (json) of the model whose log-probabilities they are"
+    )
+    parser.add_argument(
+        "--scale-by",
+        nargs="*",
+        required=True,
+        help="for --reward-scaling by_run: tokenized pairs of the run's first iteration; else none",
+    )
+    parser.add_argument("--model", required=True, help="directory of the policy that training starts from")
+    parser.add_argument(
+        "--temperature", type=float, required=True, help="divides the logits, as in ref_logps"
+    )
+    parser.add_argument(
+        "--loss-type", type=one_or_list, required=True, help="a loss of losses.py, or a JSON list to add up"
+    )
+    for name, kind, text in (
+        ("beta", float, "of most losses: weight of the KL penalty"),
+        ("label-smoothing", float, "share of pairs that are the wrong way round"),
+        ("discopop-tau", float, "discopop's temperature"),
+        ("simpo-gamma", float, "simpo's margin"),
+        ("eta", float, "REBEL's nats of log-ratio for one unit of reward"),
+        ("reward-scaling", str, "REBEL's rewards: none, z_score or by_run"),
+        ("loss-weights", json.loads, "of a list of losses: their weights as a JSON list, or null for 1"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
+    trainer.add_arguments(parser)
+    args = parser.parse_args(argv)
+    losses.check_names(args.loss_type)
+    missing = sorted(losses.hyperparameters(args.loss_type) - vars(args).keys())
+    if missing:
+        parser.error(f"the loss {args.loss_type} needs --{missing[0].replace('_', '-')}")
+    losses.check(args.loss_type, vars(args))
+    if vars(args).get("reward_scaling") == "by_run" and not args.scale_by:
+        parser.error("--reward-scaling by_run needs the pairs of the run's first iteration in --scale-by")
+    return args
+
+
+def main(argv=None):
+    args = parse(argv)
+    inputs = list(dict.fromkeys([*args.tokenized, *args.ref_logps, *args.scale_by]))
+    key = trainer.work_key(args, "scripts/train/train_policy.py", [args.model, *inputs])
+    parents = [manifest.path_of(args.model), args.reference, *inputs]
+    if trainer.restore(args, key, "train_policy", parents):
+        return
+    check_batch(args)
+    reference = files.read_json(args.reference)["files"]
+    pairs = ref_logps.joined(args.tokenized, args.ref_logps, reference, args.temperature)
+    check_pairs(pairs, args.loss_type)
+    rebel = "eta" in losses.hyperparameters(args.loss_type)
+    if rebel:
+        first = tables.read(args.scale_by, tables.TOKENIZED)
+        pairs = scale_rewards(pairs, args.reward_scaling, first)
+    train, test = split_of(pairs, "train"), split_of(pairs, "test")
+    if trainer.is_main():
+        print(f"{len(train)} train pairs, {len(test)} test pairs", flush=True)
+        warning = reach_warning(train, args.eta) if rebel else None
+        if warning:
+            print(warning, flush=True)
+
+    trainer.quiet()
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from prefline.training import logps
+    from prefline.training.preference_trainer import Pairs, PreferenceTrainer
+
+    ref_logps.check_ids(pairs, models.vocabulary(args.model), "--tokenized")
+    model = trainer.load_model(args, AutoModelForCausalLM)
+    models.disable_dropout(model)
+    training_arguments = trainer.arguments(args, remove_unused_columns=False)
+    device = training_arguments.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=training_arguments.bf16):
+        logps.prepare(model.to(device))
+    preference_trainer = PreferenceTrainer(
+        model=model,
+        args=training_arguments,
+        train_dataset=Pairs(train),
+        eval_dataset=Pairs(test),
+        pair_loss=lambda batch: losses.total(batch, args.loss_type, vars(args)),
+        implied_rewards=lambda batch: losses.implied_rewards(batch, args.loss_type, vars(args)),
+        temperature=args.temperature,
+    )
+    held_out = test["prompt_id"].to_pylist()
+    before = evaluate(preference_trainer, held_out)
+    rows = [f"prompt_id {prompt_id}" for prompt_id in train["prompt_id"].to_pylist()]
+    metrics = trainer.fit(preference_trainer, args, key, rows, lambda: evaluate(preference_trainer, held_out))
+    after = evaluate(preference_trainer, held_out)
+    metrics |= {f"eval_{name}": value for name, value in after.items()}
+    metrics |= {f"eval_{name}_before": value for name, value in before.items()}
+    trainer.save(model, args, "train_policy", parents, sequences(test))
+    if trainer.is_main():
+        files.write_json(args.metrics, metrics)
+        for name in ("loss", "rewards/margins", "rewards/accuracies"):
+            print(f"held-out {name} {before[name]:.4g} -> {after[name]:.4g}")
+    trainer.keep(args, key)
+
+
+if __name__ == "__main__":
+    errors.run(main)

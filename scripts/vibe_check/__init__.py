@@ -1,0 +1,1 @@
+"""Show every policy's answers side by side."""

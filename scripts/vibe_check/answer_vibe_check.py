@@ -1,0 +1,65 @@
+"""Have a policy answer the prompts of the vibe check, those that the journal has no answer to.
+
+    python -m scripts.vibe_check.answer_vibe_check \\
+        --prompts data/world/vibe_check.jsonl --columns '{"prompt": "messages"}' \\
+        --model results/models/sft --engine transformers … --dtype float32 --temperature 0.7 \\
+        --top-p 1.0 --top-k 0 --max-tokens 64 --seed 1 --journal work/journal \\
+        --out results/vibe_check/sft.jsonl
+
+    writes  messages, answer, finish_reason
+"""
+
+import argparse
+import json
+
+from prefline import engines, errors, files, seeds
+from prefline.data import sources
+from prefline.engines import answers
+from prefline.errors import InputError
+from prefline.text import chat
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompts", required=True, help="jsonl, parquet or csv, or hub:ID@COMMIT#SPLIT")
+    parser.add_argument("--columns", type=json.loads, required=True, help='{"prompt": COLUMN} (JSON)')
+    engines.add_arguments(parser)
+    parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
+    parser.add_argument("--top-p", type=float, required=True, help="likeliest tokens of this probability")
+    parser.add_argument("--top-k", type=int, required=True, help="this many likeliest tokens; 0: all")
+    parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
+    parser.add_argument("--out", required=True, help="answers (jsonl)")
+    args = parser.parse_args(argv)
+
+    if args.columns.get("prompt") is None:
+        raise InputError("vibe_check.columns: `prompt` names the column with the prompts")
+    dialogues = [
+        chat.as_messages(row["prompt"], where) for where, row in sources.read_rows(args.prompts, args.columns)
+    ]
+    if not dialogues:
+        raise InputError(f"{args.prompts}: holds no prompt")
+    # By the text, not the row: a prompt added in front leaves the answers below as they were.
+    draws = [seeds.derive(args.seed, "vibe_check", json.dumps(messages)) for messages in dialogues]
+    sampling = engines.Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens)
+    kept = answers.open_journal(args.journal, "scripts/vibe_check/answer_vibe_check.py", args, sampling)
+    answered = answers.answer(
+        lambda: engines.from_arguments(args, args.seed),
+        kept,
+        dialogues,
+        draws,
+        sampling,
+    )
+    rows = [
+        {"messages": messages, "answer": text, "finish_reason": reason}
+        for messages, (text, reason) in zip(dialogues, answered, strict=True)
+    ]
+    files.write_jsonl(args.out, rows)
+    print(f"{len(rows)} prompts answered")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,77 @@
+"""Write the vibe check: a Markdown page with each prompt and every policy's answer to it, side by side.
+
+    python -m scripts.vibe_check.write_vibe_check --policies sft dpo-1 \\
+        --answers results/vibe_check/sft.jsonl results/vibe_check/dpo-1.jsonl --out results/vibe_check.md
+"""
+
+import argparse
+import re
+
+from prefline import errors, files
+from prefline.data import sources
+from prefline.errors import InputError
+
+COLUMNS = {name: name for name in ("messages", "answer", "finish_reason")}
+TITLE = """# Vibe check
+
+What the policies say to the same prompts. An answer that ends in … was cut off at the token limit.
+"""
+
+
+def escape(text):
+    """`text` as one line of Markdown that shows it literally, line breaks and indentation included."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", text)
+    lines = [
+        re.sub(r"^ +|(?<= ) +", lambda blanks: "&nbsp;" * len(blanks[0]), line) for line in text.splitlines()
+    ]
+    return "<br>".join(lines)
+
+
+def section(number, messages, answers):
+    """One prompt with its answers. answers: list of (policy, answer, finish_reason)."""
+    lines = [f"## {number}", ""]
+    for message in messages:
+        lines += [f"> **{message['role']}**: {escape(message['content'])}", ">"]
+    lines[-1] = ""
+    lines += ["| policy | answer |", "| :-- | :-- |"]
+    for policy, answer, finish_reason in answers:
+        shown = escape(answer) + (" …" if finish_reason == "length" else "")
+        lines.append(f"| **{escape(policy)}** | {shown or '*(says nothing)*'} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--policies", nargs="+", required=True, help="the policies' names, in the order to show"
+    )
+    parser.add_argument("--answers", nargs="+", required=True, help="their answers, in that order (jsonl)")
+    parser.add_argument("--out", required=True, help="the page (Markdown)")
+    args = parser.parse_args(argv)
+    if len(args.policies) != len(args.answers):
+        parser.error("--policies and --answers go together: as many of each")
+
+    answered = [[row for _, row in sources.read_rows(path, COLUMNS)] for path in args.answers]
+    prompts = [row["messages"] for row in answered[0]]
+    for path, rows in zip(args.answers, answered, strict=True):
+        if [row["messages"] for row in rows] != prompts:
+            raise InputError(
+                f"{path}: answers other prompts than {args.answers[0]}; delete it to have it made again"
+            )
+    sections = [TITLE]
+    for number, messages in enumerate(prompts, 1):
+        rows = [policy_rows[number - 1] for policy_rows in answered]
+        answers = [
+            (policy, row["answer"], row["finish_reason"])
+            for policy, row in zip(args.policies, rows, strict=True)
+        ]
+        sections.append(section(number, messages, answers))
+    files.write_text(args.out, "\n".join(sections))
+    print(f"{len(prompts)} prompts, {len(args.policies)} policies")
+
+
+if __name__ == "__main__":
+    errors.run(main)

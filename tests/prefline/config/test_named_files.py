@@ -1,0 +1,148 @@
+"""Files and folders that the config names: each that is missing is one sentence with its key."""
+
+import copy
+
+import pytest
+from test_config import DEFAULT, PROPERTIES, changed, put
+
+from prefline.config import loading as configuration
+from prefline.config import named_files
+from prefline.errors import InputError
+
+JUDGE = {
+    **{"kind": "judge", "model": None, "dtype": "float32", "servers": "http://a/v1", "served_model": "b"},
+    **{"rubric": "README.md", "lowest": 1, "highest": 10, "max_tokens": 64, "weight": 1, "normalize": "none"},
+}
+FUNCTION = {
+    **{"kind": "function", "function": "prefline/rewards/functions.py:length", "arguments": {}},
+    **{"weight": 1, "normalize": "none"},
+}
+LLM = {"kind": "anthropic", "served_model": "c", "max_tokens": 1}
+TRAINED = ("base", "sft", "reward_model")
+# Keys that look like paths to a reader of the schema, by their patterns.
+LOOK_LIKE_PATHS = {
+    path for path, schema in PROPERTIES if "{}" in str(schema.get("pattern")) or "path" in schema
+} | {("prompts", "source")}
+
+
+def everything_used():
+    """A config in which every key that names a file or folder counts, and none of them is missing."""
+    config = copy.deepcopy(DEFAULT)
+    config["models"]["judge"] = {"source": "data/policy", "chat_template": "recipes/plain.jinja"}
+    config["rewards"] |= {"asked": JUDGE | {"model": "judge", "servers": None}, "counted": FUNCTION}
+    config["prompts"]["preferences"]["use"] = True
+    config["mt_bench"] |= {"judge": ["reference", "llm"], "judges": {"llm": LLM}}
+    return copy.deepcopy(config)
+
+
+def sentence(config):
+    """What is said of a config's files; None if nothing is missing."""
+    try:
+        named_files.check(named_files.used(configuration.load(config)))
+    except InputError as error:
+        assert "\n" not in str(error)
+        return str(error)
+
+
+USED = [
+    ("models", "start", "source"),
+    ("models", "judge", "source"),
+    ("models", "judge", "chat_template"),
+    *(("models", name, key) for name in TRAINED for key in ("train_data", "eval_data")),
+    *(("models", name, "source") for name in TRAINED),
+    ("prompts", "source"),
+    ("prompts", "preferences", "source"),
+    *(("mt_bench", key) for key in ("questions", "references", "judge_prompts")),
+    ("rewards", "asked", "rubric"),
+    ("rewards", "counted", "function"),
+    ("vibe_check", "prompts"),
+]
+BENCHMARK_KEYS = [path[-1] for path in sorted(LOOK_LIKE_PATHS) if path[0] == "benchmarks"]
+
+
+def test_no_key_of_the_schema_that_is_a_path_is_left_out():
+    tried = {path[-1] for path in USED} | set(BENCHMARK_KEYS)
+    assert {path[-1] for path in LOOK_LIKE_PATHS} == tried
+    assert len(BENCHMARK_KEYS) == 7
+    for path, schema in PROPERTIES:
+        if path in LOOK_LIKE_PATHS - {("prompts", "source")}:
+            assert schema["path"] in ("file", "directory", "function"), path
+
+
+def test_a_config_whose_files_are_all_there_is_good():
+    assert sentence(DEFAULT) is None
+    assert sentence(everything_used()) is None
+
+
+@pytest.mark.parametrize("path", USED, ids=".".join)
+def test_what_is_missing_is_named_with_its_key(path):
+    config = everything_used()
+    missing = {"function": "mine/gone.py:f", "source": "mine/gone"}.get(path[-1], "mine/gone.jsonl")
+    put(config, path, "mine/gone.jsonl" if path[0] == "prompts" else missing)
+    kind = "directory" if path[::2] == ("models", "source") else "file"
+    key = ".".join(path)
+    said = sentence(config)
+    assert said.startswith(f"config: {key}: there is no {kind} mine/gone"), said
+    assert said.endswith("; correct the path, or put it there")
+
+
+@pytest.mark.parametrize("key", BENCHMARK_KEYS)
+def test_a_benchmarks_file_is_checked_when_it_is_asked_for(key):
+    section = {"kind": "lm_eval", "tasks": ["a"], "include_path": "mine/gone", "num_fewshot": None}
+    section |= {"limit": None, "apply_chat_template": False, "dtype": "float32"}
+    assert sentence({**DEFAULT, "benchmarks": {"own": section}}) is None
+    with pytest.raises(InputError, match=rf"^config: benchmarks\.own\.{key}: there is no \w+ mine/gone "):
+        named_files.check({"benchmarks": {"own": {key: "mine/gone"}}})
+
+
+def test_one_of_several_sources_is_named_by_its_place():
+    said = sentence(changed(("prompts", "source"), ["data/world/prompts.jsonl", "gone.jsonl"]))
+    assert said.startswith("config: prompts.source.1: there is no file gone.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "end"),
+    [
+        (("models", "sft", "source"), "data/polcy", "; did you mean data/policy?"),
+        (("models", "sft", "source"), "dta/policy/", "; did you mean data/policy?"),
+        (
+            ("vibe_check", "prompts"),
+            "data/wrold/vibe_check.jsonl",
+            "did you mean data/world/vibe_check.jsonl?",
+        ),
+        (("models", "sft", "source"), "README.md", "README.md is no directory; name one"),
+        (("mt_bench", "questions"), "data/mt_bench", "data/mt_bench is no file; name one"),
+    ],
+)
+def test_what_to_write_instead(path, value, end):
+    assert sentence(changed(path, value)).endswith(end)
+
+
+def test_an_absolute_path_may_be_anywhere(tmp_path):
+    assert sentence(changed(("models", "sft", "source"), str(tmp_path))) is None
+    assert "did you mean" in sentence(changed(("models", "sft", "source"), f"{tmp_path}x"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {("models", "sft", "source"): "data/policy", ("models", "sft", "train_data"): "gone.jsonl"},
+        {("models", "sft", "chat_template"): "gone.jinja"},
+        {("models", "other"): {"source": "gone"}},
+        {("prompts", "preferences", "source"): "gone.jsonl"},
+        {("mt_bench", "judge_prompts"): "gone.jsonl"},
+        {("mt_bench", "judge"): "reward", ("mt_bench", "references"): "gone.jsonl"},
+        {("models", "sft", "source"): "hub:a/b@c"},
+        {("prompts", "source"): "hub:a/b@c#train"},
+        {("mt_bench", "questions"): f"https://a.org/b.jsonl#sha256={'0' * 64}"},
+        {
+            **{("models", name, "source"): "data/policy" for name in ("sft", "reward_model")},
+            **{("models", "base", "train_data"): "gone.jsonl", ("models", "start", "source"): "gone"},
+        },
+    ],
+)
+def test_what_nothing_reads_here_may_be_missing(changes):
+    config = copy.deepcopy(DEFAULT)
+    for path, value in changes.items():
+        put(config, path, value)
+    assert sentence(config) is None

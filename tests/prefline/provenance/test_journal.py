@@ -1,0 +1,310 @@
+"""Journals: exact values, damage that is seen and said, processes side by side, full disks, pruning."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prefline import files
+from prefline.errors import InputError
+from prefline.provenance import journal
+from prefline.training import cache
+from tools import journal as command
+
+SHAPED_BY = {"script": "test", "settings": {"temperature": 0.7}}
+
+
+def open_journal(root, shaped_by=SHAPED_BY):
+    return journal.Journal(root, "completions", shaped_by, "results/models/sft")
+
+
+def refuse(missing):
+    raise AssertionError(f"made again: {missing}")
+    yield
+
+
+def one_by_one(missing):
+    for name, item in missing.items():
+        yield {name: item}
+
+
+def numbered(count):
+    return {journal.key(number): number for number in range(count)}
+
+
+def the_file(root):
+    (path,) = root.glob("*/*/*.jsonl")
+    return path
+
+
+floats32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ids = st.lists(st.integers(0, 2**31 - 1), max_size=20)
+values = st.one_of(floats32, ids, st.text(st.characters(exclude_categories=())), st.tuples(ids, st.text()))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(items=st.lists(values, max_size=8))
+def test_values_come_back_exactly(tmp_path_factory, items):
+    root = tmp_path_factory.mktemp("journal")
+    wanted = {journal.key(number): value for number, value in enumerate(items)}
+    made = open_journal(root).rows(wanted, one_by_one)
+    found = open_journal(root).rows(wanted, refuse)
+    as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
+    assert repr(found) == repr({name: as_json[name] for name in found}), "-0.0 and 0.0 are two numbers"
+    assert made == wanted and found.keys() == wanted.keys()
+    for value in found.values():
+        if isinstance(value, float):
+            assert float(np.float32(value)) == value
+
+
+@given(st.lists(st.tuples(ids, st.integers()), min_size=2, max_size=6, unique_by=repr))
+def test_keys_tell_rows_apart(rows):
+    assert len({journal.key(*row) for row in rows}) == len(rows)
+
+
+def test_only_what_is_missing_is_made(tmp_path):
+    open_journal(tmp_path).rows(numbered(3), one_by_one)
+    made = []
+
+    def watched(missing):
+        made.extend(missing.values())
+        yield missing
+
+    assert open_journal(tmp_path).rows(numbered(5), watched) == numbered(5)
+    assert made == [3, 4]
+
+
+def test_another_context_finds_nothing(tmp_path):
+    open_journal(tmp_path).rows(numbered(1), one_by_one)
+    other = SHAPED_BY | {"settings": {"temperature": 0.8}}
+    with pytest.raises(AssertionError, match="made again"):
+        open_journal(tmp_path, other).rows(numbered(1), refuse)
+
+
+def test_a_context_holds_all_that_shapes_rows(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("1")
+
+    def name(packages=("torch",), **values):
+        return journal.key(
+            journal.context("scripts/rewards/score_completions.py", tmp_path / "model", packages, **values)
+        )
+
+    usual = name(dtype="float32")
+    assert name(dtype="float32") == usual
+    assert name(dtype="bfloat16") != usual
+    assert name(("torch", "transformers"), dtype="float32") != usual
+    digest = files.sha256(tmp_path / "model/config.json")
+    files.write_json(tmp_path / "model.json", {"files": {"config.json": digest}})
+    assert name(dtype="float32") == usual, "a manifest stands for its directory"
+    files.write_json(tmp_path / "model.json", {"files": {"config.json": "other weights"}})
+    assert name(dtype="float32") != usual
+
+
+def test_a_context_is_there_to_be_read(tmp_path):
+    open_journal(tmp_path).rows(numbered(1), one_by_one)
+    (path,) = tmp_path.glob("*/*/context.json")
+    assert json.loads(path.read_text()) == {"about": "results/models/sft", "context": SHAPED_BY}
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda data: data[:-1], 4),  # torn at the very end
+        (lambda data: data[:-20], 4),
+        (lambda data: data.replace(b",1]", b",7]"), 2),
+        (lambda data: data.replace(journal.key(2).encode(), journal.key(9).encode()), 3),
+        (lambda data: b"\0" * 9 + data[9:], 1),
+        (lambda data: data + b'["', 5),
+        (lambda data: data + b"\xff\xfe\n", 5),
+    ],
+)
+def test_damaged_rows_are_seen_said_and_made_again(tmp_path, capsys, damage, line):
+    open_journal(tmp_path).rows(numbered(4), one_by_one)
+    path = the_file(tmp_path)
+    data = path.read_bytes()
+    assert damage(data) != data
+    path.write_bytes(damage(data))
+    made = []
+
+    def watched(missing):
+        made.extend(missing)
+        yield missing
+
+    assert open_journal(tmp_path).rows(numbered(4), watched) == numbered(4)
+    assert made == [journal.key(line - 1)] * (line < 5)
+    assert capsys.readouterr().out.count(f"{path}, line {line}: damaged or cut off; made again") == 1
+
+
+@settings(max_examples=60)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_no_flipped_bit_yields_a_wrong_value(tmp_path_factory, place, bit):
+    root = tmp_path_factory.mktemp("journal")
+    open_journal(root).rows(numbered(3), one_by_one)
+    data = bytearray(the_file(root).read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    the_file(root).write_bytes(data)
+    assert open_journal(root).rows(numbered(3), one_by_one) == numbered(3)
+
+
+def test_many_lines_of_damage_are_one_line_of_output(tmp_path, capsys):
+    open_journal(tmp_path).rows(numbered(2), one_by_one)
+    the_file(tmp_path).write_bytes(b"x\n" * 50)
+    open_journal(tmp_path).rows(numbered(2), one_by_one)
+    assert "line 1 and 49 more: damaged" in capsys.readouterr().out
+
+
+WRITER = """
+import sys
+from prefline.provenance import journal
+root, first = sys.argv[1], int(sys.argv[2])
+def make(missing):
+    for name, number in missing.items():
+        yield {name: number}
+kept = journal.Journal(root, "completions", {"script": "test"}, "-")
+kept.rows({journal.key(number): number for number in range(first, first + 300)}, make)
+"""
+
+
+def test_processes_side_by_side_do_not_mix(tmp_path):
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(first)]) for first in (0, 100, 200)
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    found = open_journal(tmp_path, {"script": "test"}).rows(numbered(500), refuse)
+    assert found == numbered(500)
+
+
+def test_thousands_of_small_files_are_read_in_time(tmp_path):
+    open_journal(tmp_path).rows(numbered(2000), one_by_one)
+    path = the_file(tmp_path)
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True)):
+        path.with_name(f"host-{number}.jsonl").write_bytes(line)
+    path.unlink()
+    began = time.process_time()
+    assert open_journal(tmp_path).rows(numbered(2000), refuse) == numbered(2000)
+    assert time.process_time() - began < 1.0
+
+
+def test_a_full_disk_is_said_once_and_costs_the_journal_only(tmp_path, capsys, monkeypatch):
+    write = os.write
+
+    def full(file, data):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(data)
+        return write(file, data)
+
+    written = []
+    monkeypatch.setattr(os, "write", full)
+    assert open_journal(tmp_path).rows(numbered(9), one_by_one) == numbered(9)
+    assert capsys.readouterr().out.count("No space left on device; going on without the journal") == 1
+
+
+LIMITED = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+{WRITER}
+print("whole")
+"""
+
+
+def test_a_real_limit_leaves_a_torn_line_that_does_no_harm(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path, "0"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "whole"
+    assert done.stdout.count("going on without the journal") == 1
+    assert the_file(tmp_path).stat().st_size == 4000
+    assert open_journal(tmp_path, {"script": "test"}).rows(numbered(300), one_by_one) == numbered(300)
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, capsys):
+    (tmp_path / "completions").write_text("in the way")
+    assert open_journal(tmp_path).rows(numbered(3), one_by_one) == numbered(3)
+    assert "going on without the journal" in capsys.readouterr().out
+
+
+def test_deleted_while_a_job_writes_and_reads(tmp_path):
+    kept_rows = open_journal(tmp_path / "a")
+
+    def interrupted(missing):
+        for made in one_by_one(missing):
+            yield made
+            for path in (tmp_path / "a").rglob("*"):
+                if path.is_file():
+                    path.unlink()
+
+    assert kept_rows.rows(numbered(3), interrupted) == numbered(3)
+    gone = tmp_path / "a" / kept_rows.folder.relative_to(tmp_path / "a") / "gone.jsonl"
+    gone.symlink_to(tmp_path / "nowhere")  # listed, but not there any more when it is opened
+    assert open_journal(tmp_path / "a").rows(numbered(3), one_by_one) == numbered(3)
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def work(self, tmp_path, monkeypatch):
+        """Two journals, one of them unused for 10 days, a finished training and an interrupted one."""
+        root = tmp_path / "work/journal"
+        open_journal(root).rows(numbered(3), one_by_one)
+        old = journal.Journal(root, "rewards", SHAPED_BY, "results/models/reward_model")
+        old.rows(numbered(5), one_by_one)
+        for path in old.folder.iterdir():
+            os.utime(path, (time.time() - 10 * 86400,) * 2)
+        model = tmp_path / "results/models/dpo-1"
+        files.write_text(model / "model.safetensors", "weights")
+        cache.keep(tmp_path / "work/train_policy/k1", model, {})
+        files.write_text(tmp_path / "work/train_policy/k2/checkpoint-3/COMPLETE", "1.0")
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "work"
+
+    def test_list(self, capsys):
+        command.main(["list"])
+        header, *lines = capsys.readouterr().out.splitlines()
+        assert header.split()[:3] == ["kind", "key", "rows"]
+        assert len(lines) == 4
+        assert lines[-1].split()[0] == "rewards" and lines[-1].split()[2:5] == ["5", "0.00", "10.0"]
+        assert lines[-1].endswith("test, results/models/reward_model")
+        assert sum(line.endswith("models/dpo-1") for line in lines) == 1
+        assert sum(line.endswith("not finished") for line in lines) == 1
+
+    def test_prune_by_age_and_kind(self, work, capsys):
+        command.main(["prune", "--older-than", "5"])
+        assert not list(work.glob("journal/rewards/*")) and list(work.glob("journal/completions/*"))
+        command.main(["prune", "--older-than", "0", "--kind", "train_policy"])
+        assert not list(work.glob("train_policy/*/")) and list(work.glob("journal/completions/*"))
+        assert Path("results/models/dpo-1/model.safetensors").read_text() == "weights"
+        command.main(["prune", "--older-than", "0"])
+        command.main(["list"])
+        assert len(capsys.readouterr().out.splitlines()) == 4, "three times deleted, and a header"
+
+    def test_a_reading_job_is_a_use(self, work):
+        journal.Journal(work / "journal", "rewards", SHAPED_BY, "").rows(numbered(5), refuse)
+        command.main(["prune", "--older-than", "5"])
+        assert list(work.glob("journal/rewards/*"))
+
+    def test_a_training_that_runs_is_left_alone(self, work, capsys):
+        with open(work / "train_policy/k2.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            command.main(["prune", "--older-than", "0"])
+        assert [path.name for path in work.glob("train_policy/*/")] == ["k2"]
+        assert "this training runs" in capsys.readouterr().out
+
+    def test_an_unknown_kind(self):
+        with pytest.raises(InputError, match="keeps no kind 'reward', only completions, rewards"):
+            command.main(["prune", "--older-than", "0", "--kind", "reward"])
+
+
+def test_nothing_kept_is_an_empty_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command.main(["list"])
+    assert len(capsys.readouterr().out.splitlines()) == 1

@@ -1,0 +1,228 @@
+"""Fetching models: what is taken, linked and refused."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from small_model import CHATML, make_model, make_tokenizer
+
+from prefline import files
+from prefline.errors import InputError
+from scripts.models import fetch_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    source = tmp_path / "source"
+    files.write_json(source / "config.json", {"model_type": "llama"})
+    for name in ("tokenizer.json", "chat_template.jinja", "README.md", "modeling.py", "tokenizer_own.py"):
+        files.write_text(source / name, name)
+    save_file({"weight": np.zeros(2)}, source / "model.safetensors")
+    return source
+
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+def fetch(source, out, remote_code=False, rewards=(), chat_template=None, pickled_weights=False):
+    words = ["--source", str(source), "--out", str(out), "--manifest", f"{out}.json"]
+    words += ["--chat-template", json.dumps(chat_template), "--pickled-weights", json.dumps(pickled_weights)]
+    fetch_model.main([*words, "--remote-code", json.dumps(remote_code), "--rewards", json.dumps(rewards)])
+
+
+def test_what_the_workflow_reads_is_taken_and_code_is_not(model, tmp_path):
+    fetch(model, tmp_path / "out")
+    taken = {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == taken
+    assert set(files.read_json(tmp_path / "out.json")["files"]) == taken
+    weights, config = (tmp_path / "out" / name for name in ("model.safetensors", "config.json"))
+    assert weights.samefile(model / "model.safetensors"), "weights are linked"
+    assert not config.samefile(model / "config.json"), "files that people edit are not"
+
+
+def test_a_link_in_the_source_becomes_its_file(model, tmp_path):
+    (model / "model.safetensors").rename(tmp_path / "blob")
+    (model / "model.safetensors").symlink_to(tmp_path / "blob")
+    fetch(model, tmp_path / "out")
+    assert not (tmp_path / "out/model.safetensors").is_symlink()
+
+
+def test_a_link_out_of_the_model_is_refused_but_for_the_hubs_cache(model, tmp_path):
+    """What a model that somebody sent links to would be published with it."""
+    files.write_text(tmp_path / "secret", "{}")
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").symlink_to("../secret")
+    with pytest.raises(InputError, match=f"tokenizer.json: is a link to {tmp_path}/secret, out of the model"):
+        fetch(model, tmp_path / "out")
+    snapshot, blob = tmp_path / "cache/models--org--name/snapshots/abc", "../../blobs/0123"
+    snapshot.parent.mkdir(parents=True)
+    model.rename(snapshot)
+    (snapshot / "tokenizer.json").unlink()
+    files.write_text(snapshot / blob, "{}")
+    (snapshot / "tokenizer.json").symlink_to(blob)
+    fetch(snapshot, tmp_path / "out")
+    assert not (tmp_path / "out/tokenizer.json").is_symlink()
+
+
+def test_a_model_that_needs_its_own_code_is_refused_and_nobody_is_asked(model, tmp_path, monkeypatch):
+    """The library would ask on the terminal, and `yes | snakemake` would answer."""
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "modeling.Config"}}
+    files.write_json(model / "config.json", config)
+    files.write_text(model / "modeling.py", f"open({str(tmp_path / 'pwned')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(InputError, match="does not load without code of its own"):
+        fetch(model, tmp_path / "out")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_directory_without_weights_is_allowed(model, tmp_path):
+    (model / "model.safetensors").unlink()
+    fetch(model, tmp_path / "out")
+    assert (tmp_path / "out/config.json").is_file()
+
+
+def test_what_is_wrong_is_said_and_nothing_is_left(model, tmp_path):
+    def refused(message, source=model):
+        with pytest.raises(InputError, match=message):
+            fetch(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    refused("no such directory", tmp_path / "nowhere")
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    refused(r"pickled weights only \(pytorch_model.bin\)")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    files.write_json(model / "model.safetensors.index.json", index)
+    (model / "pytorch_model.bin").rename(model / "model-1.safetensors")
+    refused("lacks model-2.safetensors")
+    for outside in ("../out.safetensors", str(model / "model-1.safetensors")):
+        files.write_json(model / "model.safetensors.index.json", {"weight_map": {"a": outside}})
+        refused(f"index.json names '{outside}', which is no file beside it")
+    files.write_json(model / "model.safetensors.index.json", {"weight_map": {"a": "model-1.safetensors"}})
+    files.write_text(model / "model-1.safetensors", "\x80\x04pickled")
+    refused("model-1.safetensors is no whole safetensors file")
+    (model / "config.json").unlink()
+    refused("has no config.json")
+
+
+def test_the_hub_is_asked_for_the_revision_and_safe_files_only(model, tmp_path, monkeypatch):
+    asked = {}
+
+    def download(name, revision, allow_patterns, ignore_patterns, local_dir):
+        asked.update(name=name, revision=revision, patterns=allow_patterns, never=ignore_patterns)
+        fetch_model.take_local(model, local_dir, fetch_model.TAKEN)
+        files.write_text(f"{local_dir}/.cache/huggingface/x.metadata", "x")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    fetch(f"hub:org/name@{COMMIT}", tmp_path / "out")
+    assert (asked["name"], asked["revision"]) == ("org/name", COMMIT)
+    assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in asked["patterns"])
+    assert {"*.py", "*.bin", "*.pt", "*.pkl"} <= set(asked["never"])
+    assert not (tmp_path / "out/.cache").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path, monkeypatch):
+    from huggingface_hub import errors
+
+    def download(*_, **__):
+        raise errors.LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(InputError, match=rf"hub:org/name@{COMMIT} cannot be downloaded .* HF_TOKEN"):
+        fetch(f"hub:org/name@{COMMIT}", tmp_path / "out")
+
+
+def test_a_branch_is_the_commit_at_which_it_stands(model, tmp_path, monkeypatch):
+    """The manifest says which one: the branch may have moved when somebody asks."""
+    asked = []
+
+    def info(_, name, revision):
+        asked.append((name, revision))
+        return SimpleNamespace(sha=COMMIT)
+
+    def download(name, revision, local_dir, **_):
+        asked.append((name, revision))
+        fetch_model.take_local(model, local_dir, fetch_model.TAKEN)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", info)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    fetch("hub:org/name@main", tmp_path / "out")
+    assert asked == [("org/name", "main"), ("org/name", COMMIT)]
+    assert files.read_json(tmp_path / "out.json")["lineage"]["params"] == {
+        "source": "hub:org/name@main",
+        "commit": COMMIT,
+    }
+
+
+def test_a_base_model_gets_its_chat_template_from_the_config(model, tmp_path):
+    files.write_text(tmp_path / "plain.jinja", "{{ messages }}")
+    fetch(model, tmp_path / "out", chat_template=str(tmp_path / "plain.jinja"))
+    assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"
+    assert (model / "chat_template.jinja").read_text() == "chat_template.jinja"
+    with pytest.raises(
+        InputError, match=r"other\.jinja: no such chat template; mend models\.NAME\.chat_template"
+    ):
+        fetch(model, tmp_path / "other", chat_template="other.jinja")
+
+
+def test_code_is_taken_where_the_config_allows_it_and_never_from_elsewhere(model, tmp_path):
+    fetch(model, tmp_path / "out", remote_code=True)
+    assert (tmp_path / "out/modeling.py").is_file()
+    assert "modeling.py" in files.read_json(tmp_path / "out.json")["files"]
+    auto_map = {"AutoModel": "someone/else--modeling.Model"}
+    files.write_json(model / "config.json", {"model_type": "llama", "auto_map": auto_map})
+    with pytest.raises(InputError, match=r"takes code from another repository \(someone/else--modeling"):
+        fetch(model, tmp_path / "other", remote_code=True)
+    fetch(model, tmp_path / "without code")
+
+
+@pytest.mark.parametrize(
+    ("options", "head_weights", "message"),
+    [
+        ({"num_labels": 2}, None, "a reward model with 2 labels where one is needed"),
+        ({"num_labels": 2}, [1.0], "has 2 outputs, but head_weights has 1 numbers"),
+        ({"architecture": "LlamaForCausalLM"}, None, "is a LlamaForCausalLM, which gives no score"),
+        ({"tokenizer": make_tokenizer(None)}, None, "has no chat template"),
+    ],
+    ids=["labels", "weights", "language model", "no template"],
+)
+def test_a_model_that_cannot_score_is_refused_before_anything_is_generated(
+    tmp_path, options, head_weights, message
+):
+    usual = {"architecture": "LlamaForSequenceClassification", "tokenizer": make_tokenizer(CHATML)}
+    source = make_model(tmp_path / "source", **(usual | options))
+    with pytest.raises(InputError, match=f"^{source}: .*{message}"):
+        fetch(source, tmp_path / "out", rewards=[["classifier", head_weights]])
+    assert not (tmp_path / "out").exists()
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("ran",))
+
+
+def test_pickled_weights_are_made_safetensors_where_the_config_allows_it(tmp_path, monkeypatch):
+    """The tensors are the same, tied ones included; whatever else is pickled runs nowhere and is refused."""
+    monkeypatch.chdir(tmp_path)
+    source = make_model(tmp_path / "source", tokenizer=make_tokenizer(CHATML), tie_word_embeddings=True)
+    weights = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    torch.save(
+        weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, source / "pytorch_model.bin"
+    )
+    torch.save({"not": "weights"}, source / "training_args.bin")
+    with pytest.raises(InputError, match=r"pickled weights only .* models\.NAME\.pickled_weights"):
+        fetch(source, tmp_path / "out")
+    fetch(source, tmp_path / "out", pickled_weights=True)
+    converted = load_file(tmp_path / "out/model.safetensors")
+    assert converted.keys() == weights.keys()
+    assert all(torch.equal(converted[name], weights[name]) for name in weights)
+    assert not list((tmp_path / "out").rglob("*.bin"))
+    torch.save(weights | {"more": Evil()}, source / "pytorch_model.bin")
+    with pytest.raises(InputError, match="cannot be read as tensors alone"):
+        fetch(source, tmp_path / "other", pickled_weights=True)
+    assert not (tmp_path / "other").exists() and not (tmp_path / "ran").exists()

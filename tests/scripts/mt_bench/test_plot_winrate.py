@@ -1,0 +1,115 @@
+"""The picture: nothing overlaps, nothing leaves the paper, equal numbers give equal bytes."""
+
+import hashlib
+import itertools
+import random
+
+import matplotlib
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from prefline import files
+from scripts.mt_bench import compute_winrate, plot_winrate
+
+CATEGORIES = ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
+NAMES = [
+    "dpo-1",
+    "dpo-2",
+    "rebel-1",
+    "rebel-2",
+    "a_run_with_quite_a_long_name-12",
+    "ipo-1",
+    "x-1",
+    "y-1",
+    "z-1",
+    "w-1",
+]
+
+
+def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2"), others=()):
+    """What compute_winrate writes, from random matches."""
+    questions = [
+        {"question_id": number, "category": categories[number * len(categories) // 80], "turns": ["", ""]}
+        for number in range(80)
+    ]
+    win_rates = {}
+    for number, policy in enumerate(policies):
+        draw = random.Random(number)
+        matches = []
+        for question, turn in itertools.product(questions, (1, 2)):
+            winner = draw.choice(winners)
+            games = {"g1_winner": winner, "g2_winner": winner}
+            matches.append({"question_id": question["question_id"], "turn": turn, **games})
+        win_rates[policy] = compute_winrate.rates(matches, questions, policy, 100, seed=1)
+    return {
+        "judge": "reference", "start": "sft", "policies": policies, "categories": categories,
+        "questions": len(questions), "win_rates": win_rates,
+        "other_judges": {
+            name: {"win_rates": result(policies[::-1], categories, winners)["win_rates"],
+                   "agreement": {"matches": 160, "share": 0.81, "kappa": 0.6, "opposite": 0.01}}
+            for name in others
+        },
+    }  # fmt: skip
+
+
+CASES = {
+    "one": result(NAMES[:1]),
+    "three": result(NAMES[:3]),
+    "ten": result(NAMES),
+    "always better": result(NAMES[:2], winners=("model_1",)),
+    "always worse": result(NAMES[:2], winners=("model_2",)),
+    "errors": result(NAMES[:2], winners=("error",)),
+    "three categories": result(NAMES[:2], categories=["writing", "a longer category", "mathematics"]),
+    "five runs, two judges": result(
+        ["dpo-1", "rebel-2", "ipo-1", "simpo-1", "a_run_with_quite_a_long_name-12"], others=["gpt_4"]
+    ),
+    "ten, three judges": result(NAMES, others=["gpt_4", "a_judge_with_quite_a_long_name"]),
+    "one category": result(NAMES[:3], categories=["everything"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_text_overlaps_another_or_leaves_the_paper(case):
+    figure = plot_winrate.draw(CASES[case])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [
+        (text.get_text(), text.get_window_extent(canvas.get_renderer()))
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip()
+    ]
+    assert len(boxes) > 10
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second), f"{one!r} overlaps {other!r}"
+
+
+def test_every_policy_and_category_is_named():
+    figure = plot_winrate.draw(CASES["three"])
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    assert {*NAMES[:3], *CATEGORIES} <= texts
+
+
+def test_equal_numbers_give_equal_bytes(tmp_path):
+    files.write_json(tmp_path / "winrate.json", CASES["three"])
+    digests = []
+    for name in ("a.png", "b.png"):
+        plot_winrate.main(["--winrate", str(tmp_path / "winrate.json"), "--out", str(tmp_path / name)])
+        digests.append(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    assert matplotlib.__version__.encode() not in (tmp_path / "a.png").read_bytes()
+
+
+def test_drawing_leaves_the_callers_style_alone():
+    before = dict(matplotlib.rcParams)
+    plot_winrate.draw(CASES["one"])
+    after = dict(matplotlib.rcParams)
+    assert {key for key in before if before[key] != after[key]} <= {"backend", "backend_fallback"}
+
+
+def test_a_run_has_one_colour():
+    colours = plot_winrate.colours(["dpo-1", "rebel-1", "dpo-2", "rebel-2"])
+    assert colours[0] == colours[2] != colours[1] == colours[3]

