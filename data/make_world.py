@@ -7,7 +7,6 @@ is a near-copy of one, never enters a training file. Every row is drawn from its
     python -m data.make_world --out data
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from data.making import documents, manners, policy
 from data.making.facts import FOLK, VILLAGES, dice
 from data.making.overlap import HeldOut
 from data.making.tasks import FAMILIES, frame
+from prefline.config import section
 
 SIZES = {"sft_train": 3000, "sft_test": 200, "preferences_train": 1900, "preferences_test": 200}
 DOCUMENTS = {"pretrain_train": 3500, "pretrain_test": 80}
@@ -167,9 +167,7 @@ def tokenizer_texts(rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--out", required=True, type=Path, help="folder to write into")
     args = parser.parse_args(argv)
 

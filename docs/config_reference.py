@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from prefline.config.loading import BENCHMARK_KEYS, REWARD_KEYS, SCHEMA
+from prefline.config import schema as schemas
+from prefline.config.schema import properties
 
 TYPES = {
     "string": "text",
@@ -22,7 +23,7 @@ TYPES = {
 }
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 # Sections whose keys depend on `kind`.
-KINDS = {"rewards.NAME": REWARD_KEYS, "benchmarks.NAME": BENCHMARK_KEYS}
+KINDS = {path: schemas.kinds(path) for path in ("rewards.NAME", "benchmarks.NAME")}
 # A run takes the keys of these sections beside its own.
 OVERRIDES = {"runs": ("train", "online")}
 
@@ -36,31 +37,15 @@ class Key:
     defaults: dict
 
 
-def resolve(schema):
-    """A schema (dict) with the one that it refers to put in its place; what stands beside $ref wins."""
-    if "$ref" not in schema:
-        return schema
-    referred = resolve(SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]])
-    return {**referred, **{key: value for key, value in schema.items() if key != "$ref"}}
-
-
-def properties(schema):
-    """{name: schema} of a section, those that it takes from others included."""
-    found = {}
-    for part in schema.get("allOf", []):
-        found |= properties(resolve(part))
-    return found | schema.get("properties", {})
-
-
 def keys(path, schema, values):
     """Every Key at and below `path`. values: {name: value} of each section that the path stands for."""
-    schema = resolve(schema)
+    schema = schemas.resolved(schema)
     if "description" in schema:
         yield Key(path, schema, {name: _shown(value) for name, value in values.items()})
     own = path.removesuffix(".NAME") in OVERRIDES
     inner = schema.get("properties", {}) if own else properties(schema)
     further = schema.get("additionalProperties")
-    named = resolve(further) if isinstance(further, dict) else {}
+    named = schemas.resolved(further) if isinstance(further, dict) else {}
     if path == "models":
         # Three sections with the same keys; others have two of these.
         shared = {"$ref": inner["sft"]["$ref"]}
@@ -93,16 +78,16 @@ def type_of(schema):
     if "enum" in schema:
         return _listed(schema["enum"], "or")
     if "then" in schema:
-        return f"one of them, or a list: {type_of(resolve(schema['then']))}"
+        return f"one of them, or a list: {type_of(schemas.resolved(schema['then']))}"
     kinds = schema.get("type", "object")
     kinds = [kinds] if isinstance(kinds, str) else kinds
     words = []
     for kind in kinds:
         if kind == "array":
-            word = f"list of {type_of(resolve(schema['items']))}" if "items" in schema else "list"
+            word = f"list of {type_of(schemas.resolved(schema['items']))}" if "items" in schema else "list"
         elif kind == "object":
             of = schema.get("additionalProperties")
-            of = resolve(of) if isinstance(of, dict) else {}
+            of = schemas.resolved(of) if isinstance(of, dict) else {}
             word = f"section of {type_of(of)}" if of and "properties" not in of else "section"
         else:
             word = TYPES[kind]
@@ -159,7 +144,8 @@ def everything():
     """Every Key by section: {name: list of Key}."""
     config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
     return {
-        name: list(keys(name, schema, {name: config[name]})) for name, schema in SCHEMA["properties"].items()
+        name: list(keys(name, schema, {name: config[name]}))
+        for name, schema in schemas.whole()["properties"].items()
     }
 
 

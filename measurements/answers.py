@@ -17,6 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from measurements.generation import make_model
+from prefline.config import section
 
 QUESTIONS = "data/mt_bench/question.jsonl"
 TEMPERATURE = 0.7
@@ -74,9 +75,7 @@ WAYS = {"ours": ours, "one at a time": one_at_a_time}
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden-size", type=int, default=256)

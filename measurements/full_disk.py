@@ -9,7 +9,6 @@ half-written may be left beside it.
     python -m measurements.full_disk --configfile tests/workflow/quick.yaml
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from measurements.default_run import copy_project
 from measurements.reliability import hashes
+from prefline.config import section
 
 PAGE = 4096
 FAILED = re.compile(r"^Error in rule (\w+):$.*?^ +output: (.*?)$", re.MULTILINE | re.DOTALL)
@@ -67,9 +67,7 @@ def fill(directory, undisturbed, configfile):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--configfile", required=True, help="overlay of config.yaml, from the root")
     args = parser.parse_args()
 

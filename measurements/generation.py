@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from prefline.config import section
+
 DATA = Path("data/world/prompts.jsonl")
 OPTIONS = {
     "tensor_parallel_size": 1,
@@ -173,9 +175,7 @@ PAIRS = (
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--texts", default=str(DATA), help="prompts: jsonl with `prompt` or `messages`")
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--num-completions", type=int, default=4)

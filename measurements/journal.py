@@ -7,7 +7,6 @@ not started: the model has no weights, so the run would fail.
     python -m measurements.journal --completions 10000 --tokens 450
 """
 
-import argparse
 import json
 import resource
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from prefline import engines, files
+from prefline.config import section
 from prefline.data import tables
 from prefline.provenance import journal
 from scripts.generate import generate_completions
@@ -73,9 +73,7 @@ def fill(folder, completions, tokens):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--completions", type=int, default=10_000)
     parser.add_argument("--tokens", type=int, default=450)
     parser.add_argument("--rounds", type=int, default=3)

@@ -7,7 +7,6 @@ first run left. Then ten times as many questions, without the wait, show whether
     python -m measurements.judging
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
+
+from prefline.config import section
 
 WORDS = "The answer of this policy goes on for a while, as answers do. " * 20
 
@@ -106,9 +107,7 @@ def judge(folder, number, url, concurrency):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="that the judge thinks about a call")
     parser.add_argument("--concurrency", type=int, default=16)
     args = parser.parse_args()

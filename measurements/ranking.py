@@ -30,6 +30,8 @@ from pathlib import Path
 
 import numpy as np
 
+from prefline.config import section
+
 WAYS = ("ours", "one at a time", "one at a time, padded")
 TOLERANCE = 1e-4
 EMBEDDED = Path("data/world/sft_train.jsonl")
@@ -175,9 +177,7 @@ def in_a_process(which, model):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--texts", help="jsonl with `prompt` and `responses`; without: the embedded data")
     parser.add_argument("--dialogues", type=int, default=96)
     parser.add_argument("--max-length", type=int, default=2048, help="tokens; longer dialogues are left out")

@@ -13,7 +13,6 @@ compared byte by byte: prompts, completions, rewards, pairs, reference log-proba
     python -m measurements.reliability --kills 30 --seed 1 --configfile tests/workflow/quick.yaml
 """
 
-import argparse
 import contextlib
 import os
 import random
@@ -29,6 +28,7 @@ import psutil
 
 from measurements.default_run import copy_project
 from prefline import files
+from prefline.config import section
 
 KINDS = ("driver", "job", "group")
 COMPARED = (
@@ -120,9 +120,7 @@ def disturbed(directory, arguments, kills, draw):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--kills", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True, help="of the moments")
     parser.add_argument("--configfile", required=True, help="overlay of config.yaml, from the root")

@@ -7,7 +7,6 @@ in a process of its own, its imports included.
     python -m measurements.report --policies 5 --completions 10000 --words 200
 """
 
-import argparse
 import json
 import resource
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from prefline import files
+from prefline.config import section
 from prefline.data import tables
 from scripts.mt_bench import compute_winrate, plot_winrate
 
@@ -147,9 +147,7 @@ def _sample(folder, completions, say, drawn):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policies", type=int, default=5, help="beside the start policy")
     parser.add_argument("--completions", type=int, default=10000, help="of all policies together")
     parser.add_argument("--words", type=int, default=200, help="of a completion, an answer or a verdict")

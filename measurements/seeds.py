@@ -6,12 +6,12 @@ tree, with the environment that runs this script.
     python -m measurements.seeds 1 2 3
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
 
 from measurements.default_run import copy_project, timed
+from prefline.config import section
 
 
 def winrates(seed):
@@ -24,9 +24,7 @@ def winrates(seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("seeds", type=int, nargs="+")
     args = parser.parse_args()
     print("| seed | policy | win | tie | loss | win_rate_adjusted | 95 % interval | seconds |")

@@ -21,6 +21,7 @@ PREPARE = """
 import hashlib, sys
 sys.path.insert(0, ".")
 from pathlib import Path
+from prefline.config import section
 from prefline import files; from prefline.provenance import environments, records, workflow
 
 def sha(text):

@@ -24,6 +24,7 @@ import numpy as np
 
 from measurements import pairs as benchmark
 from measurements import ranking
+from prefline.config import section
 
 WAYS = ("ours", "ours, from texts", "published")
 SAMPLES = 5
@@ -139,9 +140,7 @@ def published(directory, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--texts", help="jsonl with `prompt` and five `responses`")
     parser.add_argument("--rows", type=int, default=805)
     parser.add_argument("--seed", type=int, default=1)

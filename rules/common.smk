@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 from prefline.config import loading as configuration
 from prefline.config import named_files
 from prefline.data import prompts
-from prefline.config.loading import flags
+from prefline.config.section import flags
 from prefline.errors import InputError
 from prefline.provenance.hashes import Hashes
 from prefline.provenance import imports
@@ -53,9 +53,12 @@ def per_attempt(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def pick(section, *keys):
-    """Some keys of a config section."""
-    return {key: config[section][key] for key in keys}
+def section(path, *keys):
+    """Return a section of the config by its dotted path, or some of its keys; scripts take it by section.add."""
+    found = config
+    for name in path.split("."):
+        found = found[name]
+    return {key: found[key] for key in keys or found}
 
 
 def of_kind(sections, *kinds):
@@ -87,7 +90,7 @@ def engine_settings():
     section = config["generate"]
     starts_vllm = section["engine"] == "vllm" or section["engine"] == "server" and not section["servers"]
     return {
-        **pick("generate", "engine", "dtype", "seed_per"),
+        **section("generate", "engine", "dtype", "seed_per"),
         "vllm": section["vllm"] if starts_vllm else {},
         "served_model": section["served_model"] if section["engine"] == "server" else None,
     }

@@ -46,7 +46,7 @@ rule measure_drift:
         batch_tokens=16384,
     params:
         code=code_of("measure_drift"),
-        settings=lambda wildcards: flags(pick("generate", "temperature"), pick("logps", "dtype")),
+        settings=lambda wildcards: flags(section("generate", "temperature"), section("logps", "dtype")),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -33,7 +33,7 @@ rule generate_completions:
         code=code_of("generate_completions"),
         settings=lambda wildcards: flags(
             engine_settings(),
-            pick("generate", "num_completions", "temperature", "top_p", "top_k", "max_tokens"),
+            section("generate", "num_completions", "temperature", "top_p", "top_k", "max_tokens"),
             seed=config["seed"],
         ),
     shell:

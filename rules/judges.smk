@@ -73,7 +73,7 @@ rule ask_judge:
         max_cost=of_judge("max_cost"),
     params:
         code=code_of("ask_judge"),
-        contents=contents_of(*pick("mt_bench", "questions", "references", "judge_prompts").values()),
+        contents=contents_of(*section("mt_bench", "questions", "references", "judge_prompts").values()),
         model=lambda wildcards, input: input.get("model", ""),
         settings=judge_settings,
         models=lambda wildcards: [name for name in (MATCHES | SINGLE)[wildcards.match] if name],

@@ -31,7 +31,7 @@ rule fetch_model:
         contents=lambda wildcards: contents_of(*source_files(wildcards)),
         settings=lambda wildcards: flags(
             source=config["models"][wildcards.model]["source"],
-            chat_template=json.dumps(config["models"][wildcards.model].get("chat_template")),
+            chat_template=config["models"][wildcards.model].get("chat_template"),
             remote_code=config["models"][wildcards.model].get("remote_code", False),
             pickled_weights=config["models"][wildcards.model].get("pickled_weights", False),
             rewards=rewards_of_model(wildcards.model),

@@ -52,7 +52,7 @@ rule answer_mt_bench:
         contents=contents_of(config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(
             engine_settings(),
-            pick("mt_bench", "max_tokens", "temperature"),
+            section("mt_bench", "max_tokens", "temperature"),
             seed=config["seed"],
         ),
     shell:

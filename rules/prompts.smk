@@ -28,9 +28,10 @@ rule prepare_prompts:
         code=code_of("prepare_prompts"),
         contents=contents_of(*PROMPT_SOURCES, config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(
-            pick("prompts", "columns", "test_fraction", "max_prompt_length", "decontamination_ngram"),
+            section(
+                "prompts", "columns", "system", "test_fraction", "max_prompt_length", "decontamination_ngram"
+            ),
             source=PROMPT_SOURCES,
-            system=json.dumps(config["prompts"]["system"]),
             seed=config["seed"],
         ),
     shell:
@@ -116,8 +117,7 @@ if GIVEN_PAIRS:
             contents=contents_of(GIVEN_PAIRS["source"], config["mt_bench"]["questions"]),
             settings=lambda wildcards: flags(
                 {key: GIVEN_PAIRS[key] for key in ("source", "columns", "num_pairs")},
-                pick("prompts", "test_fraction", "decontamination_ngram"),
-                system=json.dumps(config["prompts"]["system"]),
+                section("prompts", "system", "test_fraction", "decontamination_ngram"),
                 seed=config["seed"],
             ),
         shell:

@@ -77,7 +77,7 @@ rule publish:
         runtime=240,
     params:
         code=code_of("publish"),
-        settings=lambda wildcards: flags(pick("publish", "namespace", "name", "private")),
+        settings=lambda wildcards: flags(section("publish", "namespace", "name", "private")),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -29,8 +29,8 @@ rule build_preferences:
     params:
         code=code_of("build_preferences"),
         settings=lambda wildcards: flags(
-            pick("generate", "num_completions"),
-            pick("rank", "strategy", "length_penalty", "min_margin", "truncated"),
+            section("generate", "num_completions"),
+            section("rank", "strategy", "length_penalty", "min_margin", "truncated"),
             reward_weighting(),
             seed=config["seed"],
         ),

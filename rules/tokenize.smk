@@ -22,7 +22,7 @@ rule tokenize_preferences:
         runtime=60,
     params:
         code=code_of("tokenize_preferences"),
-        settings=lambda wildcards: flags(config["tokenize"]),
+        settings=lambda wildcards: flags(section("tokenize")),
     shell:
         r"""
         exec &> >(tee {log:q})

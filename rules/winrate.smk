@@ -27,7 +27,7 @@ rule compute_winrate:
     params:
         code=code_of("compute_winrate"),
         contents=contents_of(config["mt_bench"]["questions"]),
-        settings=lambda wildcards: flags(pick("mt_bench", "bootstrap_samples"), seed=config["seed"]),
+        settings=lambda wildcards: flags(section("mt_bench", "bootstrap_samples"), seed=config["seed"]),
         policies=TRAINED,
         other_judges=JUDGES[1:],
         start=START,
@@ -100,7 +100,7 @@ rule compute_ratings:
     params:
         code=code_of("compute_ratings"),
         contents=contents_of(config["mt_bench"]["questions"]),
-        settings=lambda wildcards: flags(pick("mt_bench", "bootstrap_samples"), seed=config["seed"]),
+        settings=lambda wildcards: flags(section("mt_bench", "bootstrap_samples"), seed=config["seed"]),
         policies=POLICIES,
         judges=JUDGES,
     shell:

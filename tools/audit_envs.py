@@ -7,7 +7,6 @@ advisories' service does not know fails the check too: pip-audit alone would pas
     python -m tools.audit_envs        (pip install pip-audit; asks pypi.org)
 """
 
-import argparse
 import datetime
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import tomllib
 from pathlib import Path
 
 from prefline import errors
+from prefline.config import section
 from prefline.errors import InputError
 from tools import lock_envs
 
@@ -47,9 +47,7 @@ def requirements(pins):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.parse_args(argv)
     options = ["--strict", "--no-deps", "--disable-pip", "--progress-spinner", "off"]
     for advisory in ignored(IGNORED.read_text(), datetime.date.today()):

@@ -5,17 +5,14 @@ prefline/machine/costs.py says where the figures come from.
     python -m tools.costs --logs logs
 """
 
-import argparse
-
 from prefline import errors
+from prefline.config import section
 from prefline.errors import InputError
 from prefline.machine.costs import accounted, benchmarked, run_of, sacct, table, totals
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--logs", required=True, help="folder of Snakemake's logs and benchmark files")
     args = parser.parse_args(argv)
 

@@ -9,7 +9,6 @@ record (prefline/provenance/records.py), by which Snakemake knows in a clone, to
     python -m tools.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
 """
 
-import argparse
 import shlex
 from collections import defaultdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.provenance import imports, records, workflow
 
 # Rule files whose functions and values all others use.
@@ -184,9 +184,7 @@ def _counted(names, graph):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--dvc", required=True, help="dvc.yaml to write")
     parser.add_argument("--reruns", required=True, help="table to write (Markdown)")
     args = parser.parse_args(argv)

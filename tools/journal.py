@@ -8,7 +8,6 @@ that runs is left alone.
     python -m tools.journal prune --older-than 0 --kind completions    # all of one kind
 """
 
-import argparse
 import fcntl
 import shutil
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefline import files
+from prefline.config import section
 from prefline.errors import InputError, run
 from prefline.provenance import journal
 from prefline.training import cache
@@ -127,9 +127,7 @@ def _runs(folder):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what there is, the last used first")
     pruning = commands.add_parser("prune", help="delete what was not used for a time")

@@ -8,13 +8,13 @@ printed once and counted; all of them are verified. Exit status 1 if something n
     python -m tools.lineage results/winrate.json
 """
 
-import argparse
 import ast
 import functools
 import sys
 from pathlib import Path
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.errors import InputError
 from prefline.provenance import imports, manifest, records
 
@@ -109,9 +109,7 @@ def _wrong_member(path):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("path", help="a file under results/")
     args = parser.parse_args(argv)
     if not Path(args.path).is_relative_to(records.RESULTS):

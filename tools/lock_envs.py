@@ -9,7 +9,6 @@ and vLLM's) stay as they are in the present file for as long as they fit.
     python -m tools.lock_envs        (asks the package index for metadata, downloads no package)
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 import yaml
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.errors import InputError
 
 DIRECT = Path("envs/direct.toml")
@@ -118,9 +118,7 @@ def environment(wanted, name, pins):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.parse_args(argv)
     wanted, names = direct()
     for hardware in HARDWARE:

@@ -7,11 +7,11 @@ changes, comments neither.
     python -m tools.pin_sources recipes/rebel.yaml
 """
 
-import argparse
 import re
 from pathlib import Path
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import sources
 
 SOURCE = re.compile(r"hub:[^@#\s\"',]+@(?P<revision>[^@#\s\"',]+)(?:#[^\s\"',]+)?")
@@ -36,9 +36,7 @@ def pin(text, commit_of):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("files", nargs="+", help="YAML files to pin, in place")
     args = parser.parse_args(argv)
     for path in args.files:

@@ -10,12 +10,12 @@ In a second terminal, or a day later: it reads what the main process of Snakemak
 what the running jobs say themselves, and by how long those of the same rule took.
 """
 
-import argparse
 import shutil
 import sys
 import time
 
 from prefline import errors
+from prefline.config import section
 from prefline.errors import InputError
 from prefline.machine import progress
 from prefline.machine.durations import clock
@@ -69,9 +69,7 @@ def watch(out):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--watch", action="store_true", help="until the run is over")
     args = parser.parse_args(argv)
     if progress.read() is None:

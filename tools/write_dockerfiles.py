@@ -10,11 +10,11 @@ no GPU anywhere, which run in the CPU's image, have no place in CUDA's.
     python -m tools.write_dockerfiles --out containers        (conda on the PATH, as for --sdm conda)
 """
 
-import argparse
 import re
 import subprocess
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.errors import InputError
 
 BASE = "condaforge/miniforge3:25.9.1-0"
@@ -55,9 +55,7 @@ def dockerfile(printed, hardware):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--out", required=True, help="folder to write them to")
     args = parser.parse_args(argv)
     for hardware, options in HARDWARE.items():

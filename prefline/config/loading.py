@@ -7,59 +7,26 @@ import contextlib
 import copy
 import decimal
 import difflib
-import json
-import math
-import shlex
 from pathlib import Path
 
 import jsonschema
 import yaml
 
 from prefline.config import judges as judge_settings
+from prefline.config import schema as schemas
 from prefline.errors import InputError
 from prefline.training import early_stopping, losses, methods
 
 LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
-# The kinds of rewards, and the keys that each takes beside kind, weight and normalize.
-REWARD_KEYS = {
-    "classifier": ("model", "dtype", "head_weights"),
-    "pairwise": ("model", "dtype", "opponents"),
-    "judge": ("model", "dtype", "servers", "served_model", "rubric", "lowest", "highest", "max_tokens"),
-    "function": ("function", "arguments"),
-}
-# The kinds of benchmarks, and the keys that each takes.
-BENCHMARK_KEYS = {
-    "lm_eval": ("tasks", "include_path", "num_fewshot", "limit", "apply_chat_template", "dtype"),
-    "alpaca_eval": (
-        "references",
-        "temperature",
-        "max_tokens",
-        "annotator",
-        "servers",
-        "judge",
-        "regression_data",
-    ),
-    "alpaca_eval_annotations": ("annotations", "regression_data"),
-    "evalplus": ("problems", "temperature", "max_tokens"),
-    "arena_hard": ("judgments", "answers", "baseline", "bootstrap_samples"),
-}
-SCHEMA = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-
-
-def _is_number(_, value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_integer(_, value):
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"number": _is_number, "integer": _is_integer}
+        {
+            "number": lambda _, value: schemas.is_number(value),
+            "integer": lambda _, value: schemas.is_integer(value),
+        }
     ),
-)(SCHEMA)
+)(schemas.whole())
 
 
 def load(config, files=()):
@@ -130,24 +97,6 @@ def needed_models(config, names):
     return [name for name in config["models"] if name in found]
 
 
-def flags(*sections, **more):
-    """Config values as command-line flags, quoted for the shell: {"max_tokens": 64} is --max-tokens 64.
-
-    One string for all values of a job: Snakemake compares params as a set, in which two numbers that change
-    places are no change. Sorted: an overlay moves keys.
-    """
-    words = []
-    for key, value in sorted(
-        {**dict(item for section in sections for item in section.items()), **more}.items()
-    ):
-        name, text = f"--{key.replace('_', '-')}", value
-        if not isinstance(text, str):
-            text = json.dumps(text, sort_keys=True)
-        # By itself, what begins with a dash would be another flag.
-        words += [f"{name}={text}"] if text.startswith("-") else [name, text]
-    return shlex.join(words)
-
-
 def _coerce(config, error):
     """Put a number in place of what `error` finds where a number is meant.
 
@@ -184,7 +133,7 @@ def _rank(error):
 
 def _unknown_key(error):
     """The first key of a section that its schema does not have, or None."""
-    known = _known_keys(error.schema)
+    known = schemas.properties(error.schema)
     return next((name for name in error.instance if name not in known), None)
 
 
@@ -192,7 +141,7 @@ def _sentence(error):
     key = ".".join(str(part) for part in error.absolute_path) or "the top level"
     schema = error.schema
     if error.validator in ("additionalProperties", "unevaluatedProperties"):
-        known, unknown = sorted(_known_keys(schema)), _unknown_key(error)
+        known, unknown = sorted(schemas.properties(schema)), _unknown_key(error)
         near = difflib.get_close_matches(str(unknown), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{key} has no key {unknown!r}; {hint}"
@@ -205,15 +154,6 @@ def _sentence(error):
     return f"{key}: {message}{meaning}"
 
 
-def _known_keys(schema):
-    """Names of the properties of a schema, those of the schemas it refers to included."""
-    names = set(schema.get("properties", {}))
-    for part in [schema, *schema.get("allOf", [])]:
-        if "$ref" in part:
-            names |= _known_keys(SCHEMA["$defs"][part["$ref"].rsplit("/", 1)[1]])
-    return names
-
-
 def _check_names(config):
     for name in ("sft", "reward_model", "base"):
         model = config["models"][name]
@@ -224,9 +164,9 @@ def _check_names(config):
                 f"known: {', '.join(config['models'])}"
             )
     for name, reward in config["rewards"].items():
-        _check_reward(f"rewards.{name}", reward, config["models"])
+        _check_reward(name, reward, config["models"])
     for name, section in config["benchmarks"].items():
-        _check_keys(f"benchmarks.{name}", section["kind"], set(section) - {"kind"}, BENCHMARK_KEYS)
+        _check_keys("benchmarks", name, section, {"kind"})
     judge_settings.check(config["mt_bench"], config["models"])
     if "reward" in judge_settings.names_of(config["mt_bench"]) and not any(
         reward["kind"] == "classifier" for reward in config["rewards"].values()
@@ -277,29 +217,32 @@ def _check_method(config, run):
 
 def _of_its_kind(reward):
     """A section of `rewards` without the nulls of other kinds: so an overlay changes the kind of a reward."""
-    if not isinstance(reward, dict) or reward.get("kind") not in REWARD_KEYS:
+    kinds = schemas.kinds("rewards.NAME")
+    if not isinstance(reward, dict) or reward.get("kind") not in kinds:
         return reward
-    others = {key for keys in REWARD_KEYS.values() for key in keys} - set(REWARD_KEYS[reward["kind"]])
+    others = {key for keys in kinds.values() for key in keys} - set(kinds[reward["kind"]])
     return {key: value for key, value in reward.items() if value is not None or key not in others}
 
 
-def _check_keys(key, kind, given, kinds):
-    """Raise InputError unless `given` (set) are the keys that a section of `kind` takes.
+def _check_keys(parent, name, section, shared):
+    """Return the keys (list of str) that the kind of a section takes beside those that all kinds share.
 
-    key: the section's, for messages; kinds: dict, the keys that each kind takes.
+    Raises InputError unless the section PARENT.NAME has just these.
     """
-    wanted = kinds[kind]
-    missing = [name for name in wanted if name not in given]
+    kind, given = section["kind"], section.keys() - shared
+    wanted = schemas.kinds(f"{parent}.NAME")[kind]
+    missing = [key for key in wanted if key not in given]
     foreign = sorted(given - set(wanted))
     if missing or foreign:
         wrong = f"lacks {missing[0]!r}" if missing else f"does not take {foreign[0]!r}"
-        raise InputError(f"config: {key}: the kind {kind} {wrong}; it takes {', '.join(wanted)}")
+        raise InputError(f"config: {parent}.{name}: the kind {kind} {wrong}; it takes {', '.join(wanted)}")
+    return wanted
 
 
-def _check_reward(key, reward, models):
+def _check_reward(name, reward, models):
     """Raise InputError unless the section `reward` has the keys of its kind, and its model is there."""
-    wanted = REWARD_KEYS[reward["kind"]]
-    _check_keys(key, reward["kind"], set(reward) - {"kind", "weight", "normalize"}, REWARD_KEYS)
+    key = f"rewards.{name}"
+    wanted = _check_keys("rewards", name, reward, {"kind", "weight", "normalize"})
     model = reward.get("model")
     if model is None and "dtype" in wanted and not reward.get("servers"):
         raise InputError(f"config: {key}.model: name an entry of `models`")

@@ -13,6 +13,7 @@ import jsonschema
 
 from prefline.config import judges as judge_settings
 from prefline.config import loading as configuration
+from prefline.config import schema
 from prefline.data import sources
 from prefline.errors import InputError
 
@@ -59,7 +60,7 @@ def _without(section, *keys):
     return {key: value for key, value in section.items() if key not in keys}
 
 
-def _find(validator, kind, value, schema):
+def _find(validator, kind, value, _):
     """Yield an error for a local path (str) without anything of its kind; for jsonschema."""
     if not isinstance(value, str) or not sources.local_files(value):
         return
@@ -88,6 +89,4 @@ def _nearest(path):
     return None
 
 
-VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"path": _find})(
-    configuration.SCHEMA
-)
+VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"path": _find})(schema.whole())

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import yaml
 
 from prefline.config import loading as configuration
+from prefline.config import schema as schemas
 from prefline.training import losses, methods
 
 CONFIG = Path("config.yaml")
@@ -140,7 +141,7 @@ def _nested(path, value, config):
     if (path[0], path[-1]) in (("models", "init"), ("rewards", "model")):
         overlay.setdefault("models", {})["another"] = {"source": config["models"]["start"]["source"]}
     if path[-1] == "kind":
-        dropped = dict.fromkeys(configuration.REWARD_KEYS[config["rewards"][path[1]]["kind"]])
+        dropped = dict.fromkeys(schemas.kinds("rewards.NAME")[config["rewards"][path[1]]["kind"]])
         function = {"function": OUR_FUNCTIONS[0], "arguments": {}}
         overlay["rewards"][path[1]] |= dropped | function
     if path[-1] in ("checkpoint", "early_stopping_patience"):  # which go by evaluations on the way
@@ -157,25 +158,8 @@ def _nested(path, value, config):
 
 
 def schema_of(path):
-    """The schema of the value at `path` of the config, references followed."""
-    schema = configuration.SCHEMA
-    for key in path:
-        schema = _child(_resolved(schema), key)
-    return _resolved(schema)
-
-
-def _resolved(schema):
-    while "$ref" in schema:
-        named = configuration.SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
-        schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
-    return schema
-
-
-def _child(schema, key):
-    for part in [schema, *map(_resolved, schema.get("allOf", []))]:
-        if key in part.get("properties", {}):
-            return part["properties"][key]
-    return schema["additionalProperties"]
+    """The schema of the value at `path` (tuple of keys) of the config, references followed."""
+    return schemas.at(".".join(path))
 
 
 def _others(path, value, schema):

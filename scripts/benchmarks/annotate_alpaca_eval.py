@@ -14,10 +14,10 @@ and paced, and each verdict is a row of the journal, so that a restart asks for 
             judge's answer cannot be read
 """
 
-import argparse
 from typing import NamedTuple
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 from prefline.provenance import journal
@@ -144,9 +144,7 @@ def check_answers(references, answers):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--references", required=True, help="outputs to compare with (json or jsonl)")
     parser.add_argument("--answers", required=True, help="the policy's outputs (jsonl)")
     parser.add_argument("--annotator", required=True, help="name of a configuration of the library")

@@ -10,9 +10,8 @@
 Problems of EvalPlus are asked as the library asks models with a chat template: it begins their answer.
 """
 
-import argparse
-
 from prefline import engines, errors, files, seeds
+from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.engines import answers
 from prefline.text import chat
@@ -43,9 +42,7 @@ def row(form, question, policy, answer):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="the library's questions (json or jsonl)")
     parser.add_argument(
         "--form", required=True, choices=benchmark_results.QUESTION, help="the library's form"

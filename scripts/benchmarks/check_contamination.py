@@ -12,13 +12,13 @@ decontamination of prompts.
     writes  benchmark, training, questions, found, share; in the json also the questions found, and where
 """
 
-import argparse
 import csv
 import io
 import json
 from collections import defaultdict
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import benchmark_results, ngrams, sources
 
 COLUMNS = ("benchmark", "training", "questions", "found", "share")
@@ -62,9 +62,7 @@ def training_rows(source, columns):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--training", type=json.loads, required=True, help="{NAME: [SOURCE, COLUMNS]} (JSON)")
     parser.add_argument("--questions", type=json.loads, required=True, help="{NAME: [FILE, KEY]} (JSON)")
     parser.add_argument("--ngram", type=int, required=True, help="words in a row that count")

@@ -12,7 +12,6 @@ have no network. One command, which the error names, fetches it beforehand.
     writes  see prefline/data/benchmark_results.py; a metric is TASK/METRIC or TASK/METRIC,FILTER
 """
 
-import argparse
 import difflib
 import importlib.metadata
 import json
@@ -20,6 +19,7 @@ import os
 from pathlib import Path
 
 from prefline import errors
+from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 
@@ -99,9 +99,7 @@ def _line(error):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--model", required=True, help="the policy's directory")
     parser.add_argument("--policy", required=True, help="its name")
     parser.add_argument("--benchmark", required=True, help="its name in the config")

@@ -14,7 +14,6 @@ nothing is run.
     writes  humaneval/pass@1 and humaneval+/pass@1, in parts of one; the verdicts by problem beside them
 """
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -22,6 +21,7 @@ import statistics
 import subprocess
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 from prefline.machine import sandbox
@@ -82,9 +82,7 @@ def metrics(verdicts, settings):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="the policy's name")
     parser.add_argument("--benchmark", required=True, help="its name in the config")
     parser.add_argument("--problems", required=True, help="in EvalPlus's form (jsonl)")

@@ -7,12 +7,12 @@ One row for each number: policy, benchmark, metric, value, stderr, n (questions)
         --out results/benchmarks.csv
 """
 
-import argparse
 import csv
 import io
 import json
 
 from prefline import errors, files
+from prefline.config import section
 
 COLUMNS = ("policy", "benchmark", "metric", "value", "stderr", "n", "library", "version", "settings")
 
@@ -29,9 +29,7 @@ def table(results):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--results", nargs="+", required=True, help="results, in the table's order (json)")
     parser.add_argument("--out", required=True, help="table (csv)")
     args = parser.parse_args(argv)

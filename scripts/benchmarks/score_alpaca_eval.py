@@ -10,11 +10,11 @@ one sentence how to get it.
     writes  win_rate, discrete_win_rate and length_controlled_win_rate, in percent
 """
 
-import argparse
 import importlib.metadata
 from pathlib import Path
 
 from prefline import errors
+from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 
@@ -81,9 +81,7 @@ def metrics(annotations, regression_data, settings):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="the policy's name, generator_2 of its annotations")
     parser.add_argument("--benchmark", required=True, help="its name in the config")
     parser.add_argument("--annotations", required=True, help="in the library's form (json or jsonl)")

@@ -16,12 +16,12 @@ bootstrap draws questions, as the games about one are not independent; and the s
     writes  score and style_controlled_score, in percent
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from prefline import errors, seeds
+from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 
@@ -159,9 +159,7 @@ def scores_of(policy, battles, features, draws):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="the policy's name, `model` of its judgments")
     parser.add_argument("--benchmark", required=True, help="its name in the config")
     parser.add_argument("--judgments", required=True, help="folder of a judge: MODEL.jsonl")

@@ -17,11 +17,11 @@ and without a missing one no model is loaded.
         --metrics results/samples/sft/generation/train-00000.json
 """
 
-import argparse
 from collections import Counter
 from dataclasses import asdict
 
 from prefline import engines, errors, files, seeds
+from prefline.config import section
 from prefline.data import tables
 from prefline.engines import generation_metrics
 from prefline.provenance import journal
@@ -73,9 +73,7 @@ def generate(engine, wanted, prompt_of, sampling, progress):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--prompts", required=True, help="a shard of prompts (parquet)")
     engines.add_arguments(parser)
     parser.add_argument("--num-completions", type=int, required=True, help="completions per prompt")

@@ -15,11 +15,11 @@ without a missing one no model is loaded.
         --dtype float32 --journal work/journal --out results/samples/sft/ref_logps/sft/0000.parquet
 """
 
-import argparse
 import math
 import time
 
 from prefline import errors
+from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import journal, manifest
@@ -71,9 +71,7 @@ def compute(args, missing, pairs, first_row):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--tokenized", required=True, help="tokenized pairs (parquet)")
     parser.add_argument("--model", required=True, help="directory of the reference policy")
     parser.add_argument("--part", required=True, help="which part of the rows, from 0000")

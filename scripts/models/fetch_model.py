@@ -18,7 +18,6 @@ the manifest has its commit.
         --manifest results/models/sft.json
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 from prefline import files, rewards
+from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.provenance import manifest
@@ -212,22 +212,9 @@ def _available(source, hub):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--source", required=True, help="model directory, or hub:ID@COMMIT")
-    parser.add_argument(
-        "--chat-template", type=json.loads, required=True, help="a template's file, or null for the model's"
-    )
-    parser.add_argument(
-        "--remote-code", type=json.loads, required=True, help="true takes the model's own code, too (JSON)"
-    )
-    parser.add_argument(
-        "--pickled-weights",
-        type=json.loads,
-        required=True,
-        help="true converts them, if there are no other (JSON)",
-    )
+    section.add(parser, "models.NAME", "chat_template", "remote_code", "pickled_weights")
     parser.add_argument(
         "--rewards", type=json.loads, required=True, help="JSON: [[kind, head weights], …] it is to serve as"
     )

@@ -16,11 +16,11 @@ under the merged one, as the rules after this one will load it.
         --merge-into quantized --out results/models/dpo-1 --manifest results/models/dpo-1.json
 """
 
-import argparse
 import contextlib
 from pathlib import Path
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.errors import InputError
 from prefline.provenance import manifest
 from prefline.training import adapters, models, trainer
@@ -114,9 +114,7 @@ def merge(model, quantized=None):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--adapter", required=True, help="directory of the adapters")
     parser.add_argument("--model", required=True, help="directory of the model that it started from")
     parser.add_argument(

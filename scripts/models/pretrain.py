@@ -11,11 +11,11 @@ BOS, where the tokenizer has one, opens every document. The held-out text is cut
         --columns '{"text": "text"}' --max-length 256 --learning-rate 2e-3 ... --out results/models/base
 """
 
-import argparse
 import json
 import math
 
 from prefline import files, seeds
+from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.text import chat
@@ -56,9 +56,7 @@ def blocks_of(source, documents, length):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--model", required=True, help="model directory to begin with, weights or none in it")
     parser.add_argument("--train-data", required=True, help="training text (jsonl, parquet, csv, hub:…)")
     parser.add_argument("--eval-data", required=True, help="held-out text")

@@ -12,10 +12,10 @@ reward is read. Pairs with a dialogue over --max-length, or of two equal ones, a
         --max-length 256 --learning-rate 5e-4 ... --out results/models/reward_model
 """
 
-import argparse
 import json
 
 from prefline import files
+from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.text import chat
@@ -96,9 +96,7 @@ def mean_loss_and_accuracy(rewarding):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--model", required=True, help="model directory to begin with")
     parser.add_argument("--train-data", required=True, help="preference pairs (jsonl, parquet, csv, hub:…)")
     parser.add_argument("--eval-data", required=True, help="held-out pairs")

@@ -13,10 +13,10 @@ counted, never truncated.
         --columns '{"messages": "messages"}' --max-length 256 --learning-rate 1e-3 ... --out DIR
 """
 
-import argparse
 import json
 
 from prefline import files
+from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.text import chat
@@ -97,9 +97,7 @@ def read(source, columns, tokenizer, max_length):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--model", required=True, help="model directory to begin with")
     parser.add_argument("--train-data", required=True, help="dialogues to learn (jsonl, parquet, hub:…)")
     parser.add_argument("--eval-data", required=True, help="held-out dialogues")

@@ -11,13 +11,13 @@ error, not 0.7. Answers that the journal has are not made again, and without a m
         --out results/mt_bench/answers/sft.jsonl
 """
 
-import argparse
 import functools
 import json
 import time
 from collections import defaultdict
 
 from prefline import engines, errors, seeds
+from prefline.config import section
 from prefline.engines import answers
 from prefline.errors import InputError
 from prefline.judging import fastchat
@@ -70,9 +70,7 @@ def dialogue(questions, answered):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument("--model-id", required=True, help="the policy's name in the answers")
     engines.add_arguments(parser)

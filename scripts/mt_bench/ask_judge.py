@@ -20,12 +20,12 @@ ask one after the other. Spent is what the journal holds of this judge, and what
         --key-variable OPENAI_API_KEY --max-tokens 2048 … --dry-run
 """
 
-import argparse
 import contextlib
 import fcntl
 import json
 
 from prefline import engines, errors, files
+from prefline.config import section
 from prefline.engines import asking
 from prefline.errors import InputError
 from prefline.judging import calls, fastchat, prompts, reading
@@ -156,9 +156,7 @@ def client_of(args, section, meter):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument("--answers", nargs="+", required=True, help="of two policies, or of one (jsonl)")
     parser.add_argument("--models", nargs="+", required=True, help="the policies' names, in that order")

@@ -10,13 +10,13 @@ by category and by turn. The CSV has the same, one row for each judge, policy an
         --out results/ratings.json --csv results/ratings.csv
 """
 
-import argparse
 import csv
 import io
 
 import numpy as np
 
 from prefline import errors, files, seeds
+from prefline.config import section
 from prefline.errors import InputError
 from prefline.judging import fastchat, winrate
 
@@ -54,9 +54,7 @@ def slices(rows, questions):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument("--policies", nargs="+", required=True, help="the policies' names")
     parser.add_argument("--judges", nargs="+", required=True, help="the judges' names")

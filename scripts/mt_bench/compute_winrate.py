@@ -17,11 +17,11 @@ FastChat's pairwise-all. The CSV has the rates, one row for each judge, policy a
         --out results/winrate.json --csv results/winrate.csv
 """
 
-import argparse
 import csv
 import io
 
 from prefline import errors, files, seeds
+from prefline.config import section
 from prefline.errors import InputError
 from prefline.judging import fastchat, verbosity, winrate
 from prefline.judging.agreement import agreement
@@ -144,9 +144,7 @@ def csv_text(rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument(
         "--policies", nargs="+", required=True, help="the policies' names, in the order to show"

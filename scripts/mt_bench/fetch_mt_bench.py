@@ -8,13 +8,13 @@ commit's address gives the same bytes for ever; if it does not, nothing is writt
         --out results/mt_bench/data/questions.jsonl
 """
 
-import argparse
 import hashlib
 import time
 import urllib.error
 import urllib.request
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data.sources import parse_url
 from prefline.errors import InputError
 
@@ -40,9 +40,7 @@ def fetch(address, first_wait=FIRST_WAIT):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--source", required=True, help="ADDRESS#sha256=HEX")
     parser.add_argument("--out", required=True, help="the file")
     args = parser.parse_args(argv)

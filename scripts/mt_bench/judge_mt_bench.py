@@ -12,11 +12,11 @@ journal has are not judged again, and without a new one no judge is loaded.
         --journal work/journal --out results/mt_bench/judgments/reference/dpo-1.jsonl
 """
 
-import argparse
 import json
 from collections import Counter
 
 from prefline import errors, files, judging, rewards
+from prefline.config import section
 from prefline.judging import fastchat, reading
 from prefline.provenance import journal
 
@@ -71,9 +71,7 @@ def match_row(judge, model_1, model_2, games, judged):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument("--answers-1", required=True, help="answers of the policy to judge (jsonl)")
     parser.add_argument("--model-1", required=True, help="the policy's name")

@@ -9,11 +9,11 @@ policies.
         --matches '{"gpt_4": [["dpo-1", "sft"], ["sft"]]}' --seed 1 --journal work/journal
 """
 
-import argparse
 import json
 from pathlib import Path
 
 from prefline import errors
+from prefline.config import section
 from scripts.mt_bench import ask_judge
 
 # Flags of ask_judge that shape neither the calls nor their price.
@@ -37,9 +37,7 @@ def words_of(name, judge):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="as of ask_judge")
     parser.add_argument("--references", required=True, help="as of ask_judge")
     parser.add_argument("--judge-prompts", required=True, help="as of ask_judge")

@@ -6,16 +6,14 @@
         --input-file results/mt_bench/model_judgment/gpt_4_pair.jsonl
 """
 
-import argparse
 from pathlib import Path
 
 from prefline import errors, files
+from prefline.config import section
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--judgments", nargs="+", required=True, help="in FastChat's form (jsonl)")
     parser.add_argument("--out", required=True, help="all of them (jsonl)")
     args = parser.parse_args(argv)

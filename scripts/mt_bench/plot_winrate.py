@@ -8,9 +8,8 @@ readers; every row also bears its policy's name.
     python -m scripts.mt_bench.plot_winrate --winrate results/winrate.json --out results/winrate.png
 """
 
-import argparse
-
 from prefline import errors, files
+from prefline.config import section
 from prefline.reporting import pictures
 from prefline.reporting.pictures import COLOURS, GRID, INK, LEGEND, MUTED, PALE, STYLE, shortened
 
@@ -216,9 +215,7 @@ def pale(colour):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--winrate", required=True, help="win rates, as compute_winrate writes them (json)")
     parser.add_argument("--out", required=True, help="the picture (png)")
     args = parser.parse_args(argv)

@@ -21,12 +21,12 @@ prompt. A row is dropped, and counted by the first reason that holds:
         --out results/samples/sft/preferences.parquet --metrics results/samples/sft/preferences.json
 """
 
-import argparse
 import json
 import math
 from collections import Counter
 
 from prefline import errors, files, seeds
+from prefline.config import section
 from prefline.data import prompts, sources, tables
 from prefline.errors import InputError
 from prefline.text import chat
@@ -138,15 +138,13 @@ def _no_prompt(where):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--source", required=True, help="jsonl, parquet or csv file, or hub:ID@COMMIT#SPLIT")
     parser.add_argument("--columns", type=json.loads, required=True, help="JSON: the data's column per field")
     parser.add_argument(
         "--num-pairs", type=json.loads, required=True, help="pairs to take, of both splits, or null"
     )
-    parser.add_argument("--system", type=json.loads, required=True, help="JSON: a system message, or null")
+    section.add(parser, "prompts", "system")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
     parser.add_argument("--questions", required=True, help="evaluation questions, in FastChat's form (jsonl)")
     parser.add_argument("--test-fraction", type=float, required=True, help="part of the prompts held out")

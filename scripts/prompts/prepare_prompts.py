@@ -20,7 +20,6 @@ the first reason that holds:
         --out results/prompts/pool.parquet --metrics results/prompts/pool.json
 """
 
-import argparse
 import itertools
 import json
 from collections import Counter
@@ -28,6 +27,7 @@ from collections import Counter
 import numpy as np
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import prompts, sources, tables
 from prefline.errors import InputError
 from prefline.text import chat
@@ -83,9 +83,7 @@ def lengths(prompt_ids):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument(
         "--source",
         type=json.loads,
@@ -93,7 +91,7 @@ def main(argv=None):
         help="JSON: jsonl, parquet, csv files, hub:ID@COMMIT#SPLIT",
     )
     parser.add_argument("--columns", type=json.loads, required=True, help='JSON: {"prompt": COLUMN, …}')
-    parser.add_argument("--system", type=json.loads, required=True, help="JSON: a system message, or null")
+    section.add(parser, "prompts", "system")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
     parser.add_argument("--questions", required=True, help="evaluation questions, in FastChat's form (jsonl)")
     parser.add_argument("--test-fraction", type=float, required=True, help="part of the prompts held out")

@@ -11,9 +11,8 @@ leaves the full shards as they are.
         --number 400 --seed 1 --out results/samples/sft/prompts/train-00000.parquet
 """
 
-import argparse
-
 from prefline import errors
+from prefline.config import section
 from prefline.data import prompts, tables
 from prefline.errors import InputError
 
@@ -33,9 +32,7 @@ def select(pool, split, first, number, seed):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--pool", required=True, help="the pool of prompts (parquet)")
     parser.add_argument("--split", choices=["train", "test"], required=True)
     parser.add_argument("--first", type=int, required=True, help="rank of the shard's first prompt, from 0")

@@ -10,11 +10,11 @@ environment (HF_TOKEN) or from `hf auth login`.
         --pairs results/samples/sft/preferences.parquet --out results/published/dpo-1.json
 """
 
-import argparse
 import json
 from pathlib import Path
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.errors import InputError
 
 
@@ -62,9 +62,7 @@ def push(repository, kind, found, private, message):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="the policy's name")
     parser.add_argument("--namespace", required=True, help="user or organization on the hub")
     parser.add_argument("--name", required=True, help="repositories are NAMESPACE/NAME-POLICY")

@@ -33,7 +33,6 @@ yields no pair, and is counted under one reason, when it has
         --seed 1 --out preferences.parquet --ranked ranked.parquet --metrics preferences.json
 """
 
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
@@ -43,6 +42,7 @@ import numpy as np
 import pyarrow as pa
 
 from prefline import errors, files, seeds
+from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.rewards import combine, rank_metrics
@@ -209,9 +209,7 @@ def shard_pairs(paths, scored, args, report):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--prompts", nargs="+", required=True, help="prompt shards, SPLIT-NNNNN.parquet")
     parser.add_argument(
         "--completions", nargs="+", required=True, help="their completions, in the same order"
@@ -222,18 +220,9 @@ def main(argv=None):
     parser.add_argument(
         "--weighting", type=json.loads, required=True, help="JSON: kind, weight and normalize by reward"
     )
-    parser.add_argument("--num-completions", type=int, required=True, help="completions that each prompt has")
-    parser.add_argument(
-        "--strategy", choices=STRATEGIES, required=True, help="which two completions make a pair"
-    )
-    parser.add_argument("--length-penalty", type=float, required=True, help="reward taken off per token")
-    parser.add_argument(
-        "--min-margin", type=float, required=True, help="drop a pair at or below this difference"
-    )
-    parser.add_argument(
-        "--truncated", choices=TRUNCATED, required=True, help="what cut-off completions are for"
-    )
-    parser.add_argument("--seed", type=int, required=True, help="of ties and random choices")
+    section.add(parser, "generate", "num_completions")
+    section.add(parser, "rank")
+    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="preference pairs (parquet)")
     parser.add_argument("--ranked", required=True, help="every completion as it was ranked (parquet)")
     parser.add_argument(

@@ -9,12 +9,11 @@ Axes end where a tail would leave no room for the rest; what is beyond stands at
         --metrics results/samples/sft/preferences.json --out results/samples/sft/rewards.png
 """
 
-import argparse
-
 import numpy as np
 import pyarrow.compute as pc
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import tables
 from prefline.reporting import pictures
 from prefline.reporting.pictures import COLOURS, GRID, INK, LEGEND, MUTED, PALE, STYLE, shortened
@@ -217,9 +216,7 @@ def counts_in_words(metrics):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="its name, for the title")
     parser.add_argument("--ranked", required=True, help="its completions as they were ranked (parquet)")
     parser.add_argument("--metrics", required=True, help="what build_preferences counted (json)")

@@ -10,13 +10,13 @@ win rates; only the licence is the publisher's word. The prose stands in scripts
         --out results/cards/dpo-1.md
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import jinja2
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import prompts, sources
 
 START = "sft"
@@ -151,9 +151,7 @@ def card(policy, config, manifest, metrics, made, pairs):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="the policy's name")
     parser.add_argument("--manifest", required=True, help="its manifest (json)")
     parser.add_argument("--metrics", required=True, help="metrics.json of its training")

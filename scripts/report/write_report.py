@@ -8,7 +8,6 @@ the page stand in scripts/report/. The page says what its inputs say, and what t
         --policies sft dpo-1 … (--help lists all)
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import yaml
 from markupsafe import Markup
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import sources
 from prefline.judging import fastchat
 from prefline.machine import costs
@@ -103,9 +103,7 @@ def render(**values):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     for name, text in (
         ("winrate", "winrate.json"),
         ("winrate-picture", "its picture (png)"),

@@ -10,13 +10,13 @@ gives is not kept from job to job: a function is faster than a look into the jou
         --out results/samples/sft/rewards/exact/train-00000.parquet
 """
 
-import argparse
 import importlib.util
 import json
 import math
 from pathlib import Path
 
 from prefline import errors
+from prefline.config import section
 from prefline.errors import InputError
 from prefline.rewards import shard
 
@@ -50,9 +50,7 @@ def reward(function, arguments, dialogue):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     shard.add_arguments(parser)
     parser.add_argument("--function", required=True, help="FILE.py:NAME")
     parser.add_argument("--arguments", type=json.loads, required=True, help="JSON: its further arguments")

@@ -12,10 +12,10 @@ model is loaded.
         --journal work/journal --out results/samples/sft/rewards/pair_rm/train-00000.parquet
 """
 
-import argparse
 import time
 
 from prefline import errors, rewards
+from prefline.config import section
 from prefline.provenance import journal
 from prefline.rewards import pairwise, shard, tournament
 
@@ -60,9 +60,7 @@ def comparisons_of(dialogues, samples, opponents, seed, prompt_id):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     shard.add_arguments(parser)
     shard.add_model_arguments(parser)
     parser.add_argument(

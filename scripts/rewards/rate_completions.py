@@ -19,10 +19,10 @@ servers give up is tried again by the next job that wants it.
         --journal work/journal --out results/samples/sft/rewards/helpful/train-00000.parquet
 """
 
-import argparse
 from pathlib import Path
 
 from prefline import engines, errors
+from prefline.config import section
 from prefline.engines import asking
 from prefline.errors import InputError
 from prefline.provenance import journal
@@ -46,9 +46,7 @@ def context(args):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     shard.add_arguments(parser)
     parser.add_argument("--rubric", required=True, help="what the judge is asked (text)")
     parser.add_argument("--lowest", type=float, required=True, help="lowest number that counts")

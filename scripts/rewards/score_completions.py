@@ -11,18 +11,16 @@ of is not scored again, and without a missing one no model is loaded.
         --journal work/journal --out results/samples/sft/rewards/reward_model/train-00000.parquet
 """
 
-import argparse
 import json
 
 from prefline import errors, rewards
+from prefline.config import section
 from prefline.provenance import journal
 from prefline.rewards import scorers, shard
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     shard.add_arguments(parser)
     shard.add_model_arguments(parser)
     parser.add_argument(

@@ -20,7 +20,6 @@ A limit is a number of tokens, null, or a percentile of what it limits among the
         --max-length null --out tokenized.parquet --metrics tokenized.json
 """
 
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
@@ -30,6 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.text import chat
@@ -143,9 +143,7 @@ def limit(text):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--preferences", required=True, help="preference pairs (parquet)")
     parser.add_argument("--tokenizer", required=True, help="model directory of the start policy")
     for name, limits in zip(LIMITS, ("a prompt", "an answer", "a prompt and an answer"), strict=True):

@@ -21,13 +21,13 @@ prompt are no independent draws.
         --batch-tokens 16384 --out results/training/dpo-1/drift.json
 """
 
-import argparse
 import math
 from pathlib import Path
 
 import numpy as np
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 
@@ -88,9 +88,7 @@ def score(directory, prompts, completions, args):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--model", required=True, help="directory of the policy")
     parser.add_argument("--references", nargs="+", required=True, help="directories to measure the KL from")
     parser.add_argument("--prompts", nargs="+", required=True, help="held-out prompts (parquet)")

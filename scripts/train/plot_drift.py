@@ -9,9 +9,8 @@ reward and not what it stands for (Gao et al. 2022, arXiv 2210.10760). Bars are 
         --start sft --winrate results/winrate.json --out results/drift.png
 """
 
-import argparse
-
 from prefline import errors, files
+from prefline.config import section
 from prefline.reporting import pictures
 from prefline.reporting.pictures import COLOURS, GRID, MUTED, STYLE, shortened
 
@@ -97,9 +96,7 @@ def draw_points(axes, policies, kl, values, at_start):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--policies", nargs="+", required=True, help="their names, in the order of --drift")
     parser.add_argument("--drift", nargs="+", required=True, help="what measure_drift wrote (json)")
     parser.add_argument("--start", required=True, help="the start policy's name")

@@ -7,11 +7,11 @@ training, on the way (eval_steps) and after it. Of what a log does not have ther
         --metrics results/training/dpo-1/metrics.json --out results/training/dpo-1/training.png
 """
 
-import argparse
 import csv
 import math
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.reporting import pictures
 from prefline.reporting.pictures import COLOURS, GRID, MUTED, STYLE, shortened
 
@@ -136,9 +136,7 @@ def in_words(metrics):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--name", required=True, help="of the model or policy, for the title")
     parser.add_argument("--log-csv", required=True, help="the course of the training (csv)")
     parser.add_argument("--metrics", required=True, help="what the training measured (json)")

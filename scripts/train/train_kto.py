@@ -13,9 +13,8 @@ in memory: each step also needs its log-probabilities of prompts with a neighbor
         --reference results/models/sft --beta 0.1 --desirable-weight 1.0 --undesirable-weight 1.0 … (--help)
 """
 
-import argparse
-
 from prefline import errors, files, seeds
+from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
@@ -76,9 +75,7 @@ def evaluate(kto):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--tokenized", nargs="+", required=True, help="tokenized pairs, one file per policy")
     parser.add_argument("--model", required=True, help="directory of the policy that training starts from")
     parser.add_argument("--reference", required=True, help="directory of the policy that it is held to")

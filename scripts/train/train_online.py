@@ -20,6 +20,7 @@ import json
 from pathlib import Path
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
@@ -164,9 +165,7 @@ def proximal(args, model, tokenizer, train, rewards, ends):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--method", choices=methods.ONLINE, required=True, help="how to train")
     parser.add_argument("--prompts", nargs="+", required=True, help="shards of prompts (parquet)")
     parser.add_argument("--model", required=True, help="directory of the policy that training starts from")
@@ -205,8 +204,8 @@ def parse(argv):
     missing = sorted(set(methods.HYPERPARAMETERS[args.method]) - vars(args).keys())
     if missing:
         parser.error(f"{args.method} needs --{missing[0].replace('_', '-')}")
-    for name, section in args.rewards.items():
-        methods.check_reward(args.method, name, {"servers": args.servers.get(name), **section})
+    for name, reward in args.rewards.items():
+        methods.check_reward(args.method, name, {"servers": args.servers.get(name), **reward})
     return args
 
 

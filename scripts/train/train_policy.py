@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
@@ -179,9 +180,7 @@ def one_or_list(text):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--tokenized", nargs="+", required=True, help="tokenized pairs, one file per policy")
     parser.add_argument(
         "--ref-logps", nargs="+", required=True, help="all parts of the first file, of the second, …"

@@ -9,10 +9,10 @@
     writes  messages, answer, finish_reason
 """
 
-import argparse
 import json
 
 from prefline import engines, errors, files, seeds
+from prefline.config import section
 from prefline.data import sources
 from prefline.engines import answers
 from prefline.errors import InputError
@@ -20,9 +20,7 @@ from prefline.text import chat
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument("--prompts", required=True, help="jsonl, parquet or csv, or hub:ID@COMMIT#SPLIT")
     parser.add_argument("--columns", type=json.loads, required=True, help='{"prompt": COLUMN} (JSON)')
     engines.add_arguments(parser)

@@ -4,10 +4,10 @@
         --answers results/vibe_check/sft.jsonl results/vibe_check/dpo-1.jsonl --out results/vibe_check.md
 """
 
-import argparse
 import re
 
 from prefline import errors, files
+from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError
 
@@ -28,7 +28,7 @@ def escape(text):
     return "<br>".join(lines)
 
 
-def section(number, messages, answers):
+def answered(number, messages, answers):
     """One prompt with its answers. answers: list of (policy, answer, finish_reason)."""
     lines = [f"## {number}", ""]
     for message in messages:
@@ -42,9 +42,7 @@ def section(number, messages, answers):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = section.parser(__doc__)
     parser.add_argument(
         "--policies", nargs="+", required=True, help="the policies' names, in the order to show"
     )
@@ -68,7 +66,7 @@ def main(argv=None):
             (policy, row["answer"], row["finish_reason"])
             for policy, row in zip(args.policies, rows, strict=True)
         ]
-        sections.append(section(number, messages, answers))
+        sections.append(answered(number, messages, answers))
     files.write_text(args.out, "\n".join(sections))
     print(f"{len(prompts)} prompts, {len(args.policies)} policies")
 

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from configs import DEFAULT, changed, refused
 from hypothesis import example, given
 from hypothesis import strategies as st
 from small_model import CHATML, make_tokenizer
-from test_config import DEFAULT, changed, refused
 
-from prefline.config import loading as configuration
+from prefline.config import section
 from prefline.engines.local_server import LocalServer
 from prefline.errors import InputError
 from prefline.servers.client import KEY_FILE_VARIABLE, KEY_VARIABLE, Client, environment_key
@@ -203,10 +203,10 @@ def test_a_path_that_snakemake_would_fill_in_is_refused(path, name):
 )
 def test_a_value_is_one_word_of_the_command_line(values):
     """For the shell, and for argparse: nothing becomes another command or another flag."""
-    line = configuration.flags(values)
+    line = section.flags(values)
     parser = argparse.ArgumentParser()
     for key in ("system", "source", "model", "evil"):
-        parser.add_argument(f"--{key}")
+        parser.add_argument(f"--{key}", type=section.reader({"type": "string"}))
     parsed = vars(parser.parse_args(shlex.split(line)))
     assert {key: value for key, value in parsed.items() if value is not None} == values
 
@@ -215,7 +215,7 @@ def test_a_value_is_one_word_of_the_command_line(values):
     "value", [*HOSTILE, "--evil=1", "{params.code} {{input}} {0}", "'\"\\", "$HOME ${HOME} !! ~"]
 )
 def test_a_shell_gives_a_value_to_the_program_as_it_is(tmp_path, value):
-    line = f"{sys.executable} -c 'import sys; print(ascii(sys.argv[1:]))' {configuration.flags(source=value)}"
+    line = f"{sys.executable} -c 'import sys; print(ascii(sys.argv[1:]))' {section.flags(source=value)}"
     said = subprocess.run(
         ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prefline.errors import InputError
+from prefline.provenance import imports
 from prefline.provenance.imports import modules_of
 from tools import lock_envs
 
@@ -80,7 +81,7 @@ def test_every_rule_has_an_environment():
 def test_an_environment_has_all_that_its_rules_import(rule, name):
     imported = set()
     script = ADAPTERS.get(rule, rule)
-    for module in modules_of(f"scripts/{script}.py"):
+    for module in modules_of(imports.script(script)):
         for node in ast.walk(ast.parse(Path(module).read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}

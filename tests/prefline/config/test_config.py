@@ -3,55 +3,20 @@
 import copy
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import yaml
+from configs import DEFAULT, PROPERTIES, TEXT, changed, leaves, put, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefline.config import loading as configuration
+from prefline.config import schema as schemas
 from prefline.errors import InputError
 from prefline.training import losses, methods
 
-TEXT = Path("config.yaml").read_text(encoding="utf-8")
-DEFAULT = yaml.safe_load(TEXT)
-SCHEMA = configuration.SCHEMA
 # Sections whose keys the user chooses: column names, and categories of questions.
 FREE = {"columns", "temperature"}
-
-
-def leaves(section, path=()):
-    """(path, value) of every value of a nested dict that is no dict itself."""
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from leaves(value, (*path, key))
-        else:
-            yield (*path, key), value
-
-
-def put(config, path, value, key=None):
-    """Replace the value at `path`; with `key`, move the old one there."""
-    for part in path[:-1]:
-        config = config[part]
-    if key is not None:
-        value = config.pop(path[-1])
-    config[key or path[-1]] = value
-
-
-def changed(path, value, key=None):
-    """The default config with the value at `path` replaced, or moved to `key` beside it."""
-    config = copy.deepcopy(DEFAULT)
-    put(config, path, value, key)
-    return config
-
-
-def refused(config):
-    """The sentence with which `config` is refused."""
-    with pytest.raises(InputError) as error:
-        configuration.load(config)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 LEAVES = dict(leaves(DEFAULT))
@@ -249,7 +214,7 @@ def test_a_run_is_shaped_by_its_own_loss_alone():
 
 
 def test_every_loss_can_be_chosen_with_trains_values():
-    assert losses.LOSSES.keys() == set(SCHEMA["$defs"]["loss_name"]["enum"])
+    assert losses.LOSSES.keys() == set(schemas.whole()["$defs"]["loss_name"]["enum"])
     for name, keys in losses.HYPERPARAMETERS.items():
         config = with_run(loss_type=name, **{key: DEFAULT["train"][key] for key in keys})
         if name == "exo_pair":
@@ -306,29 +271,6 @@ def test_an_overlay_takes_a_hyperparameter_away_with_its_loss():
 # The schema itself.
 
 
-def resolved(schema):
-    """`schema` with the definition that it refers to; its own keys win."""
-    while "$ref" in schema:
-        named = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
-        schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
-    return schema
-
-
-def properties(schema, path=()):
-    """(path, resolved schema) of every property that the schema describes, at any depth."""
-    schema = resolved(schema)
-    parts = [schema, *(resolved(part) for part in schema.get("allOf", []))]
-    for part in parts:
-        for name, child in part.get("properties", {}).items():
-            yield (*path, name), resolved(child)
-            yield from properties(child, (*path, name))
-        if isinstance(part.get("additionalProperties"), dict):
-            yield from properties(part["additionalProperties"], (*path, "*"))
-
-
-PROPERTIES = list(properties(SCHEMA))
-
-
 def test_the_walk_reaches_every_key_of_the_default():
     known = {path for path, _ in PROPERTIES}
     for path in CLOSED:
@@ -355,7 +297,7 @@ def test_every_section_is_closed():
 def test_every_section_requires_all_its_keys():
     for name, section in DEFAULT.items():
         if name not in ("seed", "models", "rewards", "runs", "benchmarks"):
-            assert sorted(SCHEMA["properties"][name]["required"]) == sorted(section), name
+            assert sorted(schemas.whole()["properties"][name]["required"]) == sorted(section), name
 
 
 REWARD = {"kind": "classifier", "model": "base", "dtype": "float32", "head_weights": None}

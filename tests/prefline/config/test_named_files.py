@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from test_config import DEFAULT, PROPERTIES, changed, put
+from configs import DEFAULT, PROPERTIES, changed, put
 
 from prefline.config import loading as configuration
 from prefline.config import named_files

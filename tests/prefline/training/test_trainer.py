@@ -293,7 +293,8 @@ class TestWorkKey:
         assert self.key(world, tmp_path, [model]) != before
 
     def test_code_counts_and_comments_do_not(self, world, tmp_path, monkeypatch):
-        shutil.copytree("scripts", tmp_path / "scripts")
+        for package in ("prefline", "scripts"):
+            shutil.copytree(package, tmp_path / package)
         monkeypatch.chdir(tmp_path)
         before = self.key(world, tmp_path)
         script = Path("scripts/models/pretrain.py")
