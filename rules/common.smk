@@ -87,12 +87,12 @@ ALL_SHARDS = shards("test") + shards("train")
 
 def engine_settings():
     """The config values of what runs the policies, less those of engines that are not in use."""
-    section = config["generate"]
-    starts_vllm = section["engine"] == "vllm" or section["engine"] == "server" and not section["servers"]
+    chosen = config["generate"]
+    starts_vllm = chosen["engine"] == "vllm" or chosen["engine"] == "server" and not chosen["servers"]
     return {
         **section("generate", "engine", "dtype", "seed_per"),
-        "vllm": section["vllm"] if starts_vllm else {},
-        "served_model": section["served_model"] if section["engine"] == "server" else None,
+        "vllm": chosen["vllm"] if starts_vllm else {},
+        "served_model": chosen["served_model"] if chosen["engine"] == "server" else None,
     }
 
 
@@ -100,6 +100,28 @@ def engine_gpus():
     """How many GPUs a job that asks a policy takes: none where servers elsewhere run it."""
     section = config["generate"]
     return 0 if section["engine"] == "server" and section["servers"] else 1
+
+
+# What a job that runs a language model is given by profiles and --set-resources, and the flags of these. They are
+# resources, since they decide how fast it goes and not what it makes.
+ENGINE = {
+    "gpu": engine_gpus(),
+    "nodes": 1,
+    "mem_mb": per_attempt(3_000),
+    "batch_size": 256,
+    "tensor_parallel_size": 1,
+    "gpu_memory_percent": 90,
+    "max_num_batched_tokens": 0,
+    "servers": config["generate"]["servers"] or "",
+    "server_timeout": 600,
+}
+ENGINE_FLAGS = r"""--batch-size {resources.batch_size:q} \
+            --tensor-parallel-size {resources.tensor_parallel_size:q} \
+            --gpu-memory-percent {resources.gpu_memory_percent:q} \
+            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
+            --servers={resources.servers:q} \
+            --server-timeout {resources.server_timeout:q}
+"""
 
 
 include: "functions/policies.smk"

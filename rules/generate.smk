@@ -17,18 +17,9 @@ rule generate_completions:
         "logs/{policy}/generate_completions/{shard}.tsv"
     conda:
         "../envs/cpu/generate.yaml"
-    threads: 1
     resources:
-        gpu=engine_gpus(),
-        nodes=1,
-        mem_mb=per_attempt(3000),
+        **ENGINE,
         runtime=240,
-        batch_size=256,
-        tensor_parallel_size=1,
-        gpu_memory_percent=90,
-        max_num_batched_tokens=0,
-        servers=config["generate"]["servers"] or "",
-        server_timeout=600,
     params:
         code=code_of("generate_completions"),
         settings=lambda wildcards: flags(
@@ -44,16 +35,10 @@ rule generate_completions:
             --prompts {input.prompts:q} \
             --model {input.model:q} \
             {params.settings} \
-            --batch-size {resources.batch_size:q} \
-            --tensor-parallel-size {resources.tensor_parallel_size:q} \
-            --gpu-memory-percent {resources.gpu_memory_percent:q} \
-            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers={resources.servers:q} \
-            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
             --out {output.completions:q} \
-            --metrics {output.metrics:q}
-        """
+            --metrics {output.metrics:q} \
+            """ + ENGINE_FLAGS
 
 
 for policy in POLICIES:
