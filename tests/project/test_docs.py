@@ -82,7 +82,7 @@ def test_every_page_is_in_the_site_once():
     inside = toctree("docs/index.md") + toctree("docs/library.md")
     pages = [path.stem for path in Path("docs").glob("*.md") if path.stem != "index"]
     assert sorted(entry for entry in inside if not entry.startswith("api/")) == sorted([*pages, "self"])
-    made = {*api_reference.library_pages(), "scripts", "measurements"}
+    made = {*api_reference.library_pages(), "scripts", "tools", "measurements"}
     assert {entry for entry in inside if entry.startswith("api/")} == {f"api/{name}" for name in made}
 
 

@@ -45,7 +45,17 @@ print(json.dumps({
 def makers(tmp_path_factory):
     """{overlay: {path: rules}} of PROGRAM."""
     folder = tmp_path_factory.mktemp("makers")
-    for name in ("Snakefile", "config.yaml", "rules", "scripts", "data", "envs", "profiles", "recipes"):
+    for name in (
+        "Snakefile",
+        "config.yaml",
+        "rules",
+        "scripts",
+        "prefline",
+        "data",
+        "envs",
+        "profiles",
+        "recipes",
+    ):
         (folder / name).symlink_to(ROOT / name)
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -70,12 +70,12 @@ def test_nothing_is_imported(project):
     assert project(main="from scripts import bad", bad="raise SystemExit('imported')") == paths("main", "bad")
 
 
-@pytest.mark.parametrize("script", sorted(Path("scripts").glob("[!_]*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", sorted(Path("scripts").glob("*/[!_]*.py")), ids=lambda path: path.stem)
 def test_what_is_found_holds_what_a_script_really_imports(script):
     """Against Python itself: the project's modules that are loaded after importing the script."""
     code = (
-        f"import sys, importlib; importlib.import_module('scripts.{script.stem}')\n"
-        "files = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'scripts']\n"
+        f"import sys, importlib; importlib.import_module('scripts.{script.parent.name}.{script.stem}')\n"
+        "files = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('prefline', 'scripts')]\n"
         "print('\\n'.join(file for file in files if file))"
     )
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
