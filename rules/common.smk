@@ -103,7 +103,8 @@ def engine_gpus():
 
 
 # What a job that runs a language model is given by profiles and --set-resources, and the flags of these. They are
-# resources, since they decide how fast it goes and not what it makes.
+# resources, since they decide how fast it goes and not what it makes: prefline/engines/pace.py. Rules add the flags
+# in parentheses, without which `snakemake --lint` takes them for a part of a path.
 ENGINE = {
     "gpu": engine_gpus(),
     "nodes": 1,

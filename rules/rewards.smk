@@ -28,11 +28,12 @@ rule score_completions:
     params:
         code=code_of("score_completions"),
         settings=lambda wildcards: flags(section(f"rewards.{wildcards.reward}", "dtype", "head_weights")),
+        script="score_completions",
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.rewards.{rule} \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.rewards.{params.script} \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             --model {input.model:q} \
@@ -55,6 +56,7 @@ use rule score_completions as compare_completions with:
         settings=lambda wildcards: flags(
             section(f"rewards.{wildcards.reward}", "dtype", "opponents"), seed=config["seed"]
         ),
+        script="compare_completions",
 
 
 rule apply_reward_function:
@@ -139,7 +141,7 @@ rule rate_completions:
             {params.settings} \
             --journal work/journal \
             --out {output.rewards:q} \
-            """ + ENGINE_FLAGS
+            """ + (ENGINE_FLAGS)
 
 
 for policy in POLICIES:
