@@ -36,9 +36,9 @@ GIVEN_PAIRS = prompts.given_pairs(config["prompts"])
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
 # Whose pairs train a policy, and whose completions are ranked: a preference dataset stands in for the start's.
-PAIRED_RUNS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
-DATA_POLICIES = [START] if PAIRED_RUNS else []
-DATA_POLICIES += [f"{run}-{t}" for run in PAIRED_RUNS for t in range(1, RUNS[run]["iterations"])]
+RUNS_ON_PAIRS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
+DATA_POLICIES = [START] if RUNS_ON_PAIRS else []
+DATA_POLICIES += [f"{run}-{t}" for run in RUNS_ON_PAIRS for t in range(1, RUNS[run]["iterations"])]
 RANKED = [name for name in DATA_POLICIES if name != START or not GIVEN_PAIRS]
 
 
@@ -103,7 +103,8 @@ def engine_gpus():
 
 
 # What a job that runs a language model is given by profiles and --set-resources, and the flags of these. They are
-# resources, since they decide how fast it goes and not what it makes.
+# resources, since they decide how fast it goes and not what it makes: prefline/engines/pace.py. Rules add the flags
+# in parentheses, without which `snakemake --lint` takes them for a part of a path.
 ENGINE = {
     "gpu": engine_gpus(),
     "nodes": 1,

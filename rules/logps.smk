@@ -3,7 +3,8 @@
 #     results/samples/{policy}/tokenized.parquet
 #  -> results/samples/{policy}/ref_logps/{reference}/{part}.parquet
 
-PAIRED = {
+# Whose pairs are scored under which reference.
+PAIRS_AND_REFERENCES = {
     (policy, initial_or_previous(iteration, "reference"))
     for iteration in iterations_of("preference")
     for policy in get_data_policies(iteration)
@@ -24,7 +25,6 @@ rule compute_ref_logps:
         "logs/{policy}/compute_ref_logps/{reference}/{part}.tsv"
     conda:
         "../envs/cpu/score.yaml"
-    threads: 1
     resources:
         gpu=1,
         nodes=1,
@@ -33,7 +33,7 @@ rule compute_ref_logps:
         batch_tokens=16384,
     params:
         code=code_of("compute_ref_logps"),
-        settings=lambda wildcards: flags(config["logps"]),
+        settings=lambda wildcards: flags(section("logps")),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -49,7 +49,7 @@ rule compute_ref_logps:
         """
 
 
-for policy, reference in sorted(PAIRED):
+for policy, reference in sorted(PAIRS_AND_REFERENCES):
 
     # A name for all parts: `snakemake logps_sft_sft`.
     rule:

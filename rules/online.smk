@@ -43,6 +43,8 @@ rule train_online:
         wandb_project="",
         batch_tokens=16384,
         servers=json.dumps({name: REWARDS[name].get("servers") for name in REWARDS}),
+        judge_batch_size=64,
+        server_timeout=600,
     params:
         code=code_of("train_online"),
         function_code=[imports.code_hash(path) for path in files_of_rewards("function")],
@@ -69,6 +71,8 @@ rule train_online:
             --reward-models {input.reward_models:q} \
             {params.settings} \
             --servers {resources.servers:q} \
+            --judge-batch-size {resources.judge_batch_size:q} \
+            --server-timeout {resources.server_timeout:q} \
             --batch-tokens {resources.batch_tokens:q} \
             --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
             --gradient-checkpointing {resources.gradient_checkpointing:q} \

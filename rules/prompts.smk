@@ -20,7 +20,6 @@ rule prepare_prompts:
         "logs/prepare_prompts.tsv"
     conda:
         "../envs/cpu/data.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(4000),
         runtime=60,
@@ -59,7 +58,6 @@ rule sample_prompts:
         "logs/{policy}/sample_prompts/{shard}.tsv"
     conda:
         "../envs/cpu/data.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=20,
@@ -108,7 +106,6 @@ if GIVEN_PAIRS:
             "logs/import_preferences.tsv"
         conda:
             "../envs/cpu/data.yaml"
-        threads: 1
         resources:
             mem_mb=per_attempt(4000),
             runtime=60,
@@ -116,7 +113,7 @@ if GIVEN_PAIRS:
             code=code_of("import_preferences"),
             contents=contents_of(GIVEN_PAIRS["source"], config["mt_bench"]["questions"]),
             settings=lambda wildcards: flags(
-                {key: GIVEN_PAIRS[key] for key in ("source", "columns", "num_pairs")},
+                section("prompts.preferences", "source", "columns", "num_pairs"),
                 section("prompts", "system", "test_fraction", "decontamination_ngram"),
                 seed=config["seed"],
             ),

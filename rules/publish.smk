@@ -14,7 +14,7 @@ rule write_model_card:
         pairs=lambda wildcards: [
             f"results/samples/{policy}/tokenized.json"
             for policy in get_data_policies(wildcards)
-            if wildcards.run in PAIRED_RUNS
+            if wildcards.run in RUNS_ON_PAIRS
         ],
     output:
         card="results/cards/{run}-{iteration}.md",
@@ -61,7 +61,7 @@ rule publish:
         pairs=lambda wildcards: [
             f"results/samples/{policy}/preferences.parquet"
             for policy in get_data_policies(wildcards)
-            if config["publish"]["pairs"] and wildcards.run in PAIRED_RUNS
+            if config["publish"]["pairs"] and wildcards.run in RUNS_ON_PAIRS
         ],
     output:
         published="results/published/{run}-{iteration}.json",

@@ -22,7 +22,6 @@ rule build_preferences:
         policy="|".join(TRAINED if GIVEN_PAIRS else POLICIES),  # import_preferences makes the start policy's
     conda:
         "../envs/cpu/data.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(8_000),
         runtime=60,
@@ -30,8 +29,10 @@ rule build_preferences:
         code=code_of("build_preferences"),
         settings=lambda wildcards: flags(
             section("generate", "num_completions"),
-            section("rank", "strategy", "length_penalty", "min_margin", "truncated"),
-            reward_weighting(),
+            section("rank"),
+            weighting={
+                name: section(f"rewards.{name}", "kind", "weight", "normalize") for name in sorted(REWARDS)
+            },
             seed=config["seed"],
         ),
     shell:
@@ -67,7 +68,6 @@ rule plot_rewards:
         "logs/{policy}/plot_rewards.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=30,

@@ -16,10 +16,9 @@ rule score_completions:
     benchmark:
         "logs/{policy}/score_completions/{reward}/{shard}.tsv"
     wildcard_constraints:
-        reward=rewards_of_kind("classifier"),
+        reward=of_kind(REWARDS, "classifier"),
     conda:
         "../envs/cpu/score.yaml"
-    threads: 1
     resources:
         gpu=1,
         nodes=1,
@@ -28,7 +27,7 @@ rule score_completions:
         batch_tokens=16384,
     params:
         code=code_of("score_completions"),
-        settings=lambda wildcards: flags(reward_settings(wildcards, "dtype", "head_weights")),
+        settings=lambda wildcards: flags(section(f"rewards.{wildcards.reward}", "dtype", "head_weights")),
         script="score_completions",
     shell:
         r"""
@@ -51,16 +50,16 @@ use rule score_completions as compare_completions with:
     benchmark:
         "logs/{policy}/compare_completions/{reward}/{shard}.tsv"
     wildcard_constraints:
-        reward=rewards_of_kind("pairwise"),
+        reward=of_kind(REWARDS, "pairwise"),
     params:
         code=code_of("compare_completions"),
         settings=lambda wildcards: flags(
-            reward_settings(wildcards, "dtype", "opponents"), seed=config["seed"]
+            section(f"rewards.{wildcards.reward}", "dtype", "opponents"), seed=config["seed"]
         ),
         script="compare_completions",
 
 
-rule check_completions:
+rule apply_reward_function:
     """Reward each completion by a function of the config's."""
     input:
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
@@ -69,26 +68,25 @@ rule check_completions:
     output:
         rewards="results/samples/{policy}/rewards/{reward}/{shard}.parquet",
     log:
-        "logs/{policy}/check_completions/{reward}/{shard}.txt",
+        "logs/{policy}/apply_reward_function/{reward}/{shard}.txt",
     benchmark:
-        "logs/{policy}/check_completions/{reward}/{shard}.tsv"
+        "logs/{policy}/apply_reward_function/{reward}/{shard}.tsv"
     wildcard_constraints:
-        reward=rewards_of_kind("function"),
+        reward=of_kind(REWARDS, "function"),
     conda:
         "../envs/cpu/data.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=60,
     params:
-        code=code_of("check_completions"),
+        code=code_of("apply_reward_function"),
         function_code=lambda wildcards: imports.code_hash(function_file(wildcards.reward)),
-        settings=lambda wildcards: flags(reward_settings(wildcards, "function", "arguments")),
+        settings=lambda wildcards: flags(section(f"rewards.{wildcards.reward}", "function", "arguments")),
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.rewards.check_completions \
+        exec python -m scripts.rewards.apply_reward_function \
             --prompts {input.prompts:q} \
             --completions {input.completions:q} \
             {params.settings} \
@@ -110,27 +108,25 @@ rule rate_completions:
     benchmark:
         "logs/{policy}/rate_completions/{reward}/{shard}.tsv"
     wildcard_constraints:
-        reward=rewards_of_kind("judge"),
+        reward=of_kind(REWARDS, "judge"),
     conda:
         "../envs/cpu/generate.yaml"
-    threads: 1
     resources:
-        gpu=lambda wildcards: 0 if REWARDS[wildcards.reward]["servers"] else 1,
-        nodes=1,
-        mem_mb=per_attempt(3_000),
+        **ENGINE
+        | {
+            "gpu": lambda wildcards: 0 if REWARDS[wildcards.reward]["servers"] else 1,
+            "batch_size": 64,
+            "servers": lambda wildcards: REWARDS[wildcards.reward]["servers"] or "",
+        },
         runtime=240,
-        batch_size=64,
-        tensor_parallel_size=1,
-        gpu_memory_percent=90,
-        max_num_batched_tokens=0,
-        servers=lambda wildcards: REWARDS[wildcards.reward]["servers"] or "",
-        server_timeout=600,
     params:
         code=code_of("rate_completions"),
         contents=lambda wildcards: contents_of(REWARDS[wildcards.reward]["rubric"]),
         model=lambda wildcards, input: input.get("model", ""),
         settings=lambda wildcards: flags(
-            reward_settings(wildcards, "dtype", "served_model", "lowest", "highest", "max_tokens"),
+            section(
+                f"rewards.{wildcards.reward}", "dtype", "served_model", "lowest", "highest", "max_tokens"
+            ),
             seed=config["seed"],
         ),
     shell:
@@ -143,15 +139,9 @@ rule rate_completions:
             --rubric {input.rubric:q} \
             --model={params.model:q} \
             {params.settings} \
-            --batch-size {resources.batch_size:q} \
-            --tensor-parallel-size {resources.tensor_parallel_size:q} \
-            --gpu-memory-percent {resources.gpu_memory_percent:q} \
-            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers={resources.servers:q} \
-            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
-            --out {output.rewards:q}
-        """
+            --out {output.rewards:q} \
+            """ + (ENGINE_FLAGS)
 
 
 for policy in POLICIES:

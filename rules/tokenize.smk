@@ -16,7 +16,6 @@ rule tokenize_preferences:
         "logs/{policy}/tokenize_preferences.tsv"
     conda:
         "../envs/cpu/data.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(8_000),
         runtime=60,

@@ -6,6 +6,7 @@ config, in the schema and where it is used.
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import shlex
@@ -61,6 +62,11 @@ def add(parser, path, *keys, optional=()):
             help=" ".join(known[key].get("description", "").split()).replace("%", "%%"),
             **missing,
         )
+
+
+def pick(made, values):
+    """Return the dataclass `made` with those of `values` (dict, such as vars(args)) that its fields name."""
+    return made(**{field.name: values[field.name] for field in dataclasses.fields(made)})
 
 
 def reader(section):

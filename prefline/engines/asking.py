@@ -5,6 +5,7 @@ times, each with a seed of its own: at temperature 0 it would be the same. Then 
 """
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,17 +34,37 @@ class Question(NamedTuple):
     name: str
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What is asked, and what shapes its answers.
+
+    model: its directory, where this machine has it; served_model: what servers call it, None for the
+    directory's name; max_tokens: longest answer; seed: of the experiment.
+    """
+
+    model: str
+    served_model: str | None
+    dtype: str
+    max_tokens: int
+    seed: int
+
+    @property
+    def name(self):
+        """What the servers call the model (str)."""
+        return self.served_model or Path(self.model).name
+
+
 class Servers:
     """The model behind servers, or behind one of the job's own: it is there from the first question on.
 
-    args: the flags of engines.add_server_arguments, --model and --max-tokens; texts: list of str, all that it
-    may be asked, which is what the context of its own server is made for; section: of the config, for
-    messages; kind: of KINDS; client(): further arguments of client.Client (dict), called before the first
-    question is asked.
+    settings: Settings; pace: pace.Pace; texts: list of str, all that it may be asked, which is what the
+    context of its own server is made for; section: of the config, for messages; kind: of KINDS; client():
+    further arguments of client.Client (dict), called before the first question is asked.
     """
 
-    def __init__(self, args, texts, section, kind="openai", client=dict):
-        self.args, self.texts, self.section, self.kind, self.client = args, texts, section, kind, client
+    def __init__(self, settings, pace, texts, section, kind="openai", client=dict):
+        self.settings, self.pace, self.texts = settings, pace, texts
+        self.section, self.kind, self.client = section, kind, client
         self.local = self.conversation = None
         self.over_budget = False  # whether not even the first question could be asked
 
@@ -75,16 +96,16 @@ class Servers:
             self.local.close()
 
     def _open(self):
-        args, servers, client = self.args, self.args.servers.split(), self.client()
+        servers, client = self.pace.servers, self.client()
         if not servers:
             self.local = self._serve()
             servers, client["key"] = [self.local.url], self.local.key
         self.conversation = KINDS[self.kind](
             servers,
-            name_of(args),
-            args.max_tokens,
-            args.batch_size,
-            args.server_timeout,
+            self.settings.name,
+            self.settings.max_tokens,
+            self.pace.batch_size,
+            self.pace.server_timeout,
             self.section,
             **client,
         )
@@ -92,25 +113,16 @@ class Servers:
     def _serve(self):
         from prefline.engines.local_server import serve
 
-        args, files = self.args, ModelFiles(self.args.model)
-        return serve(
-            files,
-            name_of(args),
-            args.batch_size,
-            args.dtype,
-            args.seed,
-            tensor_parallel_size=args.tensor_parallel_size,
-            gpu_memory_percent=args.gpu_memory_percent,
-            max_num_batched_tokens=args.max_num_batched_tokens,
-            **limits(args, files, self.texts),
-        )
+        settings, files = self.settings, ModelFiles(self.settings.model)
+        vllm = self.pace.of_vllm() | limits(settings.max_tokens, files, self.texts)
+        return serve(files, settings.name, self.pace.batch_size, settings.dtype, settings.seed, **vllm)
 
 
 class Offline:
-    """The model in this process, by vLLM: as Servers, with the same flags."""
+    """The model in this process, by vLLM: as Servers."""
 
-    def __init__(self, args, texts):
-        self.args, self.texts, self.engine = args, texts, None
+    def __init__(self, settings, pace, texts):
+        self.settings, self.pace, self.texts, self.engine = settings, pace, texts, None
 
     def answers(self, wanted):
         """Yield {key: Answer} as they end, for {key: Request} of one temperature."""
@@ -123,7 +135,7 @@ class Offline:
             engines.Request(chat.prompt_ids(self.engine.tokenizer, one.messages), one.seed, one.name)
             for one in asked
         ]
-        sampling = engines.Sampling(asked[0].temperature, 1.0, 0, self.args.max_tokens)
+        sampling = engines.Sampling(asked[0].temperature, 1.0, 0, self.settings.max_tokens)
         for index, made in self.engine.stream(requests, sampling):
             if made.finish_reason == "error":
                 raise InputError(f"{asked[index].name}: the engine gives it up; see the lines above")
@@ -142,39 +154,32 @@ class Offline:
             self.engine.close()
 
     def _open(self):
-        args = self.args
+        settings = self.settings
         self.engine = engines.load(
             "vllm",
-            args.model,
-            args.batch_size,
-            args.dtype,
+            settings.model,
+            self.pace.batch_size,
+            settings.dtype,
             seed_per="completion",
-            seed=args.seed,
-            tensor_parallel_size=args.tensor_parallel_size,
-            gpu_memory_percent=args.gpu_memory_percent,
-            max_num_batched_tokens=args.max_num_batched_tokens,
-            **limits(args, ModelFiles(args.model), self.texts),
+            seed=settings.seed,
+            **self.pace.of_vllm(),
+            **limits(settings.max_tokens, ModelFiles(settings.model), self.texts),
         )
 
 
-def limits(args, files, texts):
-    """vLLM's engine arguments (dict) for a model that is asked `texts` (list of str)."""
+def limits(max_tokens, files, texts):
+    """vLLM's engine arguments (dict) for the model of `files` (ModelFiles), asked `texts` (list of str)."""
     from prefline.text import chat
 
     longest = max(map(len, files.tokenizer(texts, add_special_tokens=False)["input_ids"]))
     template = len(chat.prompt_ids(files.tokenizer, [{"role": "user", "content": "a"}]))
     return {
         # The model's own may be a hundred times this, more than the memory holds.
-        "max_model_len": longest + template + TEMPLATE_SLACK + args.max_tokens,
+        "max_model_len": longest + template + TEMPLATE_SLACK + max_tokens,
         "quantization": None,
         "kv_cache_dtype": "auto",
         "enforce_eager": False,
     }
-
-
-def name_of(args):
-    """What the servers call the model (str)."""
-    return args.served_model or Path(args.model).name
 
 
 def requests(questions, number, seed):

@@ -29,11 +29,11 @@ class Engine(Base):
 
     batch_size: requests in flight. servers: URLs (list of str) up to /v1, none for a server of the job's own
     with the engine arguments `vllm`; served_model: the model's name there, None for the policy's; timeout:
-    seconds to wait for a completion; seed_per: "shard" sends no seeds; pace: see client.Client.
+    seconds to wait for a completion; seed_per: "shard" sends no seeds; client: see client.Client.
     """
 
     def __init__(
-        self, model, batch_size, dtype, seed_per, seed, servers, served_model, timeout, vllm, **pace
+        self, model, batch_size, dtype, seed_per, seed, servers, served_model, timeout, vllm, **client
     ):
         began = time.monotonic()
         atexit.register(self.close)
@@ -46,7 +46,7 @@ class Engine(Base):
             self.local = serve(self.files, self.name, batch_size, dtype, seed, **vllm)
             servers = [self.local.url]
         key = self.local.key if self.local else None
-        self.client = Client(servers, batch_size, timeout, key, **pace)
+        self.client = Client(servers, batch_size, timeout, key, **client)
         self.checked = self.differ = 0
         try:
             self.client.check_model(self.name, "generate")

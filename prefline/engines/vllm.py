@@ -35,7 +35,7 @@ ENGINE_SEED_BITS = 0xFFFFFFFF
 class Engine(Base):
     """See `prefline.engines.load`.
 
-    seed_per, seed: as the flags of `engines.add_arguments`; the options are those of `engine_arguments`.
+    seed_per, seed: as `engines.start` takes them; the options are those of `engine_arguments`.
     """
 
     def __init__(self, model, batch_size, dtype, seed_per, seed, **options):

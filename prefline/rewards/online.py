@@ -5,17 +5,15 @@ in build_preferences, less the penalties for length and for completions that are
 other completions to the prompt (a pairwise model, normalize: prompt) takes those that are scored with it.
 """
 
-import argparse
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from prefline.engines import asking
+from prefline.engines.pace import Pace
 from prefline.errors import InputError
-from prefline.provenance.journal import Journal
-from prefline.rewards import Dialogue, combine, rubric, scorers, tournament
-from scripts.rewards import check_completions, compare_completions, rate_completions
+from prefline.rewards import Dialogue, calling, combine, pairwise, scorers, tournament
+from prefline.rewards.judge import Judge
 
 
 class Sampled(NamedTuple):
@@ -38,7 +36,8 @@ class Rewards:
     sections: {name: section}, the config's `rewards`; models: {name: directory} of those that they name;
     servers: {name of a judge: its servers}; policy: engines.model_files.ModelFiles of the policy;
     length_penalty: reward taken off per token; missing_eos_penalty: taken off what is cut off; batch_tokens:
-    int, most tokens at once in a model's forward pass; journal: folder of the judges' finished verdicts.
+    int, most tokens at once in a model's forward pass; judge_batch_size: requests to a judge in flight;
+    server_timeout: seconds to wait for a verdict; journal: folder of the judges' finished verdicts.
     """
 
     def __init__(
@@ -50,6 +49,8 @@ class Rewards:
         length_penalty,
         missing_eos_penalty,
         batch_tokens,
+        judge_batch_size,
+        server_timeout,
         journal,
         seed,
     ):
@@ -61,11 +62,12 @@ class Rewards:
             if kind == "classifier":
                 self.scorers[name] = classifier(model, batch_tokens, section)
             elif kind == "pairwise":
-                self.scorers[name] = pairwise(model, batch_tokens, section, seed)
+                self.scorers[name] = comparer(model, batch_tokens, section, seed)
             elif kind == "function":
                 self.scorers[name] = function(section)
             else:
-                self.scorers[name] = judge(name, section, servers[name], model, journal, seed)
+                pace = Pace(judge_batch_size, (servers[name] or "").split(), server_timeout)
+                self.scorers[name] = judge(name, section, pace, model, journal, seed)
 
     def __call__(self, samples, where, normalize=True):
         """The Rewarded of a list of Sampled; where: str, names them in messages ("step 3", say).
@@ -113,68 +115,40 @@ def classifier(model, batch_tokens, section):
     return lambda dialogues, _: scorers.score(scorer, dialogues)
 
 
-def pairwise(model, batch_tokens, section, seed):
+def comparer(model, batch_tokens, section, seed):
     """The probability of beating another of the prompt's completions, by a tournament among them."""
-    comparer = compare_completions.load(model, batch_tokens, section["dtype"])
+    loaded = pairwise.load(model, batch_tokens, section["dtype"])
+
+    def compare(comparisons):
+        made = [None] * len(comparisons)
+        for numbers, probabilities in loaded.batches(comparisons) if comparisons else ():
+            for number, value in zip(numbers, probabilities, strict=True):
+                made[number] = value
+        return made
 
     def score(dialogues, names):
-        scores, groups, wanted = [None] * len(dialogues), {}, {}
-        for row, name in enumerate(names):
-            groups.setdefault(name, []).append(row)
-        for name, rows in groups.items():
-            held = compare_completions.comparisons_of(
-                [dialogues[row] for row in rows], rows, section["opponents"], seed, name
-            )
-            wanted |= {(name, *pair): comparison for pair, comparison in held.items()}
-        chances, keys = {}, list(wanted)
-        if wanted:
-            for numbers, probabilities in comparer.batches(list(wanted.values())):
-                chances |= {keys[row]: value for row, value in zip(numbers, probabilities, strict=True)}
-        for name, rows in groups.items():
-            met = {pair[1:]: value for pair, value in chances.items() if pair[0] == name}
-            scored = tournament.score([dialogues[row].completion for row in rows], met)
-            for row, (reward, _) in zip(rows, scored, strict=True):
-                scores[row] = reward
-        return scores
+        scored = tournament.rewards(
+            dialogues, names, range(len(dialogues)), section["opponents"], seed, compare
+        )
+        return [reward for reward, _ in scored]
 
     return score
 
 
 def function(section):
     """Of a Python function."""
-    called = check_completions.load(section["function"])
+    called = calling.load(section["function"])
     return lambda dialogues, _: [
-        check_completions.reward(called, section["arguments"], dialogue) for dialogue in dialogues
+        calling.reward(called, section["arguments"], dialogue) for dialogue in dialogues
     ]
 
 
-def judge(name, section, servers, model, journal, seed):
+def judge(name, section, pace, model, journal, seed):
     """Of a language model that follows a rubric, on servers; the journal keeps its verdicts."""
-    paragraphs = rubric.load(section["rubric"])
-    asked = argparse.Namespace(
-        **section | {"model": model or "", "servers": servers},
-        seed=seed,
-        batch_size=64,
-        server_timeout=600,
-        out=Path(name, "online"),
+    settings = asking.Settings(
+        model or "", section["served_model"], section["dtype"], section["max_tokens"], seed
     )
-    served = asking.Servers(asked, [], f"rewards.{name}")
-    context = rate_completions.context(asked)
-
-    def read(answer):
-        complete = answer.finish_reason == "stop"
-        return rubric.score(answer.text, asked.lowest, asked.highest) if complete else None
-
-    def score(dialogues, _):
-        kept = Journal(journal, "ratings", context, asked.model or asking.name_of(asked))
-        texts = [rubric.fill(paragraphs, dialogue) for dialogue in dialogues]
-        questions = {
-            text: asking.Question([{"role": "user", "content": text}], dialogue.where)
-            for text, dialogue in zip(texts, dialogues, strict=True)
-        }
-        scores, _, _ = asking.until_read(
-            questions, read, lambda wanted: kept.rows(wanted, served.answers), seed
-        )
-        return [scores.get(text) for text in texts]
-
-    return score
+    asked = Judge(
+        section["rubric"], section["lowest"], section["highest"], settings, pace, journal, f"rewards.{name}"
+    )
+    return lambda dialogues, _: asked.rate(dialogues).rewards

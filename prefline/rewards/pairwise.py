@@ -59,6 +59,20 @@ class Comparer:
             yield list(done), list(done.values())
 
 
+def load(model, batch_tokens, dtype):
+    """The `Comparer` of the model directory `model`, on the accelerator if there is one.
+
+    batch_tokens: int, most tokens in one forward pass, padding included. dtype: "float32" or "bfloat16", of
+    the model's body; heads and probabilities are float32 in both. Raises InputError for a model that compares
+    no answers.
+    """
+    if form(model) == "PairRM":
+        from prefline.rewards.pairrm import PairRM as Comparer
+    else:
+        from prefline.rewards.pair_preference import PairPreference as Comparer
+    return Comparer(model, batch_tokens, dtype)
+
+
 def form(model):
     """How the model directory `model` compares answers: "PairRM" or "language model".
 

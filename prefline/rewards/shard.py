@@ -13,41 +13,21 @@ from prefline.provenance import journal
 from prefline.rewards import Dialogue
 
 
-def add_arguments(parser):
-    """The flags of a script that scores a shard."""
-    parser.add_argument("--prompts", required=True, help="prompts of the shard (parquet)")
-    parser.add_argument("--completions", required=True, help="completions of the shard (parquet)")
-    parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
-
-
-def add_model_arguments(parser):
-    """The flags of a script that scores a shard with a model in its own process."""
-    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
-    parser.add_argument("--model", required=True, help="the model's directory")
-    parser.add_argument("--batch-tokens", type=int, required=True, help="most tokens in one forward pass")
-    parser.add_argument(
-        "--dtype",
-        choices=["float32", "bfloat16"],
-        required=True,
-        help="of the model's body; its head and rewards are float32",
-    )
-
-
-def read(args):
+def read(prompts, completions):
     """(rows, dialogues): the completions (list of dicts), and the `Dialogue` of each, None where none is.
 
-    A request that the engine gave up has a row without an answer. Raises InputError for a completion of a
-    prompt that is not there.
+    prompts, completions: the shard's parquet files. A request that the engine gave up has a row without an
+    answer. Raises InputError for a completion of a prompt that is not there.
     """
-    prompts = {row["prompt_id"]: row for row in tables.read_rows(args.prompts, tables.PROMPTS)}
-    rows, dialogues = tables.read_rows(args.completions, tables.COMPLETIONS), []
+    by_id = {row["prompt_id"]: row for row in tables.read_rows(prompts, tables.PROMPTS)}
+    rows, dialogues = tables.read_rows(completions, tables.COMPLETIONS), []
     for row in rows:
-        where = f"{args.completions}: prompt_id {row['prompt_id']}, sample {row['sample']}"
-        if row["prompt_id"] not in prompts:
+        where = f"{completions}: prompt_id {row['prompt_id']}, sample {row['sample']}"
+        if row["prompt_id"] not in by_id:
             raise InputError(
                 f"{where}: the shard's prompts do not have it; delete this file and generate it again"
             )
-        prompt = prompts[row["prompt_id"]]
+        prompt = by_id[row["prompt_id"]]
         dialogue = Dialogue(prompt["messages"], row["completion"], where, prompt["reference"])
         dialogues.append(None if row["finish_reason"] == "error" else dialogue)
     return rows, dialogues

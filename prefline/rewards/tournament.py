@@ -9,6 +9,37 @@ import itertools
 import math
 
 from prefline import seeds
+from prefline.rewards.pairwise import Comparison
+
+
+def rewards(dialogues, prompt_ids, samples, opponents, seed, compare):
+    """[reward, parts] of each of `dialogues`, None for None, by a tournament among those to each prompt.
+
+    samples: list of int, the numbers of the dialogues among those to their prompt, whose order `parts` have;
+    opponents, seed: see `comparisons`; compare(list of Comparison): the probabilities (list of float) that a
+    beats b; the rest as in `score`.
+    """
+    rows_of = {}
+    for row in sorted(range(len(dialogues)), key=lambda row: samples[row]):
+        rows_of.setdefault(prompt_ids[row], []).append(row)
+    held = {prompt_id: {} for prompt_id in rows_of}
+    for prompt_id, rows in rows_of.items():
+        first = {}
+        for row in rows:
+            if dialogues[row] is not None:
+                first.setdefault(dialogues[row].completion, row)
+        for a, b in comparisons(first, opponents, seed, prompt_id):
+            dialogue = dialogues[first[a]]
+            where = f"{dialogue.where}, beside sample {samples[first[b]]}"
+            held[prompt_id][a, b] = Comparison(dialogue.messages, a, b, where)
+    chances = iter(compare([comparison for meetings in held.values() for comparison in meetings.values()]))
+    scored = [None] * len(dialogues)
+    for prompt_id, rows in rows_of.items():
+        probabilities = {pair: next(chances) for pair in held[prompt_id]}
+        texts = [dialogues[row] and dialogues[row].completion for row in rows]
+        for row, pair in zip(rows, score(texts, probabilities), strict=True):
+            scored[row] = pair
+    return scored
 
 
 def comparisons(texts, opponents, seed, prompt_id):

@@ -58,15 +58,15 @@ class Conversation:
     """The model `name` on `servers` (list of str, URLs up to /v1), which share the requests.
 
     max_tokens: longest answer; concurrency: most requests in flight; timeout: seconds to wait for an answer;
-    section: of the config, for messages; pace: see client.Client, the key included. Raises InputError for a
+    section: of the config, for messages; client: see client.Client, the key included. Raises InputError for a
     server that is not there, has no such model, or refuses a plain request or the key.
     """
 
     path, forms, headers = "/chat/completions", FORMS, None
 
-    def __init__(self, servers, name, max_tokens, concurrency, timeout, section, **pace):
+    def __init__(self, servers, name, max_tokens, concurrency, timeout, section, **client):
         self.name, self.max_tokens = name, max_tokens
-        self.client = Client(servers, concurrency, timeout, headers=self.headers, **pace)
+        self.client = Client(servers, concurrency, timeout, headers=self.headers, **client)
         try:
             self._check_model(section)
             self.form = self._find_form()

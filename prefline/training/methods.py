@@ -11,7 +11,6 @@ from prefline.errors import InputError
 from prefline.training import losses
 
 ONLINE = ("ppo", "rloo", "grpo")
-PAIRED = ("preference", "kto")
 SAMPLING = ("temperature", "max_completion_length", "missing_eos_penalty")
 GROUPED = ("beta", "num_generations", "num_iterations", "epsilon")
 # What each of TRL's methods has of its own.

@@ -9,11 +9,6 @@ def rewards_of(policy):
     return REWARDS if policy in RANKED else CHEAP
 
 
-def rewards_of_kind(kind):
-    """The names of the rewards of a kind, as a pattern."""
-    return of_kind(REWARDS, kind)
-
-
 def rewards_of_model(model):
     """What a model is to score as: (kind, head weights) of every reward that names it."""
     sections = [section for section in REWARDS.values() if section.get("model") == model]
@@ -39,17 +34,6 @@ def files_of_rewards(*kinds):
     sections = [section for section in REWARDS.values() if section["kind"] in kinds]
     read = [section.get("rubric") or section["function"].rsplit(":", 1)[0] for section in sections]
     return sorted(set(read))
-
-
-def reward_settings(wildcards, *keys):
-    """Some keys of a reward's section."""
-    return {key: REWARDS[wildcards.reward][key] for key in keys}
-
-
-def reward_weighting():
-    """How the rewards are added up."""
-    keys = ("kind", "weight", "normalize")
-    return {"weighting": {name: {key: REWARDS[name][key] for key in keys} for name in sorted(REWARDS)}}
 
 
 def function_file(reward):

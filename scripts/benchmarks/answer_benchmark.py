@@ -13,7 +13,7 @@ Problems of EvalPlus are asked as the library asks models with a chat template: 
 from prefline import engines, errors, files, seeds
 from prefline.config import section
 from prefline.data import benchmark_results
-from prefline.engines import answers
+from prefline.engines import answers, pace
 from prefline.text import chat
 
 # EvalPlus's words.
@@ -48,7 +48,9 @@ def main(argv=None):
         "--form", required=True, choices=benchmark_results.QUESTION, help="the library's form"
     )
     parser.add_argument("--policy", required=True, help="the policy's name")
-    engines.add_arguments(parser)
+    parser.add_argument("--model", required=True, help="the policy's directory")
+    section.add(parser, "generate", *engines.SETTINGS)
+    pace.add(parser)
     parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
     parser.add_argument("--seed", type=int, required=True)
@@ -59,9 +61,12 @@ def main(argv=None):
     questions = benchmark_results.read_questions(args.questions, args.form)
     asked = prompts(questions, args.form)
     sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
+    settings = section.pick(engines.Settings, vars(args))
     answered = answers.answer(
-        lambda: engines.from_arguments(args, args.seed),
-        answers.open_journal(args.journal, "scripts/benchmarks/answer_benchmark.py", args, sampling),
+        lambda: engines.start(args.model, settings, section.pick(pace.Pace, vars(args)), args.seed),
+        answers.open_journal(
+            args.journal, "scripts/benchmarks/answer_benchmark.py", args.model, settings, sampling
+        ),
         [chat.as_messages(text, args.questions) for text in asked],
         [seeds.derive(args.seed, "benchmark", text) for text in asked],
         sampling,

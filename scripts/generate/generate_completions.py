@@ -23,7 +23,7 @@ from dataclasses import asdict
 from prefline import engines, errors, files, seeds
 from prefline.config import section
 from prefline.data import tables
-from prefline.engines import generation_metrics
+from prefline.engines import generation_metrics, pace
 from prefline.provenance import journal
 
 # Stands where a request was given up: the shard is whole, and what follows drops it.
@@ -75,25 +75,24 @@ def generate(engine, wanted, prompt_of, sampling, progress):
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--prompts", required=True, help="a shard of prompts (parquet)")
-    engines.add_arguments(parser)
-    parser.add_argument("--num-completions", type=int, required=True, help="completions per prompt")
-    parser.add_argument("--temperature", type=float, required=True, help="0: the likeliest token")
-    parser.add_argument("--top-p", type=float, required=True, help="1: all tokens")
-    parser.add_argument("--top-k", type=int, required=True, help="0: all tokens")
-    parser.add_argument("--max-tokens", type=int, required=True, help="longest completion")
-    parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
+    parser.add_argument("--model", required=True, help="the policy's directory")
+    section.add(parser, "generate", *engines.SETTINGS)
+    section.add(parser, "generate", "num_completions", "temperature", "top_p", "top_k", "max_tokens")
+    section.add(parser, "seed")
+    pace.add(parser)
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="completions (parquet)")
     parser.add_argument("--metrics", required=True, help="counts, times and memory (json)")
     args = parser.parse_args(argv)
 
     prompts = tables.read_rows(args.prompts, tables.PROMPTS)
-    sampling = engines.Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens)
+    settings = section.pick(engines.Settings, vars(args))
+    sampling = section.pick(engines.Sampling, vars(args))
     shaped_by = journal.context(
         "scripts/generate/generate_completions.py",
         args.model,
         engines.packages(args.engine),
-        **engines.shaped_by(args),
+        **asdict(settings),
         **asdict(sampling),
     )
     wanted = [
@@ -105,7 +104,8 @@ def main(argv=None):
 
     def make(missing):
         # With a seed per shard, another shard, or the rest of this one, draws from another stream.
-        engine = engines.from_arguments(args, next(iter(missing.values())).seed)
+        drawn = next(iter(missing.values())).seed
+        engine = engines.start(args.model, settings, section.pick(pace.Pace, vars(args)), drawn)
         progress = generation_metrics.Progress(Counter(prompt_of[name] for name in missing))
         try:
             yield from generate(engine, missing, prompt_of, sampling, progress)

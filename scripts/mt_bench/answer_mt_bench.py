@@ -18,7 +18,7 @@ from collections import defaultdict
 
 from prefline import engines, errors, seeds
 from prefline.config import section
-from prefline.engines import answers
+from prefline.engines import answers, pace
 from prefline.errors import InputError
 from prefline.judging import fastchat
 
@@ -73,7 +73,9 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument("--model-id", required=True, help="the policy's name in the answers")
-    engines.add_arguments(parser)
+    parser.add_argument("--model", required=True, help="the policy's directory")
+    section.add(parser, "generate", *engines.SETTINGS)
+    pace.add(parser)
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer of a turn")
     parser.add_argument("--temperature", type=json.loads, required=True, help="by category (JSON)")
     parser.add_argument("--seed", type=int, required=True)
@@ -83,12 +85,15 @@ def main(argv=None):
 
     questions = fastchat.read_questions(args.questions)
     groups = by_temperature(questions, args.temperature)
-    load_engine = functools.cache(lambda: engines.from_arguments(args, args.seed))
+    settings, speed = section.pick(engines.Settings, vars(args)), section.pick(pace.Pace, vars(args))
+    load_engine = functools.cache(lambda: engines.start(args.model, settings, speed, args.seed))
     start = time.perf_counter()
     answered, cut_off = {}, 0
     for temperature, group in groups.items():
         sampling = engines.Sampling(temperature=temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
-        kept = answers.open_journal(args.journal, "scripts/mt_bench/answer_mt_bench.py", args, sampling)
+        kept = answers.open_journal(
+            args.journal, "scripts/mt_bench/answer_mt_bench.py", args.model, settings, sampling
+        )
         turns, lost = answer_turns(load_engine, kept, group, sampling, args.seed)
         answered |= turns
         cut_off += lost

@@ -26,7 +26,7 @@ import json
 
 from prefline import engines, errors, files
 from prefline.config import section
-from prefline.engines import asking
+from prefline.engines import asking, pace
 from prefline.errors import InputError
 from prefline.judging import calls, fastchat, prompts, reading
 from prefline.provenance import journal
@@ -43,7 +43,8 @@ def context(args):
 
     Answers from servers elsewhere may cost money: of the code, only what makes the requests counts for them.
     """
-    shared = {"name": asking.name_of(args), "max_tokens": args.max_tokens, "kind": args.kind}
+    name = section.pick(asking.Settings, vars(args)).name
+    shared = {"name": name, "max_tokens": args.max_tokens, "kind": args.kind}
     if args.servers:
         return journal.context("prefline/servers/conversation.py", None, (), **shared)
     packages = engines.packages("vllm" if args.kind == "vllm" else "server")
@@ -105,13 +106,14 @@ def ask(args, questions, kept):
     kept: the judge's Journal. (values, reasons, answers)
     """
     read = reading.verdict if len(args.models) == 2 else reading.rating
-    section = f"mt_bench.judges.{args.judge}"
+    name = f"mt_bench.judges.{args.judge}"
+    settings, speed = section.pick(asking.Settings, vars(args)), section.pick(pace.Pace, vars(args))
     meter = meter_of(args, kept)
     texts = ["\n".join(message["content"] for message in one.messages) for one in questions.values()]
     if args.kind == "vllm":
-        judge = asking.Offline(args, texts)
+        judge = asking.Offline(settings, speed, texts)
     else:
-        judge = asking.Servers(args, texts, section, args.kind, lambda: client_of(args, section, meter))
+        judge = asking.Servers(settings, speed, texts, name, args.kind, lambda: client_of(args, name, meter))
     try:
         values, reasons, answers = asking.until_read(
             questions,
@@ -125,12 +127,12 @@ def ask(args, questions, kept):
     open_questions = [questions[key] for key in questions if key not in values]
     if judge.over_budget or any(isinstance(failure, OverBudget) for _, failure in judge.given_up()):
         raise InputError(
-            f"{section}: the budget is used up after {money(meter)}; what is done is kept; left to do: "
+            f"{name}: the budget is used up after {money(meter)}; what is done is kept; left to do: "
             f"{still_to_do(meter, open_questions)}; raise max_calls or max_cost and start again"
         )
     if lost:
         raise InputError(
-            f"{section}: {len(open_questions)} of {len(questions)} calls got no answer, such as: {lost[0]}; "
+            f"{name}: {len(open_questions)} of {len(questions)} calls got no answer, such as: {lost[0]}; "
             "what is done is kept: start again"
         )
     refused = {request.name: failure for request, failure in judge.given_up() if isinstance(failure, Refused)}
@@ -141,17 +143,15 @@ def ask(args, questions, kept):
     return values, reasons, answers
 
 
-def client_of(args, section, meter):
+def client_of(args, name, meter):
     """Arguments of client.Client (dict); InputError for a budget that allows no call, and a missing key."""
     if args.max_calls == 0 or args.max_cost == 0:
-        raise InputError(
-            f"{section}: a budget of 0 allows no call; raise max_calls and max_cost, or set null"
-        )
+        raise InputError(f"{name}: a budget of 0 allows no call; raise max_calls and max_cost, or set null")
     if not args.servers or args.key_variable is None:
         return {"meter": meter}
     key = environment_key(args.key_variable)
     if key is None:
-        raise InputError(f"{section}: the environment has no {args.key_variable}; export the key under it")
+        raise InputError(f"{name}: the environment has no {args.key_variable}; export the key under it")
     return {"meter": meter, "key": key, "key_variable": args.key_variable}
 
 
@@ -167,8 +167,8 @@ def main(argv=None):
     parser.add_argument(
         "--model", required=True, help="directory of a model of one's own; none: see --servers"
     )
-    engines.add_server_arguments(parser)
-    parser.add_argument("--key-variable", type=engines.optional, required=True, help="holds the key, or null")
+    section.add(parser, "mt_bench.judges.NAME", "dtype", "served_model", "key_variable")
+    pace.add(parser)
     parser.add_argument("--max-tokens", type=int, required=True, help="longest answer of the judge")
     parser.add_argument("--requests-per-minute", type=int, required=True, help="0: no limit")
     parser.add_argument("--tokens-per-minute", type=int, required=True, help="0: no limit")

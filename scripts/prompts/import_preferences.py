@@ -21,7 +21,6 @@ prompt. A row is dropped, and counted by the first reason that holds:
         --out results/samples/sft/preferences.parquet --metrics results/samples/sft/preferences.json
 """
 
-import json
 import math
 from collections import Counter
 
@@ -139,17 +138,11 @@ def _no_prompt(where):
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument("--source", required=True, help="jsonl, parquet or csv file, or hub:ID@COMMIT#SPLIT")
-    parser.add_argument("--columns", type=json.loads, required=True, help="JSON: the data's column per field")
-    parser.add_argument(
-        "--num-pairs", type=json.loads, required=True, help="pairs to take, of both splits, or null"
-    )
-    section.add(parser, "prompts", "system")
+    section.add(parser, "prompts.preferences", "source", "columns", "num_pairs")
+    section.add(parser, "prompts", "system", "test_fraction", "decontamination_ngram")
+    section.add(parser, "seed")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
     parser.add_argument("--questions", required=True, help="evaluation questions, in FastChat's form (jsonl)")
-    parser.add_argument("--test-fraction", type=float, required=True, help="part of the prompts held out")
-    parser.add_argument("--decontamination-ngram", type=int, required=True, help="words in a row")
-    parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
     parser.add_argument("--out", required=True, help="preference pairs (parquet)")
     parser.add_argument("--metrics", required=True, help="kept and dropped counts by reason (json)")
     args = parser.parse_args(argv)

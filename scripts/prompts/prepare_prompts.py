@@ -21,7 +21,6 @@ the first reason that holds:
 """
 
 import itertools
-import json
 from collections import Counter
 
 import numpy as np
@@ -84,22 +83,11 @@ def lengths(prompt_ids):
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument(
-        "--source",
-        type=json.loads,
-        required=True,
-        help="JSON: jsonl, parquet, csv files, hub:ID@COMMIT#SPLIT",
-    )
-    parser.add_argument("--columns", type=json.loads, required=True, help='JSON: {"prompt": COLUMN, …}')
-    section.add(parser, "prompts", "system")
+    section.add(parser, "prompts", "source", "columns", "system")
+    section.add(parser, "prompts", "test_fraction", "max_prompt_length", "decontamination_ngram")
+    section.add(parser, "seed")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
     parser.add_argument("--questions", required=True, help="evaluation questions, in FastChat's form (jsonl)")
-    parser.add_argument("--test-fraction", type=float, required=True, help="part of the prompts held out")
-    parser.add_argument(
-        "--max-prompt-length", type=int, required=True, help="tokens; longer ones are dropped"
-    )
-    parser.add_argument("--decontamination-ngram", type=int, required=True, help="words in a row")
-    parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
     parser.add_argument("--out", required=True, help="the pool (parquet)")
     parser.add_argument("--metrics", required=True, help="kept and dropped counts, lengths (json)")
     args = parser.parse_args(argv)

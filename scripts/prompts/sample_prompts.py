@@ -37,7 +37,7 @@ def main(argv=None):
     parser.add_argument("--split", choices=["train", "test"], required=True)
     parser.add_argument("--first", type=int, required=True, help="rank of the shard's first prompt, from 0")
     parser.add_argument("--number", type=int, required=True, help="prompts in the shard")
-    parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
+    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="prompts (parquet)")
     args = parser.parse_args(argv)
 

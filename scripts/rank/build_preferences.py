@@ -47,8 +47,6 @@ from prefline.data import tables
 from prefline.errors import InputError
 from prefline.rewards import combine, rank_metrics
 
-STRATEGIES = ("max_min", "max_second", "max_random", "random")
-TRUNCATED = ("drop", "keep_as_rejected", "keep")
 REASONS = ("too_few", "identical_text", "truncated_best", "margin")
 
 

@@ -20,68 +20,22 @@ from prefline.provenance import journal
 from prefline.rewards import pairwise, shard, tournament
 
 
-def load(model, batch_tokens, dtype):
-    """The `pairwise.Comparer` of the model directory `model`, on the accelerator if there is one.
-
-    batch_tokens: int, most tokens in one forward pass, padding included. dtype: "float32" or "bfloat16", of
-    the model's body; heads and probabilities are float32 in both. Raises InputError for a model that compares
-    no answers.
-    """
-    if pairwise.form(model) == "PairRM":
-        from prefline.rewards.pairrm import PairRM as Comparer
-    else:
-        from prefline.rewards.pair_preference import PairPreference as Comparer
-    return Comparer(model, batch_tokens, dtype)
-
-
-def by_prompt(rows):
-    """{prompt_id: numbers (list of int) of its rows, in the order of the samples}."""
-    found = {}
-    for number in sorted(range(len(rows)), key=lambda number: rows[number]["sample"]):
-        found.setdefault(rows[number]["prompt_id"], []).append(number)
-    return found
-
-
-def comparisons_of(dialogues, samples, opponents, seed, prompt_id):
-    """{(a, b): Comparison} of one prompt's dialogues (list of `Dialogue`, None where there is no answer).
-
-    samples: list of int, their numbers, for messages to the user; the rest: see tournament.comparisons.
-    """
-    first = {}
-    for dialogue, sample in zip(dialogues, samples, strict=True):
-        if dialogue is not None:
-            first.setdefault(dialogue.completion, (dialogue, sample))
-    return {
-        (a, b): pairwise.Comparison(
-            first[a][0].messages, a, b, f"{first[a][0].where}, beside sample {first[b][1]}"
-        )
-        for a, b in tournament.comparisons(first, opponents, seed, prompt_id)
-    }
-
-
 def main(argv=None):
     parser = section.parser(__doc__)
-    shard.add_arguments(parser)
-    shard.add_model_arguments(parser)
-    parser.add_argument(
-        "--opponents", type=int, required=True, help="others that each completion is compared with; 0: all"
-    )
-    parser.add_argument("--seed", type=int, required=True, help="of who meets whom in a sampled tournament")
+    parser.add_argument("--prompts", required=True, help="prompts of the shard (parquet)")
+    parser.add_argument("--completions", required=True, help="completions of the shard (parquet)")
+    parser.add_argument("--model", required=True, help="the model's directory")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="most tokens in one forward pass")
+    section.add(parser, "rewards.NAME", "dtype", "opponents")
+    section.add(parser, "seed")
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
+    parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
     args = parser.parse_args(argv)
 
-    rows, dialogues = shard.read(args)
-    prompts, wanted, names = by_prompt(rows), {}, {}
-    for prompt_id, numbers in prompts.items():
-        samples = [rows[number]["sample"] for number in numbers]
-        answers = [dialogues[number] for number in numbers]
-        held = comparisons_of(answers, samples, args.opponents, args.seed, prompt_id)
-        names[prompt_id] = {
-            pair: journal.key(comparison.messages, *pair) for pair, comparison in held.items()
-        }
-        wanted |= {names[prompt_id][pair]: comparison for pair, comparison in held.items()}
+    rows, dialogues = shard.read(args.prompts, args.completions)
 
     def make(missing):
-        model = load(args.model, args.batch_tokens, args.dtype)
+        model = pairwise.load(args.model, args.batch_tokens, args.dtype)
         keys, started = list(missing), time.perf_counter()
         for numbers, probabilities in model.batches(list(missing.values())):
             yield {keys[number]: value for number, value in zip(numbers, probabilities, strict=True)}
@@ -91,13 +45,15 @@ def main(argv=None):
     shaped_by = journal.context(
         "scripts/rewards/compare_completions.py", args.model, rewards.PACKAGES, dtype=args.dtype
     )
-    made = journal.Journal(args.journal, "comparisons", shaped_by, args.model).rows(wanted, make)
-    scored = [None] * len(rows)
-    for prompt_id, numbers in prompts.items():
-        texts = [dialogues[number] and dialogues[number].completion for number in numbers]
-        probabilities = {pair: made[name] for pair, name in names[prompt_id].items()}
-        for number, pair in zip(numbers, tournament.score(texts, probabilities), strict=True):
-            scored[number] = pair
+    kept = journal.Journal(args.journal, "comparisons", shaped_by, args.model)
+
+    def compare(comparisons):
+        keys = [journal.key(one.messages, one.a, one.b) for one in comparisons]
+        made = kept.rows(dict(zip(keys, comparisons, strict=True)), make)
+        return [made[key] for key in keys]
+
+    prompt_ids, samples = ([row[column] for row in rows] for column in ("prompt_id", "sample"))
+    scored = tournament.rewards(dialogues, prompt_ids, samples, args.opponents, args.seed, compare)
     shard.write(args.out, rows, scored)
 
 

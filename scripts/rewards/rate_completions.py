@@ -19,78 +19,58 @@ servers give up is tried again by the next job that wants it.
         --journal work/journal --out results/samples/sft/rewards/helpful/train-00000.parquet
 """
 
+import contextlib
 from pathlib import Path
 
-from prefline import engines, errors
+from prefline import errors
 from prefline.config import section
-from prefline.engines import asking
+from prefline.engines import asking, pace
 from prefline.errors import InputError
-from prefline.provenance import journal
-from prefline.rewards import rubric, shard
+from prefline.rewards import shard
+from prefline.rewards.judge import Judge
 
 # Completions without a reward that are named.
 NAMED = 5
 
 
-def context(args):
-    """What shapes all verdicts alike, for the journal; the request's text and seed name the row.
-
-    Verdicts from servers elsewhere may cost money: of the code, only what makes the requests counts for them.
-    """
-    shared = {"name": asking.name_of(args), "max_tokens": args.max_tokens}
-    model = args.model or None
-    if args.servers:
-        return journal.context("prefline/servers/conversation.py", model, (), **shared)
-    packages = engines.packages("server")
-    return journal.context("scripts/rewards/rate_completions.py", model, packages, dtype=args.dtype, **shared)
-
-
 def main(argv=None):
     parser = section.parser(__doc__)
-    shard.add_arguments(parser)
+    parser.add_argument("--prompts", required=True, help="prompts of the shard (parquet)")
+    parser.add_argument("--completions", required=True, help="completions of the shard (parquet)")
     parser.add_argument("--rubric", required=True, help="what the judge is asked (text)")
-    parser.add_argument("--lowest", type=float, required=True, help="lowest number that counts")
-    parser.add_argument("--highest", type=float, required=True, help="highest number that counts")
     parser.add_argument("--model", required=True, help="the judge's directory; none: see --servers")
-    engines.add_server_arguments(parser)
-    parser.add_argument("--max-tokens", type=int, required=True, help="longest verdict")
-    parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
+    section.add(parser, "rewards.NAME", "dtype", "served_model", "lowest", "highest", "max_tokens")
+    section.add(parser, "seed")
+    pace.add(parser)
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
+    parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
     args = parser.parse_args(argv)
 
     if not args.model and not args.servers:
         raise InputError("a judge needs a model or servers; name one of them in the reward's section")
-    paragraphs = rubric.load(args.rubric)
-    rows, dialogues = shard.read(args)
-    texts = [dialogue and rubric.fill(paragraphs, dialogue) for dialogue in dialogues]
-    names = {text: dialogue.where for text, dialogue in zip(texts, dialogues, strict=True) if dialogue}
-
-    def score(answer):
-        complete = answer.finish_reason == "stop"
-        return rubric.score(answer.text, args.lowest, args.highest) if complete else None
-
-    kept = journal.Journal(args.journal, "ratings", context(args), args.model or asking.name_of(args))
-    judge = asking.Servers(args, list(names), f"rewards.{Path(args.out).parent.name}")
-    questions = {
-        text: asking.Question([{"role": "user", "content": text}], name) for text, name in names.items()
-    }
-    try:
-        scores, reasons, _ = asking.until_read(
-            questions, score, lambda wanted: kept.rows(wanted, judge.answers), args.seed
-        )
-    finally:
-        judge.close()
-    if reasons:
-        left = f"{len(reasons)} of {len(names)} ratings are missing"
-        named = [f"{names[text]}: {reason}" for text, reason in reasons.items()]
-        if len(reasons) > len(names) / 2:
+    rows, dialogues = shard.read(args.prompts, args.completions)
+    judge = Judge(
+        args.rubric,
+        args.lowest,
+        args.highest,
+        section.pick(asking.Settings, vars(args)),
+        section.pick(pace.Pace, vars(args)),
+        args.journal,
+        f"rewards.{Path(args.out).parent.name}",
+    )
+    with contextlib.closing(judge):
+        rated = judge.rate(dialogues)
+    if rated.missing:
+        left = f"{len(rated.missing)} of {rated.asked} ratings are missing"
+        if len(rated.missing) > rated.asked / 2:
             raise InputError(
-                f"{left}, such as {named[0]}; have {args.rubric} ask more clearly for [[a number]] from "
-                f"{args.lowest:g} to {args.highest:g}, raise max_tokens if verdicts end by length, or take "
-                "an abler judge"
+                f"{left}, such as {rated.missing[0]}; have {args.rubric} ask more clearly for [[a number]] "
+                f"from {args.lowest:g} to {args.highest:g}, raise max_tokens if verdicts end by length, or "
+                "take an abler judge"
             )
-        print("\n".join([f"{left}, and their completions left out of the pairs:", *named[:NAMED]]))
-    shard.write(args.out, rows, [text and text in scores and [scores[text], None] for text in texts])
+        print("\n".join([f"{left}, and their completions left out of the pairs:", *rated.missing[:NAMED]]))
+    scored = [None if reward is None else [reward, None] for reward in rated.rewards]
+    shard.write(args.out, rows, scored)
 
 
 if __name__ == "__main__":

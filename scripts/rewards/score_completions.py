@@ -11,8 +11,6 @@ of is not scored again, and without a missing one no model is loaded.
         --journal work/journal --out results/samples/sft/rewards/reward_model/train-00000.parquet
 """
 
-import json
-
 from prefline import errors, rewards
 from prefline.config import section
 from prefline.provenance import journal
@@ -21,14 +19,16 @@ from prefline.rewards import scorers, shard
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    shard.add_arguments(parser)
-    shard.add_model_arguments(parser)
-    parser.add_argument(
-        "--head-weights", type=json.loads, required=True, help="JSON: what each head counts, or null"
-    )
+    parser.add_argument("--prompts", required=True, help="prompts of the shard (parquet)")
+    parser.add_argument("--completions", required=True, help="completions of the shard (parquet)")
+    parser.add_argument("--model", required=True, help="the model's directory")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="most tokens in one forward pass")
+    section.add(parser, "rewards.NAME", "dtype", "head_weights")
+    parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
+    parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
     args = parser.parse_args(argv)
 
-    rows, dialogues = shard.read(args)
+    rows, dialogues = shard.read(args.prompts, args.completions)
     shaped_by = journal.context(
         "scripts/rewards/score_completions.py",
         args.model,

@@ -20,7 +20,6 @@ A limit is a number of tokens, null, or a percentile of what it limits among the
         --max-length null --out tokenized.parquet --metrics tokenized.json
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -137,18 +136,11 @@ def check_left(metrics):
     )
 
 
-def limit(text):
-    """A limit of the command line: JSON, or a percentile."""
-    return text if text.startswith("p") else json.loads(text)
-
-
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--preferences", required=True, help="preference pairs (parquet)")
     parser.add_argument("--tokenizer", required=True, help="model directory of the start policy")
-    for name, limits in zip(LIMITS, ("a prompt", "an answer", "a prompt and an answer"), strict=True):
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=limit, required=True, help=f"most tokens of {limits}: 128, null, p95")
+    section.add(parser, "tokenize")
     parser.add_argument("--out", required=True, help="unpadded ids (parquet)")
     parser.add_argument("--metrics", required=True, help="kept and dropped by reason, lengths (json)")
     args = parser.parse_args(argv)

@@ -28,7 +28,7 @@ from prefline.rewards.combine import split_of
 from prefline.training import adapters, methods, models, reference_model, sharding, trainer
 
 # Flags that shape no weights: where and how fast rewards are made.
-MACHINE = ("batch_tokens", "servers", "journal")
+MACHINE = ("batch_tokens", "servers", "judge_batch_size", "server_timeout", "journal")
 # Rewards that look at the other completions to a prompt.
 COMPARING = {"kind": "pairwise", "normalize": "prompt"}
 
@@ -173,6 +173,8 @@ def parse(argv):
     parser.add_argument("--rewards", type=json.loads, required=True, help="JSON: the config's rewards")
     parser.add_argument("--reward-models", nargs="*", required=True, help="directories of their models")
     parser.add_argument("--servers", type=json.loads, required=True, help="JSON: servers of each judge")
+    parser.add_argument("--judge-batch-size", type=int, required=True, help="requests to a judge in flight")
+    parser.add_argument("--server-timeout", type=float, required=True, help="seconds to wait for a verdict")
     parser.add_argument(
         "--batch-tokens",
         type=int,

@@ -14,7 +14,7 @@ import json
 from prefline import engines, errors, files, seeds
 from prefline.config import section
 from prefline.data import sources
-from prefline.engines import answers
+from prefline.engines import answers, pace
 from prefline.errors import InputError
 from prefline.text import chat
 
@@ -23,7 +23,9 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--prompts", required=True, help="jsonl, parquet or csv, or hub:ID@COMMIT#SPLIT")
     parser.add_argument("--columns", type=json.loads, required=True, help='{"prompt": COLUMN} (JSON)')
-    engines.add_arguments(parser)
+    parser.add_argument("--model", required=True, help="the policy's directory")
+    section.add(parser, "generate", *engines.SETTINGS)
+    pace.add(parser)
     parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
     parser.add_argument("--top-p", type=float, required=True, help="likeliest tokens of this probability")
     parser.add_argument("--top-k", type=int, required=True, help="this many likeliest tokens; 0: all")
@@ -43,9 +45,12 @@ def main(argv=None):
     # By the text, not the row: a prompt added in front leaves the answers below as they were.
     draws = [seeds.derive(args.seed, "vibe_check", json.dumps(messages)) for messages in dialogues]
     sampling = engines.Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens)
-    kept = answers.open_journal(args.journal, "scripts/vibe_check/answer_vibe_check.py", args, sampling)
+    settings = section.pick(engines.Settings, vars(args))
+    kept = answers.open_journal(
+        args.journal, "scripts/vibe_check/answer_vibe_check.py", args.model, settings, sampling
+    )
     answered = answers.answer(
-        lambda: engines.from_arguments(args, args.seed),
+        lambda: engines.start(args.model, settings, section.pick(pace.Pace, vars(args)), args.seed),
         kept,
         dialogues,
         draws,

@@ -52,7 +52,7 @@ TRAINING = {
     "peft": None,
     "seed": 1,
 }
-# The flags of `engines.add_arguments`, less the model's.
+# The flags of an engine: keys of the config's `generate`, and those of engines.pace.
 ENGINE = {
     "engine": "transformers",
     "dtype": "float32",

@@ -107,7 +107,7 @@ PLANNED = {
     "mine/model.yaml": ("fetch_model train_policy", "pretrain train_sft"),
     "mine/prompts.yaml": ("prepare_prompts generate_completions", "train_sft train_reward_model"),
     "mine/pairs.yaml": ("import_preferences train_policy", "generate_completions build_preferences"),
-    "mine/reward.yaml": ("check_completions build_preferences", "prepare_prompts train_reward_model"),
+    "mine/reward.yaml": ("apply_reward_function build_preferences", "prepare_prompts train_reward_model"),
     "mine/judge.yaml": ("answer_mt_bench ask_judge", "judge_mt_bench train_sft"),
     "mine/loss.yaml": ("train_policy", "prepare_prompts train_reward_model"),
 }

@@ -1,6 +1,7 @@
 """Flags made from the schema: what a rule writes, a script reads back; what is wrong is named."""
 
 import argparse
+import dataclasses
 import shlex
 
 import pytest
@@ -91,3 +92,12 @@ def test_a_section_or_key_that_the_schema_lacks_is_an_error():
     for path, keys in (("ranking", ()), ("rank", ("max_margin",))):
         with pytest.raises(KeyError):
             parsed(path, keys=keys)
+
+
+def test_a_dataclass_takes_the_values_of_its_fields_alone():
+    @dataclasses.dataclass
+    class Some:
+        a: int
+        b: str
+
+    assert section.pick(Some, {"a": 1, "b": "x", "c": None}) == Some(1, "x")

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 from prefline import engines
 from prefline.engines import Request, Sampling
 from prefline.engines.model_files import end_tokens
+from prefline.engines.pace import Pace
 from prefline.engines.transformers import pick, uniform_streams
 from prefline.errors import InputError
 
@@ -175,6 +176,24 @@ def test_an_empty_prompt_is_refused(engine):
 def test_the_engine_is_known():
     with pytest.raises(InputError, match="unknown engine 'vlm'"):
         engines.load("vlm", "results/models/sft", 1, "float32")
+
+
+def test_the_resources_of_a_job_reach_its_engine(monkeypatch):
+    monkeypatch.setattr(engines, "load", lambda *given, **options: (given, options))
+    settings = engines.Settings("server", "float32", "shard", {"max_model_len": 64}, "sft")
+    given, options = engines.start("models/sft", settings, Pace(8, ["http://a/v1"], 60.0, 2, 80, 99), 1)
+    assert given == ("server", "models/sft", 8, "float32")
+    vllm = {"tensor_parallel_size": 2, "gpu_memory_percent": 80, "max_num_batched_tokens": 99}
+    assert options == {
+        **{
+            "servers": ["http://a/v1"],
+            "served_model": "sft",
+            "timeout": 60.0,
+            "seed_per": "shard",
+            "seed": 1,
+        },
+        "vllm": {"max_model_len": 64, **vllm},
+    }
 
 
 def test_a_model_has_weights(tmp_path, model):

@@ -11,8 +11,9 @@ from prefline.engines.model_files import ModelFiles
 from prefline.errors import InputError
 from prefline.rewards import Dialogue, combine, pairwise, scorers, tournament
 from prefline.rewards.online import Rewards, Sampled
+from prefline.servers import conversation
+from prefline.servers.client import Client
 from prefline.text import chat
-from scripts.rewards import compare_completions
 
 TOKENIZER = small_model.make_tokenizer()
 END, LONG = TOKENIZER.eos_token_id, 512
@@ -55,7 +56,7 @@ def rewards(world, tmp_path, sections, servers=None, length_penalty=0.0, missing
     models = {name: str(world / name) for name in ("heads", "compares")}
     policy, journal = ModelFiles(world / "sft"), tmp_path / "journal"
     penalties = (length_penalty, missing_eos_penalty)
-    return Rewards(sections, models, servers or {}, policy, *penalties, 1024, journal, seed=1)
+    return Rewards(sections, models, servers or {}, policy, *penalties, 1024, 8, 60, journal, seed=1)
 
 
 HEADS = {"kind": "classifier", "model": "heads", "dtype": "float32", "head_weights": [1.0, -2.0]}
@@ -73,7 +74,7 @@ def test_models_functions_and_their_sum_are_as_ranked(world, tmp_path):
     heads = scorers.score(scorer, dialogues())
     assert got.parts["heads"] == pytest.approx(heads.astype(float), abs=1e-5)
     assert got.parts["short"].tolist() == [-len(text) for text in TEXTS]
-    comparer = compare_completions.load(str(world / "compares"), 1024, "float32")
+    comparer = pairwise.load(str(world / "compares"), 1024, "float32")
     for rows in ([0, 1], [2, 3]):
         a, b = sorted(TEXTS[row] for row in rows)
         messages = dialogues()[rows[0]].messages
@@ -101,7 +102,14 @@ def test_what_is_cut_off_and_what_is_long_costs(world, tmp_path):
     assert got.parts["short"].tolist() == plain.parts["short"].tolist(), "the end token is no text"
 
 
-def test_a_judge_is_asked_and_its_verdicts_are_kept(world, tmp_path):
+def test_a_judge_is_asked_and_its_verdicts_are_kept(world, tmp_path, monkeypatch):
+    paces = []
+
+    def client(servers, batch_size, timeout, **more):
+        paces.append((batch_size, timeout))
+        return Client(servers, batch_size, timeout, **more)
+
+    monkeypatch.setattr(conversation, "Client", client)
     (tmp_path / "rubric.txt").write_text("{prompt}\n\n<{completion}>\n\nEnd with [[number]].")
 
     def says(payload):
@@ -125,3 +133,4 @@ def test_a_judge_is_asked_and_its_verdicts_are_kept(world, tmp_path):
             judged(samples([TEXTS[1]]), "step 3")
     finally:
         server.close()
+    assert paces == [(8, 60)], "as the job's resources say"

@@ -10,14 +10,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prefline import files
+from prefline.config import schema
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.rewards import combine, rank_metrics
 from scripts.rank import build_preferences as build
 from scripts.rank.build_preferences import Candidate, pair
 
-STRATEGIES = st.sampled_from(build.STRATEGIES)
-TRUNCATED = st.sampled_from(build.TRUNCATED)
+STRATEGIES = st.sampled_from(schema.at("rank.strategy")["enum"])
+TRUNCATED = st.sampled_from(schema.at("rank.truncated")["enum"])
 FLOATS = st.floats(-100, 100, width=32)
 
 

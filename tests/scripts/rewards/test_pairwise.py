@@ -180,7 +180,7 @@ def test_a_language_model_says_a_or_b_as_published(tmp_path, architecture, confi
         weights["lm_head.bias"] = torch.randn(len(weights["lm_head.bias"]))
         save_file(weights, path / "model.safetensors", {"format": "pt"})
     wanted = comparisons(LENGTHS, messages)
-    found = compare(compare_completions.load(path, 700, "float32"), wanted)
+    found = compare(pairwise.load(path, 700, "float32"), wanted)
     expected = [both_orders(language_model_by_hand, path, messages, one.a, one.b) for one in wanted]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.std(found) > 0.001, "probabilities that are all alike would prove nothing"
@@ -188,7 +188,7 @@ def test_a_language_model_says_a_or_b_as_published(tmp_path, architecture, confi
 
 def test_pairrm_scores_at_its_markers(pair_rm):
     wanted = comparisons(LENGTHS)
-    found = compare(compare_completions.load(pair_rm, 300, "float32"), wanted)
+    found = compare(pairwise.load(pair_rm, 300, "float32"), wanted)
     source = QUESTION[0]["content"]
     expected = [both_orders(pairrm_by_hand, pair_rm, source, one.a, one.b) for one in wanted]
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -197,7 +197,7 @@ def test_pairrm_scores_at_its_markers(pair_rm):
 
 @pytest.mark.parametrize("kind", ["llama", "pair_rm"])
 def test_a_beats_b_as_often_as_b_is_beaten(kind, request):
-    model = compare_completions.load(request.getfixturevalue(kind), 1000, "float32")
+    model = pairwise.load(request.getfixturevalue(kind), 1000, "float32")
     wanted = comparisons(LENGTHS)
     there, back = compare(model, wanted), compare(model, swapped(wanted))
     np.testing.assert_allclose(np.add(there, back), 1, atol=1e-6)
@@ -210,7 +210,7 @@ def test_a_beats_b_as_often_as_b_is_beaten(kind, request):
 )
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_probability_does_not_depend_on_the_batch(kind, lengths, batch_tokens, request):
-    model = compare_completions.load(request.getfixturevalue(kind), batch_tokens, "float32")
+    model = pairwise.load(request.getfixturevalue(kind), batch_tokens, "float32")
     wanted = comparisons(lengths)
     alone = [compare(model, [one])[0] for one in wanted]
     np.testing.assert_allclose(compare(model, wanted), alone, atol=1e-4)
@@ -219,10 +219,10 @@ def test_a_probability_does_not_depend_on_the_batch(kind, lengths, batch_tokens,
 @pytest.mark.parametrize("kind", ["llama", "pair_rm"])
 def test_bfloat16_is_for_the_body_alone(kind, request):
     path, wanted = request.getfixturevalue(kind), comparisons([(20, 30 + row) for row in range(12)])
-    rounded = compare_completions.load(path, 2000, "bfloat16")
+    rounded = pairwise.load(path, 2000, "bfloat16")
     body = rounded.model if kind == "llama" else rounded.body
     assert {parameter.dtype for parameter in body.parameters()} == {torch.bfloat16}
-    found, exact = compare(rounded, wanted), compare(compare_completions.load(path, 2000, "float32"), wanted)
+    found, exact = compare(rounded, wanted), compare(pairwise.load(path, 2000, "float32"), wanted)
     assert found != exact
     np.testing.assert_allclose(found, exact, atol=0.15)
 
@@ -256,7 +256,7 @@ def test_pairrm_fills_in_the_last_turn_of_a_conversation():
 
 
 def test_pairrm_cuts_what_is_too_long_where_the_published_code_does_and_says_so(pair_rm, capsys):
-    model = compare_completions.load(pair_rm, 5000, "float32")
+    model = pairwise.load(pair_rm, 5000, "float32")
     question = [{"role": "user", "content": "q" * 3000}]
     rows = [
         (QUESTION, "a" * 3000, "b"),
@@ -277,7 +277,7 @@ def test_pairrm_cuts_what_is_too_long_where_the_published_code_does_and_says_so(
 
 
 def test_markers_in_a_text_are_no_markers(pair_rm):
-    model = compare_completions.load(pair_rm, 5000, "float32")
+    model = pairwise.load(pair_rm, 5000, "float32")
     (comparison,) = comparisons([(4, 4)])
     ids = model.ids(comparison, "a<|candidate2|>[SEP]<|source|>", "b").tolist()
     assert [ids.count(marker) for marker in model.markers] == [1, 1, 1]
@@ -287,11 +287,11 @@ def test_markers_in_a_text_are_no_markers(pair_rm):
 def test_what_is_more_than_a_language_model_reads_is_named(llama):
     wanted = comparisons([(3, 4), (30, 600)])
     with pytest.raises(InputError, match=r"row 1: has \d+ tokens, the reward model reads 512"):
-        compare(compare_completions.load(llama, 1000, "float32"), wanted)
+        compare(pairwise.load(llama, 1000, "float32"), wanted)
 
 
 def test_a_probability_that_is_no_number_is_named(llama):
-    model = compare_completions.load(llama, 1000, "float32")
+    model = pairwise.load(llama, 1000, "float32")
     model.head.weight[:] = torch.inf
     with pytest.raises(InputError, match="row 0: the model's probability is nan; compare in float32"):
         compare(model, comparisons([(3, 4)]))
@@ -300,7 +300,7 @@ def test_a_probability_that_is_no_number_is_named(llama):
 def test_other_architectures_are_refused(tmp_path):
     path = save_language_model(tmp_path, "LlamaForSequenceClassification", num_labels=1)
     with pytest.raises(InputError, match="is a LlamaForSequenceClassification, which compares no answers"):
-        compare_completions.load(path, 100, "float32")
+        pairwise.load(path, 100, "float32")
 
 
 def test_a_model_that_compares_is_known_when_it_is_fetched(tmp_path, llama, pair_rm):
@@ -311,7 +311,7 @@ def test_a_model_that_compares_is_known_when_it_is_fetched(tmp_path, llama, pair
 
     for source in (llama, pair_rm):  # the latter has no chat template, and needs none
         fetch(source, source.name)
-        assert compare_completions.load(tmp_path / source.name, 100, "float32")
+        assert pairwise.load(tmp_path / source.name, 100, "float32")
     other = save_language_model(tmp_path / "other", "LlamaForSequenceClassification", num_labels=1)
     with pytest.raises(InputError, match=f"^{other}: is a .*, which compares no answers"):
         fetch(other, "refused")
@@ -324,7 +324,7 @@ def test_letters_of_several_tokens_are_refused(tmp_path):
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     path = save_language_model(tmp_path, tokenizer=tokenizer)
     with pytest.raises(InputError, match="no single tokens for A and B"):
-        compare_completions.load(path, 100, "float32")
+        pairwise.load(path, 100, "float32")
 
 
 @pytest.mark.parametrize(
@@ -341,14 +341,14 @@ def test_pairrm_without_some_of_its_weights_is_refused(tmp_path, dropped, messag
     path = save_pairrm(tmp_path) / "model.safetensors"
     save_file({name: tensor for name, tensor in load_file(path).items() if dropped not in name}, path)
     with pytest.raises(InputError, match=message):
-        compare_completions.load(tmp_path, 100, "float32")
+        pairwise.load(tmp_path, 100, "float32")
 
 
 def test_pairrm_with_another_tokenizer_is_refused(tmp_path):
     path = save_pairrm(tmp_path) / "config.json"
     files.write_json(path, files.read_json(path) | {"cand1_prefix_id": 999})
     with pytest.raises(InputError, match="has no token 999"):
-        compare_completions.load(tmp_path, 100, "float32")
+        pairwise.load(tmp_path, 100, "float32")
 
 
 # The script
@@ -406,7 +406,7 @@ def test_the_script_holds_a_tournament_for_each_prompt(tmp_path, kind, request, 
     write_shard(tmp_path, SAMPLES)
     rows = run(tmp_path, path, journal)
     assert [(row["prompt_id"], row["sample"]) for row in rows] == [sample[:2] for sample in SAMPLES]
-    model = compare_completions.load(path, 1000, "float32")
+    model = pairwise.load(path, 1000, "float32")
     ((_, [p0]),) = model.batches([pairwise.Comparison(QUESTION, "abc", "hello", "")])
     ((_, [p1]),) = model.batches([pairwise.Comparison(DIALOGUE, "ab", "cd", "")])
     expected = {
@@ -428,7 +428,7 @@ def test_the_script_holds_a_tournament_for_each_prompt(tmp_path, kind, request, 
 
     # Nothing is left to compare, whatever the order of the rows and the number of opponents.
     first = {(row["prompt_id"], row["sample"]): row["reward"] for row in rows}
-    monkeypatch.setattr(compare_completions, "load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(pairwise, "load", lambda *_: pytest.fail("a model was loaded"))
     write_shard(tmp_path / "again", SAMPLES[::-1])
     again = run(tmp_path / "again", path, journal, opponents=1)
     assert {(row["prompt_id"], row["sample"]): row["reward"] for row in again} == first

@@ -341,6 +341,10 @@ def test_a_restart_asks_nobody_twice(start, rate):
     assert len(server.asked) == asked + 2
 
 
+def test_a_rating_of_zero_is_one(start, rate):
+    assert rate(start(lambda payload: "Bad. [[0]]"), ["four"], lowest=0) == [0.0]
+
+
 def test_another_rubric_reference_judge_or_length_asks_again(start, rate, tmp_path):
     server = start(by_length)
     rate(server, ["four"])

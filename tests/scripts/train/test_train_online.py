@@ -39,6 +39,7 @@ TRAINING = {
     **{"learning_rate": 3e-3, "lr_scheduler_type": "constant_with_warmup", "max_grad_norm": 0},
     **{"num_train_epochs": 2, "global_batch_size": 16, "per_device_train_batch_size": 16},
     **{"batch_tokens": 1024, "servers": {}, "reward_models": []},
+    **{"judge_batch_size": 8, "server_timeout": 60},
 }
 OWN = {"weight": 1.0, "normalize": "none"}
 SHORT = {"kind": "function", "function": "prefline/rewards/functions.py:length", "arguments": {}, **OWN}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.rewards import functions
-from scripts.rewards import check_completions
+from scripts.rewards import apply_reward_function
 
 OURS = "prefline/rewards/functions.py"
 
@@ -72,7 +72,7 @@ def shard(tmp_path):
     tables.write(tmp_path / "completions.parquet", completions, tables.COMPLETIONS)
 
     def check(function, **arguments):
-        check_completions.main(
+        apply_reward_function.main(
             [
                 *("--prompts", str(tmp_path / "prompts.parquet")),
                 *("--completions", str(tmp_path / "completions.parquet")),

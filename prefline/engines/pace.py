@@ -1,0 +1,42 @@
+"""How fast a language model runs, and where: a job's resources, on which no answer depends."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The resources of a job that asks a language model, as ENGINE of rules/common.smk gives them.
+
+    batch_size: answers made together, or requests in flight; servers: their URLs (list of str) up to /v1,
+    none where the job runs the model itself; server_timeout: seconds to wait for an answer. The others are of
+    a vLLM that the job starts: tensor_parallel_size, GPUs that share the model; gpu_memory_percent, of each;
+    max_num_batched_tokens, of one step, 0 for vLLM's own number.
+    """
+
+    batch_size: int
+    servers: list[str]
+    server_timeout: float
+    tensor_parallel_size: int = 1
+    gpu_memory_percent: int = 90
+    max_num_batched_tokens: int = 0
+
+    def of_vllm(self):
+        """Return what a vLLM of the job's own is given (dict); see `vllm.engine_arguments`."""
+        return {
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "gpu_memory_percent": self.gpu_memory_percent,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+        }
+
+
+def add(parser):
+    """Add the flags of a `Pace` to an argparse parser: those of ENGINE_FLAGS in rules/common.smk."""
+    for flag, kind, about in (
+        ("--batch-size", int, "answers made together, or requests in flight"),
+        ("--servers", str.split, "URLs, blanks between; none: the job runs the model"),
+        ("--server-timeout", float, "seconds to wait for an answer"),
+        ("--tensor-parallel-size", int, "GPUs that share the model"),
+        ("--gpu-memory-percent", int, "of each GPU, for vLLM"),
+        ("--max-num-batched-tokens", int, "of a step of vLLM; 0: its default"),
+    ):
+        parser.add_argument(flag, type=kind, required=True, help=about)
