@@ -28,7 +28,7 @@ from prefline import engines, errors, files
 from prefline.config import section
 from prefline.engines import asking
 from prefline.errors import InputError
-from prefline.judging import calls, fastchat, prompts, reading
+from prefline.judging import calls, fastchat, prompts, verdicts
 from prefline.provenance import journal
 from prefline.servers.budget import Meter, OverBudget, size_of
 from prefline.servers.client import Refused, Transient, environment_key
@@ -104,7 +104,7 @@ def ask(args, questions, kept):
 
     kept: the judge's Journal. (values, reasons, answers)
     """
-    read = reading.verdict if len(args.models) == 2 else reading.rating
+    read = verdicts.verdict if len(args.models) == 2 else verdicts.rating
     section = f"mt_bench.judges.{args.judge}"
     meter = meter_of(args, kept)
     texts = ["\n".join(message["content"] for message in one.messages) for one in questions.values()]

@@ -23,7 +23,7 @@ from prefline.machine import costs
 from prefline.provenance import records
 from prefline.reporting import contents, rulegraph
 
-ASSETS = Path(__file__).parent / "report"
+ASSETS = Path(__file__).parent
 VIBE_CHECK = {name: name for name in ("messages", "answer", "finish_reason")}
 
 

@@ -89,7 +89,7 @@ def test_an_environment_has_all_that_its_rules_import(rule, name):
                 imported.add(node.module.split(".")[0])
     installed = importlib.metadata.packages_distributions()
     packages = names(installed.get(module, [module])[0] for module in imported - sys.stdlib_module_names)
-    packages -= {"scripts"}
+    packages -= {"prefline", "scripts"}
     # The same vLLM, built for the CPU by others: in the lock, but in no environment of a rule.
     packages = {package.removesuffix("-cpu") for package in packages}
     packages -= set(NEVER_REACHED.get(script, ()))

@@ -15,7 +15,7 @@ from stand_in import StandIn
 
 from prefline import files
 from prefline.errors import InputError
-from prefline.judging import prompts, reading
+from prefline.judging import prompts, verdicts
 from prefline.servers import conversation
 from prefline.servers.budget import Meter, OverBudget
 from prefline.servers.client import Client
@@ -242,7 +242,7 @@ def test_a_template_of_the_users_own_is_filled_as_fastchat_fills_it(start, judge
     ],
 )
 def test_a_verdict_is_one_of_fastchats_marks_and_only_one(text, verdict):
-    assert reading.verdict(text) == verdict
+    assert verdicts.verdict(text) == verdict
 
 
 @pytest.mark.parametrize(
@@ -259,13 +259,13 @@ def test_a_verdict_is_one_of_fastchats_marks_and_only_one(text, verdict):
     ],
 )
 def test_a_rating_is_one_number_from_1_to_10(text, rating):
-    assert reading.rating(text) == rating
+    assert verdicts.rating(text) == rating
 
 
 @given(st.text(alphabet="[]ABC ", max_size=30))
 def test_where_a_verdict_is_read_fastchat_reads_the_same(text):
-    found = reading.verdict(text)
-    marks = [(mark in text, winner) for mark, winner in reading.MARKS.items()]
+    found = verdicts.verdict(text)
+    marks = [(mark in text, winner) for mark, winner in verdicts.MARKS.items()]
     assert found is None or found == next(winner for there, winner in marks if there)
 
 
