@@ -12,7 +12,6 @@ error, not 0.7. Answers that the journal has are not made again, and without a m
 """
 
 import functools
-import json
 import time
 from collections import defaultdict
 
@@ -74,9 +73,8 @@ def main(argv=None):
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument("--model-id", required=True, help="the policy's name in the answers")
     engines.add_arguments(parser)
-    parser.add_argument("--max-tokens", type=int, required=True, help="longest answer of a turn")
-    parser.add_argument("--temperature", type=json.loads, required=True, help="by category (JSON)")
-    parser.add_argument("--seed", type=int, required=True)
+    section.add(parser, "mt_bench", "max_tokens", "temperature")
+    section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="answers in FastChat's form (jsonl)")
     args = parser.parse_args(argv)

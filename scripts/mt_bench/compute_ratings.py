@@ -61,8 +61,8 @@ def main(argv=None):
     parser.add_argument(
         "--ratings", nargs="+", required=True, help="all of the first judge, of the second, … (jsonl)"
     )
-    parser.add_argument("--bootstrap-samples", type=int, required=True, help="resamplings of the questions")
-    parser.add_argument("--seed", type=int, required=True)
+    section.add(parser, "mt_bench", "bootstrap_samples")
+    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="mean ratings (json)")
     parser.add_argument("--csv", required=True, help="the same as a tidy table")
     args = parser.parse_args(argv)

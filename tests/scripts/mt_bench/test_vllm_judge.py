@@ -6,6 +6,7 @@ import pytest
 from small_model import make_model, make_tokenizer
 
 from prefline import engines
+from prefline.judging import verdicts
 from scripts.mt_bench import ask_judge
 
 pytest.importorskip("vllm")
