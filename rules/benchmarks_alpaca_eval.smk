@@ -1,5 +1,24 @@
 # results/benchmarks/{benchmark}/answers/{policy}.jsonl -> results/benchmarks/{benchmark}/annotations/{policy}.jsonl
 # a policy's annotations                                -> results/benchmarks/{benchmark}/{policy}.json
+# config: benchmarks of the kinds alpaca_eval and alpaca_eval_annotations
+
+
+def regression_data(wildcards):
+    """The file that a benchmark's length-controlled win rate needs, as a list; none if it is left out."""
+    path = named_by(wildcards.benchmark, "regression_data")
+    return [] if path is None else [path]
+
+
+def given_annotations(wildcards):
+    """The file of annotations that a benchmark takes, as a list; none if a judge makes them."""
+    keys = config["benchmarks"][wildcards.benchmark].keys() & {"annotations"}
+    return [named_by(wildcards.benchmark, key) for key in keys]
+
+
+def get_annotations(wildcards):
+    """A policy's annotations, made by a judge or elsewhere."""
+    made = f"results/benchmarks/{wildcards.benchmark}/annotations/{wildcards.policy}.jsonl"
+    return ancient(given_annotations(wildcards)) or made
 
 
 rule annotate_alpaca_eval:
@@ -17,7 +36,6 @@ rule annotate_alpaca_eval:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval"),
     conda:
         "../envs/cpu/evaluate.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=240,
@@ -27,7 +45,7 @@ rule annotate_alpaca_eval:
         code=code_of("annotate_alpaca_eval"),
         contents=lambda wildcards: contents_of(BENCHMARKS[wildcards.benchmark]["references"]),
         settings=lambda wildcards: flags(
-            {key: BENCHMARKS[wildcards.benchmark][key] for key in ("annotator", "servers", "judge")}
+            section(f"benchmarks.{wildcards.benchmark}", "annotator", "servers", "judge")
         ),
     shell:
         r"""
@@ -59,7 +77,6 @@ rule score_alpaca_eval:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval", "alpaca_eval_annotations"),
     conda:
         "../envs/cpu/evaluate.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=30,
@@ -67,7 +84,10 @@ rule score_alpaca_eval:
         code=code_of("score_alpaca_eval"),
         contents=lambda wildcards: contents_of(*given_annotations(wildcards), *regression_data(wildcards)),
         settings=lambda wildcards: flags(
-            {key: BENCHMARKS[wildcards.benchmark].get(key) for key in ("judge", "regression_data")}
+            section(
+                f"benchmarks.{wildcards.benchmark}",
+                *({"judge", "regression_data"} & BENCHMARKS[wildcards.benchmark].keys()),
+            )
         ),
     shell:
         r"""
