@@ -4,41 +4,12 @@
 #
 # benchmarks_KIND.smk has what makes {benchmark}/{policy}.json of answers or models.
 
-from prefline.data import benchmark_results
-
-BENCHMARK_TABLES = ["results/benchmarks.csv", "results/contamination.csv"] if BENCHMARKS else []
-
 
 include: "benchmarks_alpaca_eval.smk"
 include: "benchmarks_arena_hard.smk"
 include: "benchmarks_contamination.smk"
 include: "benchmarks_evalplus.smk"
 include: "benchmarks_lm_eval.smk"
-
-
-def named_by(benchmark, key):
-    """The file or folder that a benchmark's section names, None for null. One that is missing is one sentence."""
-    section = config["benchmarks"][benchmark]
-    try:
-        named_files.check({"benchmarks": {benchmark: {key: section[key]}}})
-    except InputError as error:
-        raise WorkflowError(str(error))
-    return section[key]
-
-
-def questions_of(benchmark):
-    """The file of what a benchmark asks the policies."""
-    return BENCHMARKS[benchmark]["problems" if BENCHMARKS[benchmark]["kind"] == "evalplus" else "references"]
-
-
-def get_questions(wildcards):
-    """The same, as an input; a file that is missing is one sentence with the command that gets it."""
-    path = questions_of(wildcards.benchmark)
-    try:
-        benchmark_results.check_there(path, BENCHMARKS[wildcards.benchmark]["kind"])
-    except InputError as error:
-        raise WorkflowError(f"config: benchmarks.{wildcards.benchmark}: {error}")
-    return ancient(path)
 
 
 rule answer_benchmark:

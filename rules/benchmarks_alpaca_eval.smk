@@ -3,24 +3,6 @@
 # config: benchmarks of the kinds alpaca_eval and alpaca_eval_annotations
 
 
-def regression_data(wildcards):
-    """The file that a benchmark's length-controlled win rate needs, as a list; none if it is left out."""
-    path = named_by(wildcards.benchmark, "regression_data")
-    return [] if path is None else [path]
-
-
-def given_annotations(wildcards):
-    """The file of annotations that a benchmark takes, as a list; none if a judge makes them."""
-    keys = config["benchmarks"][wildcards.benchmark].keys() & {"annotations"}
-    return [named_by(wildcards.benchmark, key) for key in keys]
-
-
-def get_annotations(wildcards):
-    """A policy's annotations, made by a judge or elsewhere."""
-    made = f"results/benchmarks/{wildcards.benchmark}/annotations/{wildcards.policy}.jsonl"
-    return ancient(given_annotations(wildcards)) or made
-
-
 rule annotate_alpaca_eval:
     """Have a judge compare a policy's outputs with the references."""
     input:

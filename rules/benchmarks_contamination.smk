@@ -9,22 +9,17 @@ LEARNT = {
 }
 if GIVEN_PAIRS:
     LEARNT["prompts.preferences"] = [GIVEN_PAIRS["source"], GIVEN_PAIRS["columns"]]
-
-
-def asked():
-    """Where each benchmark's questions stand, and what they are called there."""
-    found = {"mt_bench": [config["mt_bench"]["questions"], "turns"]}
-    for name, benchmark in BENCHMARKS.items():
-        if benchmark["kind"] == "lm_eval":
-            found[name] = [f"results/benchmarks/{name}/questions.jsonl", "question"]
-        elif benchmark["kind"] in ("alpaca_eval", "evalplus"):
-            found[name] = [questions_of(name), benchmark_results.QUESTION[benchmark["kind"]]]
-    return found
-
-
-def asked_in(listed):
-    """The files of questions that rules here list, or those that the config names."""
-    return [path for path, _ in asked().values() if path.startswith("results/") == listed]
+# Where each benchmark's questions stand, and what they are called there.
+ASKED = {"mt_bench": [config["mt_bench"]["questions"], "turns"]} | {
+    name: (
+        [f"results/benchmarks/{name}/questions.jsonl", "question"]
+        if benchmark["kind"] == "lm_eval"
+        else [questions_of(name), benchmark_results.QUESTION[benchmark["kind"]]]
+    )
+    for name, benchmark in BENCHMARKS.items()
+    if benchmark["kind"] in ("alpaca_eval", "evalplus", "lm_eval")
+}
+GIVEN_QUESTIONS = [path for path, _ in ASKED.values() if not path.startswith("results/")]
 
 
 rule check_contamination:
@@ -32,8 +27,8 @@ rule check_contamination:
     input:
         training=ancient(local_files(*(source for source, _ in LEARNT.values()))),
         pool="results/prompts/pool.parquet",
-        given=lambda wildcards: ancient(asked_in(listed=False)),
-        listed=lambda wildcards: asked_in(listed=True),
+        given=ancient(GIVEN_QUESTIONS),
+        listed=[path for path, _ in ASKED.values() if path not in GIVEN_QUESTIONS],
     output:
         json="results/contamination.json",
         csv="results/contamination.csv",
@@ -48,13 +43,11 @@ rule check_contamination:
         runtime=120,
     params:
         code=code_of("check_contamination"),
-        contents=lambda wildcards: contents_of(
-            *asked_in(listed=False), *(source for source, _ in LEARNT.values())
-        ),
+        contents=contents_of(*GIVEN_QUESTIONS, *(source for source, _ in LEARNT.values())),
         settings=lambda wildcards, input: flags(
             section("prompts", "decontamination_ngram"),
             training={**LEARNT, "prompts": [input.pool, {"messages": "messages", "split": "split"}]},
-            questions=asked(),
+            questions=ASKED,
         ),
     shell:
         r"""

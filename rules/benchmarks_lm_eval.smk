@@ -3,12 +3,6 @@
 # config: benchmarks of the kind lm_eval, seed
 
 
-def task_files(benchmark):
-    """All files of a benchmark's task folder: the tasks and their data."""
-    folder = named_by(benchmark, "include_path")
-    return [] if folder is None else members(folder)
-
-
 rule evaluate_lm_eval:
     """Evaluate a policy on tasks of lm-evaluation-harness."""
     input:

@@ -31,7 +31,6 @@ HASHES = Hashes(".snakemake/prefline_hashes.json")
 START = "sft"
 RUNS = config["runs"]
 REWARDS = config["rewards"]
-BENCHMARKS = config["benchmarks"]
 PROMPT_SOURCES = prompts.sources_of(config["prompts"])
 GIVEN_PAIRS = prompts.given_pairs(config["prompts"])
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
@@ -128,6 +127,7 @@ ENGINE_FLAGS = r"""--batch-size {resources.batch_size:q} \
 include: "functions/policies.smk"
 include: "functions/rewards.smk"
 include: "functions/mt_bench.smk"
+include: "functions/benchmarks.smk"
 
 
 wildcard_constraints:

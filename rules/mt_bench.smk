@@ -27,12 +27,6 @@ for name in [name for name in sorted(REWARDS) if REWARDS[name]["kind"] == "class
     }
 
 
-def evaluations():
-    """What shows how good the policies are, by the modes of judging."""
-    ratings = ["results/ratings.csv"] if "single" in MODES else []
-    return ["results/winrate.png", "results/winrate.csv", *ratings]
-
-
 rule fetch_mt_bench:
     """Fetch questions, references or judge prompts from their public source."""
     output:

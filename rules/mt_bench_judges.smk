@@ -1,37 +1,11 @@
 # policies' answers   -> results/mt_bench/judgments/{judge}/{match}.jsonl, of judges that are language models
 # config: mt_bench (questions, references, judge_prompts, modes, judge, judges), seed
 
-LLM_JUDGES = config["mt_bench"]["judges"]
-PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["servers"]]
 # Keys of a judge's section that change no verdict. They are resources: a new value runs nothing again.
 JUDGE_LIMITS = ("key_variable", *judges.LIMITS)
 JUDGE_FLAGS = "".join(
     f"--{key.replace('_', '-')} {{resources.{key}:q}} \\\n            " for key in JUDGE_LIMITS
 )
-
-
-def of_judge(key):
-    """A value of a judge's section, as a resource."""
-
-    def value(wildcards):
-        found = LLM_JUDGES[wildcards.judge][key]
-        return found if isinstance(found, str) else json.dumps(found)
-
-    return value
-
-
-def get_judge_model(wildcards):
-    """The model of a judge that runs on this machine, as inputs; none for another."""
-    model = LLM_JUDGES[wildcards.judge]["model"]
-    if model is None:
-        return {}
-    return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
-
-
-def matches_of(judge):
-    """The matches that a judge is asked about, as lists of policies."""
-    held = JUDGED if judge == JUDGES[0] else TRAINED
-    return [list(MATCHES[match]) for match in held] + [[policy] for policy in POLICIES if "single" in MODES]
 
 
 rule ask_judge:

@@ -15,7 +15,7 @@ rule write_report:
         drift="results/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
         judgments=judgments(JUDGES[0], TRAINED),
-        tables=lambda wildcards: BENCHMARK_TABLES,
+        tables=BENCHMARK_TABLES,
         vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
         samples=expand(
             "results/samples/{policy}/{kind}/{shard}.parquet",

@@ -6,6 +6,9 @@ MATCHES = {policy: (policy, START) for policy in TRAINED}
 MATCHES |= {f"{a}_vs_{b}": (a, b) for number, a in enumerate(TRAINED) for b in TRAINED[number + 1 :]}
 SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
 JUDGES = judges.names_of(config["mt_bench"])
+LLM_JUDGES = config["mt_bench"]["judges"]
+# Those of them that cost money.
+PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["servers"]]
 MODES = config["mt_bench"]["modes"]
 # The matches that the main judge decides.
 JUDGED = list(MATCHES) if "pairwise-all" in MODES else TRAINED
@@ -26,3 +29,33 @@ def get_answers(wildcards):
     """The answers that a judge compares, or the one policy's that it rates."""
     names = (MATCHES | SINGLE)[wildcards.match]
     return [f"results/mt_bench/answers/{policy}.jsonl" for policy in names if policy is not None]
+
+
+def evaluations():
+    """What shows how good the policies are, by the modes of judging."""
+    ratings = ["results/ratings.csv"] if "single" in MODES else []
+    return ["results/winrate.png", "results/winrate.csv", *ratings]
+
+
+def of_judge(key):
+    """A value of a judge's section, as a resource."""
+
+    def value(wildcards):
+        found = LLM_JUDGES[wildcards.judge][key]
+        return found if isinstance(found, str) else json.dumps(found)
+
+    return value
+
+
+def get_judge_model(wildcards):
+    """The model of a judge that runs on this machine, as inputs; none for another."""
+    model = LLM_JUDGES[wildcards.judge]["model"]
+    if model is None:
+        return {}
+    return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
+
+
+def matches_of(judge):
+    """The matches that a judge is asked about, as lists of policies."""
+    held = JUDGED if judge == JUDGES[0] else TRAINED
+    return [list(MATCHES[match]) for match in held] + [[policy] for policy in POLICIES if "single" in MODES]
