@@ -51,7 +51,7 @@ rule answer_benchmark:
             {params.settings} \
             --journal work/journal \
             --out {output.answers:q} \
-            """ + ENGINE_FLAGS
+            """ f"{ENGINE_FLAGS}"
 
 
 rule gather_benchmarks:
