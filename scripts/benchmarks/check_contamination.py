@@ -12,8 +12,6 @@ decontamination of prompts.
     writes  benchmark, training, questions, found, share; in the json also the questions found, and where
 """
 
-import csv
-import io
 import json
 from collections import defaultdict
 
@@ -95,11 +93,7 @@ def main(argv=None):
             if found:
                 print(f"{training}: holds {len(found)} of {len(questions)} questions of {benchmark}")
     files.write_json(args.out, {"ngram": args.decontamination_ngram, "files": table})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(table)
-    files.write_text(args.csv, text.getvalue())
+    files.write_csv(args.csv, COLUMNS, table)
 
 
 if __name__ == "__main__":
