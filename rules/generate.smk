@@ -38,7 +38,7 @@ rule generate_completions:
             --journal work/journal \
             --out {output.completions:q} \
             --metrics {output.metrics:q} \
-            """ f"{ENGINE_FLAGS}"
+            """ + ENGINE_FLAGS
 
 
 for policy in POLICIES:
