@@ -52,6 +52,7 @@ lint: .venv
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	lint-imports --no-cache --no-logo
 
 format: .venv
 	ruff check --fix .

@@ -1,5 +1,6 @@
 # Preference optimization of language models, from raw text to a picture of win rates.
-# Every value stands in config.yaml; one file under rules/ for each of its sections.
+# Every value stands in config.yaml; one file under rules/ for each of its sections, in any order but for the
+# first and the last.
 
 from snakemake.utils import min_version
 
@@ -22,16 +23,13 @@ include: "rules/online.smk"
 include: "rules/watch.smk"
 include: "rules/merge.smk"
 include: "rules/mt_bench.smk"
-include: "rules/judges.smk"
-include: "rules/winrate.smk"
 include: "rules/drift.smk"
 include: "rules/vibe_check.smk"
 include: "rules/benchmarks.smk"
 include: "rules/report.smk"
 include: "rules/publish.smk"
 include: "rules/jobs.smk"
-include: "rules/environments.smk"
-include: "rules/records.smk"
+include: "rules/finish.smk"
 
 
 rule all:
@@ -41,7 +39,7 @@ rule all:
         "results/report.html",
         evaluations(),
         "results/vibe_check.md",
-        BENCHMARK_TABLE,
+        BENCHMARK_TABLES,
         "results/drift.png",
         expand("results/samples/{policy}/rewards.png", policy=RANKED),
         expand("results/training/{trained}/training.png", trained=TRAININGS),

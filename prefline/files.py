@@ -1,7 +1,9 @@
 """Files and directories that are whole or absent: written under a temporary name, then renamed."""
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -56,6 +58,15 @@ def read_json(path):
 
 def write_jsonl(path, rows):
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def write_csv(path, columns, rows):
+    """Write dicts as a table of these columns; other keys of a row are left out."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def sha256(path):

@@ -1,49 +1,15 @@
-# results/models/{policy}                          -> results/benchmarks/{benchmark}/{policy}.json
-# the results of all benchmarks and of all policies -> results/benchmarks.csv
+# results/models/{policy}            -> results/benchmarks/{benchmark}/answers/{policy}.jsonl
+# results/benchmarks/{benchmark}/{policy}.json, of all benchmarks and policies -> results/benchmarks.csv
+# config: benchmarks, generate, seed
+#
+# benchmarks_KIND.smk has what makes {benchmark}/{policy}.json of answers or models.
 
-BENCHMARKS = config["benchmarks"]
-BENCHMARK_TABLE = ["results/benchmarks.csv", "results/contamination.csv"] if BENCHMARKS else []
 
-
-rule evaluate_lm_eval:
-    """Evaluate a policy on tasks of lm-evaluation-harness."""
-    input:
-        unpack(lambda wildcards: {"tasks": ancient(task_files(wildcards.benchmark))}),
-        model=ancient("results/models/{policy}"),
-        manifest="results/models/{policy}.json",
-    output:
-        results="results/benchmarks/{benchmark}/{policy}.json",
-    log:
-        "logs/{policy}/evaluate_lm_eval/{benchmark}.txt",
-    benchmark:
-        "logs/{policy}/evaluate_lm_eval/{benchmark}.tsv"
-    wildcard_constraints:
-        benchmark=of_kind(BENCHMARKS, "lm_eval"),
-    conda:
-        "../envs/cpu/evaluate.yaml"
-    threads: 1
-    resources:
-        gpu=1,
-        nodes=1,
-        mem_mb=per_attempt(4_000),
-        runtime=480,
-        batch_size=16,
-    params:
-        code=code_of("evaluate_lm_eval"),
-        contents=lambda wildcards: contents_of(*task_files(wildcards.benchmark)),
-        settings=lambda wildcards: flags(benchmark_settings(wildcards), seed=config["seed"]),
-    shell:
-        r"""
-        exec &> >(tee {log:q})
-
-        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.benchmarks.evaluate_lm_eval \
-            --model {input.model:q} \
-            --policy {wildcards.policy:q} \
-            --benchmark {wildcards.benchmark:q} \
-            {params.settings} \
-            --batch-size {resources.batch_size:q} \
-            --out {output.results:q}
-        """
+include: "benchmarks_alpaca_eval.smk"
+include: "benchmarks_arena_hard.smk"
+include: "benchmarks_contamination.smk"
+include: "benchmarks_evalplus.smk"
+include: "benchmarks_lm_eval.smk"
 
 
 rule answer_benchmark:
@@ -62,24 +28,15 @@ rule answer_benchmark:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval", "evalplus"),
     conda:
         "../envs/cpu/generate.yaml"
-    threads: 1
     resources:
-        gpu=engine_gpus(),
-        nodes=1,
-        mem_mb=per_attempt(3_000),
+        **ENGINE,
         runtime=240,
-        batch_size=256,
-        tensor_parallel_size=1,
-        gpu_memory_percent=90,
-        max_num_batched_tokens=0,
-        servers=config["generate"]["servers"] or "",
-        server_timeout=600,
     params:
         code=code_of("answer_benchmark"),
         contents=lambda wildcards: contents_of(questions_of(wildcards.benchmark)),
         settings=lambda wildcards: flags(
             engine_settings(),
-            {key: BENCHMARKS[wildcards.benchmark][key] for key in ("temperature", "max_tokens")},
+            section(f"benchmarks.{wildcards.benchmark}", "temperature", "max_tokens"),
             form=BENCHMARKS[wildcards.benchmark]["kind"],
             seed=config["seed"],
         ),
@@ -92,15 +49,9 @@ rule answer_benchmark:
             --policy {wildcards.policy:q} \
             --model {input.model:q} \
             {params.settings} \
-            --batch-size {resources.batch_size:q} \
-            --tensor-parallel-size {resources.tensor_parallel_size:q} \
-            --gpu-memory-percent {resources.gpu_memory_percent:q} \
-            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers={resources.servers:q} \
-            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
-            --out {output.answers:q}
-        """
+            --out {output.answers:q} \
+            """ f"{ENGINE_FLAGS}"
 
 
 rule gather_benchmarks:
@@ -115,7 +66,6 @@ rule gather_benchmarks:
         "logs/gather_benchmarks.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1_000),
         runtime=30,
@@ -130,9 +80,3 @@ rule gather_benchmarks:
             --results {params.results:q} \
             --out {output.table:q}
         """
-
-
-include: "alpaca_eval.smk"
-include: "evalplus.smk"
-include: "arena_hard.smk"
-include: "contamination.smk"

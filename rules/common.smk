@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
+from prefline.config import judges
 from prefline.config import loading as configuration
 from prefline.config import named_files
 from prefline.data import prompts
@@ -14,7 +15,6 @@ from prefline.config.section import flags
 from prefline.errors import InputError
 from prefline.provenance.hashes import Hashes
 from prefline.provenance import imports
-from prefline.config.judges import names_of as judge_names
 from prefline.data.sources import local_files, members, parse_url
 
 try:
@@ -127,7 +127,7 @@ ENGINE_FLAGS = r"""--batch-size {resources.batch_size:q} \
 
 include: "functions/policies.smk"
 include: "functions/rewards.smk"
-include: "functions/judges.smk"
+include: "functions/mt_bench.smk"
 include: "functions/benchmarks.smk"
 
 

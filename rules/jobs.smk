@@ -1,5 +1,4 @@
-# How jobs are run: which of them go first, which GPUs they get, how often they are tried, and what a killed Snakemake
-# left behind.
+# How jobs are run: which GPUs they get, how often they are tried, and what a killed Snakemake left behind.
 #
 # Rules that run a model say `gpu=1`; a profile or --set-resources says otherwise. On one machine the jobs
 # share the GPUs it has, and with none they run on the CPU. Under a scheduler, which `jobs` or --jobs is for,
@@ -14,17 +13,9 @@ from snakemake.logging import logger
 from prefline.machine import faults, gpus, progress, slurm_jobs
 
 STARTED = time.time()
-# The sections whose rules make policies.
-MAKING = ("prompts", "generate", "rewards", "rank", "tokenize", "logps", "train", "online", "merge")
 
 if "gpu" not in workflow.global_resources and workflow.global_resources["_nodes"].value is None:
     workflow.register_resource("gpu", len(gpus.installed(os.environ)))
-
-# The next iteration waits for what makes a policy, and nothing for what looks at it: where there is room for
-# one of them, answers to benchmarks can wait.
-for each in workflow.rules:
-    if Path(each.snakefile).stem in MAKING:
-        each.priority = 1
 
 # For `python -m tools.progress`.
 RECORDER = progress.Recorder()

@@ -1,5 +1,13 @@
 # results/models/{policy}                   -> results/mt_bench/answers/{policy}.jsonl
-# a policy's answers and the start policy's -> results/mt_bench/judgments/{judge}/{match}.jsonl
+# a policy's answers and the start policy's -> results/mt_bench/judgments/{reference,reward}/{match}.jsonl
+# an address in mt_bench                    -> results/mt_bench/data/{file}.jsonl
+# config: mt_bench (questions, references, judge_prompts, max_tokens, temperature), generate, rewards, seed
+#
+# Judges that are language models stand in mt_bench_judges.smk, what the verdicts give in mt_bench_winrate.smk.
+
+
+include: "mt_bench_judges.smk"
+include: "mt_bench_winrate.smk"
 
 
 # What each judge reads beside the questions and answers, and its flags.
@@ -9,16 +17,42 @@ JUDGE_SETTINGS = {"reference": {"judge": "reference", "references": REFERENCES}}
 JUDGE_DATA = {"reference": [config["mt_bench"]["references"]], "reward": []}
 
 # The judge `reward` goes by the reward that is a classifier, the first by name where there are several.
-CLASSIFIERS = [REWARDS[name] for name in sorted(REWARDS) if REWARDS[name]["kind"] == "classifier"]
-if CLASSIFIERS:
-    judging = f"results/models/{CLASSIFIERS[0]['model']}"
+for name in [name for name in sorted(REWARDS) if REWARDS[name]["kind"] == "classifier"][:1]:
+    judging = f"results/models/{REWARDS[name]['model']}"
     JUDGE_INPUTS["reward"] = {"model": ancient(judging), "manifest": f"{judging}.json"}
     JUDGE_SETTINGS["reward"] = {
         "judge": "reward",
         "model": judging,
-        "dtype": CLASSIFIERS[0]["dtype"],
-        "head_weights": CLASSIFIERS[0]["head_weights"],
+        **section(f"rewards.{name}", "dtype", "head_weights"),
     }
+
+
+rule fetch_mt_bench:
+    """Fetch questions, references or judge prompts from their public source."""
+    output:
+        file="results/mt_bench/data/{file}.jsonl",
+    log:
+        "logs/fetch_mt_bench/{file}.txt",
+    benchmark:
+        "logs/fetch_mt_bench/{file}.tsv"
+    wildcard_constraints:
+        file="questions|references|judge_prompts",
+    conda:
+        "../envs/cpu/data.yaml"
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        code=code_of("fetch_mt_bench"),
+        source=lambda wildcards: config["mt_bench"][wildcards.file],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.mt_bench.fetch_mt_bench \
+            --source {params.source:q} \
+            --out {output.file:q}
+        """
 
 
 rule answer_mt_bench:
@@ -35,18 +69,9 @@ rule answer_mt_bench:
         "logs/{policy}/answer_mt_bench.tsv"
     conda:
         "../envs/cpu/generate.yaml"
-    threads: 1
     resources:
-        gpu=engine_gpus(),
-        nodes=1,
-        mem_mb=per_attempt(3_000),
+        **ENGINE,
         runtime=120,
-        batch_size=256,
-        tensor_parallel_size=1,
-        gpu_memory_percent=90,
-        max_num_batched_tokens=0,
-        servers=config["generate"]["servers"] or "",
-        server_timeout=600,
     params:
         code=code_of("answer_mt_bench"),
         contents=contents_of(config["mt_bench"]["questions"]),
@@ -64,15 +89,9 @@ rule answer_mt_bench:
             --model {input.model:q} \
             --model-id {wildcards.policy:q} \
             {params.settings} \
-            --batch-size {resources.batch_size:q} \
-            --tensor-parallel-size {resources.tensor_parallel_size:q} \
-            --gpu-memory-percent {resources.gpu_memory_percent:q} \
-            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers={resources.servers:q} \
-            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
-            --out {output.answers:q}
-        """
+            --out {output.answers:q} \
+            """ f"{ENGINE_FLAGS}"
 
 
 rule judge_mt_bench:
@@ -92,7 +111,6 @@ rule judge_mt_bench:
         match="|".join(MATCHES),
     conda:
         "../envs/cpu/score.yaml"
-    threads: 1
     resources:
         gpu=lambda wildcards: int(wildcards.judge == "reward"),
         nodes=1,

@@ -1,7 +1,9 @@
 # results/models/{policy}, results/winrate.json -> results/cards/{policy}.md
 # a policy and its card, at an explicit request -> the hub, results/published/{policy}.json
+# config: publish; the card tells of models, prompts, generate, rewards, runs and train
 
 CARD = "scripts/report/card.md.j2"
+SHOWN_IN_CARD = ("models", "prompts", "generate", "rewards", "runs", "train", "publish")
 
 
 rule write_model_card:
@@ -24,19 +26,13 @@ rule write_model_card:
         "logs/{run}-{iteration}/write_model_card.tsv"
     conda:
         "../envs/cpu/data.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1_000),
         runtime=30,
     params:
         code=code_of("write_model_card"),
         contents=contents_of(CARD),
-        settings=lambda wildcards: flags(
-            config={
-                key: config[key]
-                for key in ("models", "prompts", "generate", "rewards", "runs", "train", "publish")
-            }
-        ),
+        settings=lambda wildcards: flags(config={key: config[key] for key in SHOWN_IN_CARD}),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -71,7 +67,6 @@ rule publish:
         "logs/{run}-{iteration}/publish.tsv"
     conda:
         "../envs/cpu/data.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=240,

@@ -1,4 +1,5 @@
 # everything under results/ that one would want to look at -> results/report.html
+# config: all of it, since the page shows it; report
 
 REPORT_ASSETS = [f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "browser.js")]
 
@@ -14,7 +15,7 @@ rule write_report:
         drift="results/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
         judgments=judgments(JUDGES[0], TRAINED),
-        tables=BENCHMARK_TABLE,
+        tables=BENCHMARK_TABLES,
         vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
         samples=expand(
             "results/samples/{policy}/{kind}/{shard}.parquet",
@@ -40,7 +41,6 @@ rule write_report:
         "logs/write_report.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(4_000),
         runtime=30,
@@ -48,7 +48,7 @@ rule write_report:
         code=code_of("write_report"),
         contents=contents_of(config["mt_bench"]["questions"], *REPORT_ASSETS),
         settings=lambda wildcards: flags(
-            config["report"],
+            section("report"),
             config=config,
             runs={
                 run: {

@@ -1,5 +1,6 @@
-# results/models/{policy}    -> results/vibe_check/{policy}.jsonl
+# results/models/{policy}     -> results/vibe_check/{policy}.jsonl
 # the answers of all policies -> results/vibe_check.md
+# config: vibe_check, generate, seed
 
 
 rule answer_vibe_check:
@@ -16,22 +17,13 @@ rule answer_vibe_check:
         "logs/{policy}/answer_vibe_check.tsv"
     conda:
         "../envs/cpu/generate.yaml"
-    threads: 1
     resources:
-        gpu=engine_gpus(),
-        nodes=1,
-        mem_mb=per_attempt(3_000),
+        **ENGINE,
         runtime=60,
-        batch_size=256,
-        tensor_parallel_size=1,
-        gpu_memory_percent=90,
-        max_num_batched_tokens=0,
-        servers=config["generate"]["servers"] or "",
-        server_timeout=600,
     params:
         code=code_of("answer_vibe_check"),
         contents=contents_of(config["vibe_check"]["prompts"]),
-        settings=lambda wildcards: flags(config["vibe_check"], engine_settings(), seed=config["seed"]),
+        settings=lambda wildcards: flags(section("vibe_check"), engine_settings(), seed=config["seed"]),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -39,15 +31,9 @@ rule answer_vibe_check:
         exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.vibe_check.answer_vibe_check \
             {params.settings} \
             --model {input.model:q} \
-            --batch-size {resources.batch_size:q} \
-            --tensor-parallel-size {resources.tensor_parallel_size:q} \
-            --gpu-memory-percent {resources.gpu_memory_percent:q} \
-            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers={resources.servers:q} \
-            --server-timeout {resources.server_timeout:q} \
             --journal work/journal \
-            --out {output.answers:q}
-        """
+            --out {output.answers:q} \
+            """ f"{ENGINE_FLAGS}"
 
 
 rule write_vibe_check:
@@ -62,7 +48,6 @@ rule write_vibe_check:
         "logs/write_vibe_check.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1_000),
         runtime=30,

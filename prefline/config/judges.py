@@ -4,6 +4,7 @@ from prefline.errors import InputError
 
 # Judges that are no language models: known without a section of their own, each by the name of its kind.
 BUILT_IN = ("reference", "reward")
+# What bounds the requests and their cost, and changes no verdict.
 LIMITS = {
     "requests_per_minute": 0,
     "tokens_per_minute": 0,
@@ -12,29 +13,19 @@ LIMITS = {
     "max_calls": None,
     "max_cost": None,
 }
-# The keys of each kind of language model, with what they are where the config leaves them out.
-KINDS = {
-    "openai": {
-        "model": None,
-        "dtype": "bfloat16",
-        "servers": None,
-        "served_model": None,
-        "key_variable": None,
-    }
-    | LIMITS,
+# All keys but kind and max_tokens, with what they are where the config leaves them out.
+ALL = {
+    **{"model": None, "dtype": "bfloat16", "servers": None, "served_model": None, "key_variable": None},
+    **LIMITS,
+}
+# The same for each kind of language model, of the keys that it takes.
+DEFAULTS = {
+    "openai": ALL,
     "anthropic": {"servers": "https://api.anthropic.com/v1", "key_variable": "ANTHROPIC_API_KEY"} | LIMITS,
     "vllm": {"dtype": "bfloat16"},
 }
-# Those that it may not leave out.
+# Those that the config may not leave out.
 NEEDED = {"openai": (), "anthropic": ("served_model",), "vllm": ("model",)}
-# What scripts.mt_bench.ask_judge has a flag for.
-ALL = {
-    "servers": None,
-    "served_model": None,
-    "model": None,
-    "dtype": "bfloat16",
-    "key_variable": None,
-} | LIMITS
 
 
 def complete(section):
@@ -100,7 +91,7 @@ def check(section, models):
 
 def _complete(key, judge):
     kind = judge["kind"]
-    wanted = {*KINDS[kind], *NEEDED[kind], "kind", "max_tokens"}
+    wanted = {*DEFAULTS[kind], *NEEDED[kind], "kind", "max_tokens"}
     missing = [name for name in (*NEEDED[kind], "max_tokens") if judge.get(name) is None]
     foreign = sorted(name for name, value in judge.items() if name not in wanted and value is not None)
     if missing or foreign:
@@ -108,4 +99,4 @@ def _complete(key, judge):
         raise InputError(
             f"config: {key}: the kind {kind} {wrong}; it takes {', '.join(sorted(wanted - {'kind'}))}"
         )
-    return ALL | KINDS[kind] | {name: value for name, value in judge.items() if name in wanted}
+    return ALL | DEFAULTS[kind] | {name: value for name, value in judge.items() if name in wanted}

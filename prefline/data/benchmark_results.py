@@ -112,11 +112,6 @@ def write(path, policy, benchmark, library, version, metrics, notes):
         print(note)
 
 
-def optional(text):
-    """A flag's str, None for null: `config.flags` writes str as they are."""
-    return None if text == "null" else text
-
-
 def _finite(value):
     """`value` as a float; None for None and for what is no number, such as the error of a single answer."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -26,7 +26,7 @@ import unicodedata
 from collections import Counter
 
 from prefline.errors import InputError
-from prefline.judging import user_prompt
+from prefline.judging.games import user_prompt
 
 CLEARLY_SHORTER = 0.8
 

@@ -5,7 +5,7 @@ dialogues, each assistant's own earlier answers included. Equal rewards are a ti
 """
 
 from prefline import rewards
-from prefline.judging import user_prompt
+from prefline.judging.games import user_prompt
 from prefline.rewards import scorers
 
 

@@ -107,16 +107,21 @@ def read_judgments(path):
     return judgments
 
 
+def turns_of(questions):
+    """Return {(question_id, turn)} of all turns of `questions`; turns count from 1."""
+    return {
+        (question["question_id"], turn)
+        for question in questions
+        for turn in range(1, len(question["turns"]) + 1)
+    }
+
+
 def read_ratings(path, questions, policy):
     """The ratings of `policy` in `path` (list of dict); score is -1 for an error.
 
     Raises InputError for another policy's, and unless each turn of `questions` is rated once.
     """
-    wanted = {
-        (question["question_id"], turn + 1)
-        for question in questions
-        for turn in range(len(question["turns"]))
-    }
+    wanted = turns_of(questions)
     rows = []
     for where, row in _rows(path, ("question_id", "turn", "model", "score")):
         turn = row["question_id"], row["turn"]

@@ -16,7 +16,7 @@ answer, or a longer answer's merit: this cannot tell them apart.
 
 import numpy as np
 
-from prefline.judging.winrate import interval_of, outcome
+from prefline.judging.winrate import interval_of, outcome, resampled
 
 SCORES = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 STEPS = 30  # of Newton's method; it is still after ten
@@ -84,9 +84,7 @@ def summary(judgments, words_1, words_2, samples, seed):
     theta, phi = fit(scores, differences)
     names = list(dict.fromkeys(questions))
     number = [names.index(question) for question in questions]
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=min(samples, MOST_SAMPLES)
-    )
+    draws = resampled(len(names), min(samples, MOST_SAMPLES), seed)
     rates = 1 / (1 + np.exp(-fit(scores, differences, draws[:, number].astype(np.float64))[0]))
     low, high = interval_of(rates)
     return {

@@ -82,13 +82,13 @@ def interval(questions, bootstrap_samples, seed):
     """
     if len(questions) == 0:
         return None, None
-    counts = np.asarray(questions, dtype=np.float64)
-    number = len(counts)
-    # How often each question is drawn in each sample: int64 [bootstrap_samples, questions].
-    draws = np.random.default_rng(seed).multinomial(
-        number, np.full(number, 1 / number), size=bootstrap_samples
-    )
-    return interval_of(adjusted(*(draws @ counts).T))
+    draws = resampled(len(questions), bootstrap_samples, seed)
+    return interval_of(adjusted(*(draws @ np.asarray(questions, dtype=np.float64)).T))
+
+
+def resampled(number, samples, seed):
+    """How often each of `number` questions is drawn in each of `samples`: int64 [samples, number]."""
+    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=samples)
 
 
 def interval_of(draws):
@@ -134,10 +134,7 @@ def position_bias_interval(judgments, bootstrap_samples, seed):
             counts[1] += 1
     if not questions:
         return None, None
-    number = len(questions)
-    draws = np.random.default_rng(seed).multinomial(
-        number, np.full(number, 1 / number), size=bootstrap_samples
-    )
+    draws = resampled(len(questions), bootstrap_samples, seed)
     leans, matches = (draws @ np.array(list(questions.values()), dtype=np.float64)).T
     return interval_of(leans / matches)
 

@@ -1,12 +1,9 @@
-# What the benchmarks beside MT-Bench read.
+# What the benchmarks beside MT-Bench read and make.
 
-from prefline.data import benchmark_results as benchmarks
+from prefline.data import benchmark_results
 
-
-def benchmark_settings(wildcards):
-    """A benchmark's section without its kind."""
-    section = config["benchmarks"][wildcards.benchmark]
-    return {key: value for key, value in section.items() if key != "kind"}
+BENCHMARKS = config["benchmarks"]
+BENCHMARK_TABLES = ["results/benchmarks.csv", "results/contamination.csv"] if BENCHMARKS else []
 
 
 def named_by(benchmark, key):
@@ -28,7 +25,7 @@ def get_questions(wildcards):
     """The same, as an input; a file that is missing is one sentence with the command that gets it."""
     path = questions_of(wildcards.benchmark)
     try:
-        benchmarks.check_there(path, BENCHMARKS[wildcards.benchmark]["kind"])
+        benchmark_results.check_there(path, BENCHMARKS[wildcards.benchmark]["kind"])
     except InputError as error:
         raise WorkflowError(f"config: benchmarks.{wildcards.benchmark}: {error}")
     return ancient(path)

@@ -4,7 +4,7 @@ A question counts as found in a file if a row of it has n words in a row with th
 question of fewer words, says exactly it. Words are those of prefline/data/ngrams.py, as in the
 decontamination of prompts.
 
-    python -m scripts.benchmarks.check_contamination --ngram 8 \\
+    python -m scripts.benchmarks.check_contamination --decontamination-ngram 8 \\
         --training '{"models.sft": ["data/world/sft_train.jsonl", {"messages": "messages"}]}' \\
         --questions '{"mt_bench": ["data/mt_bench/question.jsonl", "turns"]}' \\
         --out results/contamination.json --csv results/contamination.csv
@@ -12,8 +12,6 @@ decontamination of prompts.
     writes  benchmark, training, questions, found, share; in the json also the questions found, and where
 """
 
-import csv
-import io
 import json
 from collections import defaultdict
 
@@ -65,7 +63,7 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--training", type=json.loads, required=True, help="{NAME: [SOURCE, COLUMNS]} (JSON)")
     parser.add_argument("--questions", type=json.loads, required=True, help="{NAME: [FILE, KEY]} (JSON)")
-    parser.add_argument("--ngram", type=int, required=True, help="words in a row that count")
+    section.add(parser, "prompts", "decontamination_ngram")
     parser.add_argument("--out", required=True, help="what was found (json)")
     parser.add_argument("--csv", required=True, help="the counts (csv)")
     args = parser.parse_args(argv)
@@ -78,7 +76,7 @@ def main(argv=None):
     for training, (source, columns) in args.training.items():
         rows = list(training_rows(source, columns))
         for benchmark, questions in asked.items():
-            found = found_in(rows, questions, args.ngram)
+            found = found_in(rows, questions, args.decontamination_ngram)
             shown = [
                 {"question": questions[number], "where": where} for number, where in sorted(found.items())
             ]
@@ -94,12 +92,8 @@ def main(argv=None):
             )
             if found:
                 print(f"{training}: holds {len(found)} of {len(questions)} questions of {benchmark}")
-    files.write_json(args.out, {"ngram": args.ngram, "files": table})
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(table)
-    files.write_text(args.csv, text.getvalue())
+    files.write_json(args.out, {"ngram": args.decontamination_ngram, "files": table})
+    files.write_csv(args.csv, COLUMNS, table)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ have no network. One command, which the error names, fetches it beforehand.
 
 import difflib
 import importlib.metadata
-import json
 import os
 from pathlib import Path
 
 from prefline import errors
-from prefline.config import section
+from prefline.config import schema, section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 
@@ -103,17 +102,8 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="the policy's directory")
     parser.add_argument("--policy", required=True, help="its name")
     parser.add_argument("--benchmark", required=True, help="its name in the config")
-    parser.add_argument("--tasks", type=json.loads, required=True, help="the library's names (JSON)")
-    parser.add_argument(
-        "--include-path", type=benchmark_results.optional, required=True, help="folder of tasks, or null"
-    )
-    parser.add_argument(
-        "--num-fewshot", type=json.loads, required=True, help="examples; null: the task's own"
-    )
-    parser.add_argument("--limit", type=json.loads, required=True, help="first questions; null: all")
-    parser.add_argument("--apply-chat-template", type=json.loads, required=True, help="true or false")
-    parser.add_argument("--dtype", required=True, help="of the weights: float32 or bfloat16")
-    parser.add_argument("--seed", type=int, required=True, help="of the few-shot examples' draws")
+    section.add(parser, "benchmarks.NAME", *schema.kinds("benchmarks.NAME")["lm_eval"])
+    section.add(parser, "seed")
     parser.add_argument(
         "--batch-size", type=int, required=True, help="questions that the model reads together"
     )

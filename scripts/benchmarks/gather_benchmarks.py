@@ -7,8 +7,6 @@ One row for each number: policy, benchmark, metric, value, stderr, n (questions)
         --out results/benchmarks.csv
 """
 
-import csv
-import io
 import json
 
 from prefline import errors, files
@@ -34,11 +32,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="table (csv)")
     args = parser.parse_args(argv)
 
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table([files.read_json(path) for path in args.results]))
-    files.write_text(args.out, text.getvalue())
+    files.write_csv(args.out, COLUMNS, table([files.read_json(path) for path in args.results]))
 
 
 if __name__ == "__main__":

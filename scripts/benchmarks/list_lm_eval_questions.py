@@ -6,22 +6,17 @@
     writes  task, question: without the few-shot examples
 """
 
-import json
 import os
 
 from prefline import errors, files
 from prefline.config import section
-from prefline.data import benchmark_results
 from scripts.benchmarks.evaluate_lm_eval import load_tasks
 
 
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--benchmark", required=True, help="its name in the config")
-    parser.add_argument("--tasks", type=json.loads, required=True, help="the library's names (JSON)")
-    parser.add_argument(
-        "--include-path", type=benchmark_results.optional, required=True, help="folder of tasks, or null"
-    )
+    section.add(parser, "benchmarks.NAME", "tasks", "include_path")
     parser.add_argument("--out", required=True, help="questions (jsonl)")
     args = parser.parse_args(argv)
 

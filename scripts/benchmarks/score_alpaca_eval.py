@@ -85,17 +85,14 @@ def main(argv=None):
     parser.add_argument("--policy", required=True, help="the policy's name, generator_2 of its annotations")
     parser.add_argument("--benchmark", required=True, help="its name in the config")
     parser.add_argument("--annotations", required=True, help="in the library's form (json or jsonl)")
-    parser.add_argument("--judge", type=benchmark_results.optional, required=True, help="who judged, or null")
-    parser.add_argument(
-        "--regression-data", type=benchmark_results.optional, required=True, help="df_gamed.csv, or null"
-    )
+    section.add(parser, "benchmarks.NAME", "judge", "regression_data", optional=["judge"])
     parser.add_argument("--out", required=True, help="results (json)")
     args = parser.parse_args(argv)
 
     if args.regression_data is not None and not Path(args.regression_data).is_file():
         raise InputError(f"{args.regression_data}: no such file; get it with: {FETCH_REGRESSION}")
     annotations = read_annotations(args.annotations, args.policy)
-    settings = {"annotator": annotations[0].get("annotator"), "judge": args.judge}
+    settings = {"annotator": annotations[0].get("annotator"), "judge": getattr(args, "judge", None)}
     rows, notes = metrics(annotations, args.regression_data, settings)
     version = importlib.metadata.version("alpaca_eval")
     benchmark_results.write(args.out, args.policy, args.benchmark, "alpaca_eval", version, rows, notes)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from prefline import errors, seeds
-from prefline.config import section
+from prefline.config import schema, section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 
@@ -162,11 +162,8 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="the policy's name, `model` of its judgments")
     parser.add_argument("--benchmark", required=True, help="its name in the config")
-    parser.add_argument("--judgments", required=True, help="folder of a judge: MODEL.jsonl")
-    parser.add_argument("--answers", required=True, help="folder of answers, the baseline's too: MODEL.jsonl")
-    parser.add_argument("--baseline", required=True, help="name of the model to compare with")
-    parser.add_argument("--bootstrap-samples", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True, help="of the bootstrap")
+    section.add(parser, "benchmarks.NAME", *schema.kinds("benchmarks.NAME")["arena_hard"])
+    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="results (json)")
     args = parser.parse_args(argv)
 

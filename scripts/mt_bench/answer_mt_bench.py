@@ -12,7 +12,6 @@ error, not 0.7. Answers that the journal has are not made again, and without a m
 """
 
 import functools
-import json
 import time
 from collections import defaultdict
 
@@ -76,9 +75,8 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="the policy's directory")
     section.add(parser, "generate", *engines.SETTINGS)
     pace.add(parser)
-    parser.add_argument("--max-tokens", type=int, required=True, help="longest answer of a turn")
-    parser.add_argument("--temperature", type=json.loads, required=True, help="by category (JSON)")
-    parser.add_argument("--seed", type=int, required=True)
+    section.add(parser, "mt_bench", "max_tokens", "temperature")
+    section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="answers in FastChat's form (jsonl)")
     args = parser.parse_args(argv)

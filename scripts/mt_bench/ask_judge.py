@@ -22,18 +22,17 @@ ask one after the other. Spent is what the journal holds of this judge, and what
 
 import contextlib
 import fcntl
-import json
+from typing import NamedTuple
 
 from prefline import engines, errors, files
-from prefline.config import section
+from prefline.config import judges, section
 from prefline.engines import asking, pace
 from prefline.errors import InputError
-from prefline.judging import calls, fastchat, prompts, reading
+from prefline.judging import calls, fastchat, prompts, verdicts
 from prefline.provenance import journal
 from prefline.servers.budget import Meter, OverBudget, size_of
 from prefline.servers.client import Refused, Transient, environment_key
 
-KINDS = ("openai", "anthropic", "vllm")
 # Errors that are named.
 NAMED = 5
 
@@ -68,15 +67,7 @@ def alone(folder):
 
 def meter_of(args, kept):
     """The Meter of the flags `args`, with what the journal `kept` says was spent."""
-    meter = Meter(
-        args.max_tokens,
-        args.requests_per_minute,
-        args.tokens_per_minute,
-        args.input_price,
-        args.output_price,
-        args.max_calls,
-        args.max_cost,
-    )
+    meter = Meter(args.max_tokens, **{name: getattr(args, name) for name in judges.LIMITS})
     for row in kept.values():
         answer = asking.Answer(*row)
         meter.add(answer.input_tokens or 0, answer.output_tokens or 0)
@@ -105,7 +96,7 @@ def ask(args, questions, kept):
 
     kept: the judge's Journal. (values, reasons, answers)
     """
-    read = reading.verdict if len(args.models) == 2 else reading.rating
+    read = verdicts.verdict if len(args.models) == 2 else verdicts.rating
     name = f"mt_bench.judges.{args.judge}"
     settings, speed = section.pick(asking.Settings, vars(args)), section.pick(pace.Pace, vars(args))
     meter = meter_of(args, kept)
@@ -155,6 +146,47 @@ def client_of(args, name, meter):
     return {"meter": meter, "key": key, "key_variable": args.key_variable}
 
 
+class Asked(NamedTuple):
+    """What a judge is to be asked about one match, and what its journal has of it."""
+
+    matches: list  # of lists of calls.Call
+    questions: dict  # {key: asking.Question}
+    missing: dict  # those of them without a verdict in the journal
+    kept: journal.Journal
+
+
+def about(args):
+    """Return whose answers the judge of the flags `args` is asked about, as text."""
+    return f"{' against '.join(args.models)}, judge {args.judge}"
+
+
+def prepare(args):
+    """The Asked of the flags `args`. Raises InputError for malformed files."""
+    questions = fastchat.read_questions(args.questions)
+    answers = [fastchat.read_answers(path, questions) for path in args.answers]
+    references = fastchat.read_references(args.references)
+    templates = prompts.load(args.judge_prompts, "pairwise" if len(answers) == 2 else "single")
+    matches = calls.of_questions(questions, answers, references, templates, args.references)
+    asked = {call.key: call.question() for match in matches for call in match}
+    kept = journal.Journal(args.journal, "verdicts", context(args), args.judge)
+    requests = asking.requests(asked, 0, args.seed)
+    done = kept.rows(requests, lambda missing: ())
+    missing = {key: asked[key] for key, row in zip(asked, requests, strict=True) if row not in done}
+    return Asked(matches, asked, missing, kept)
+
+
+def say_costs(args):
+    """Print what the flags `args` have a judge be asked, and what it may cost: (calls, cost)."""
+    asked = prepare(args)
+    meter = meter_of(args, asked.kept)
+    print(
+        f"{about(args)}: {sum(map(len, asked.matches))} verdicts, of which "
+        f"{len(asked.questions) - len(asked.missing)} are in the journal; to be made: "
+        f"{still_to_do(meter, asked.missing.values())}"
+    )
+    return meter.left(sizes_of(asked.missing.values()))
+
+
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
@@ -163,20 +195,21 @@ def main(argv=None):
     parser.add_argument("--references", required=True, help="reference answers in FastChat's form (jsonl)")
     parser.add_argument("--judge-prompts", required=True, help="what the judge is asked (jsonl)")
     parser.add_argument("--judge", required=True, help="the judge's name in the files")
-    parser.add_argument("--kind", choices=KINDS, required=True, help="whom to ask")
     parser.add_argument(
         "--model", required=True, help="directory of a model of one's own; none: see --servers"
     )
-    section.add(parser, "mt_bench.judges.NAME", "dtype", "served_model", "key_variable")
     pace.add(parser)
-    parser.add_argument("--max-tokens", type=int, required=True, help="longest answer of the judge")
-    parser.add_argument("--requests-per-minute", type=int, required=True, help="0: no limit")
-    parser.add_argument("--tokens-per-minute", type=int, required=True, help="0: no limit")
-    parser.add_argument("--input-price", type=float, required=True, help="of a million tokens")
-    parser.add_argument("--output-price", type=float, required=True, help="of a million tokens")
-    parser.add_argument("--max-calls", type=json.loads, required=True, help="budget of the judge, or null")
-    parser.add_argument("--max-cost", type=json.loads, required=True, help="the same in money, or null")
-    parser.add_argument("--seed", type=int, required=True, help="the experiment's seed")
+    section.add(
+        parser,
+        "mt_bench.judges.NAME",
+        "kind",
+        "dtype",
+        "served_model",
+        "max_tokens",
+        "key_variable",
+        *judges.LIMITS,
+    )
+    section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what is to be asked and may cost, and end"
@@ -186,34 +219,20 @@ def main(argv=None):
     if not len(args.answers) == len(args.models) <= 2:
         parser.error("--answers and --models go together: two of each, or one")
 
-    questions = fastchat.read_questions(args.questions)
-    answers = [fastchat.read_answers(path, questions) for path in args.answers]
-    references = fastchat.read_references(args.references)
-    templates = prompts.load(args.judge_prompts, "pairwise" if len(answers) == 2 else "single")
-    matches = calls.of_questions(questions, answers, references, templates, args.references)
-    asked = {call.key: call.question() for match in matches for call in match}
-    kept = journal.Journal(args.journal, "verdicts", context(args), args.judge)
-
-    done = kept.rows(asking.requests(asked, 0, args.seed), lambda missing: ())
-    known = {key for key, row in zip(asked, asking.requests(asked, 0, args.seed), strict=True) if row in done}
-    missing = {key: question for key, question in asked.items() if key not in known}
-    against = " against ".join(args.models)
     if args.dry_run:
-        meter = meter_of(args, kept)
-        print(
-            f"{against}, judge {args.judge}: {sum(map(len, matches))} verdicts, of which "
-            f"{len(asked) - len(missing)} are in the journal; to be made: "
-            f"{still_to_do(meter, missing.values())}"
-        )
-        return meter.left(sizes_of(missing.values()))
-    with alone(kept.folder):
-        values, reasons, said = ask(args, asked, kept)
-    report(args, against, asked, values, reasons)
-    row = calls.pair_row if len(answers) == 2 else calls.single_row
-    files.write_jsonl(args.out, [row(args.judge, *args.models, match, values, said) for match in matches])
+        say_costs(args)
+        return
+    asked = prepare(args)
+    with alone(asked.kept.folder):
+        values, reasons, said = ask(args, asked.questions, asked.kept)
+    report_errors(args, asked.questions, values, reasons)
+    row = calls.pair_row if len(args.models) == 2 else calls.single_row
+    files.write_jsonl(
+        args.out, [row(args.judge, *args.models, match, values, said) for match in asked.matches]
+    )
 
 
-def report(args, against, asked, values, reasons):
+def report_errors(args, asked, values, reasons):
     """Say what has no verdict and why; InputError if that is so for more than half."""
     named = [f"{asked[key].name}: {reason}" for key, reason in reasons.items()]
     if len(reasons) > len(asked) / 2:
@@ -222,7 +241,7 @@ def report(args, against, asked, values, reasons):
             f"{named[0]}; have the judge prompts ask more clearly for it, raise max_tokens if they end by "
             "length, or take an abler judge"
         )
-    print(f"{against}, judge {args.judge}: {len(values)} verdicts, {len(reasons)} errors")
+    print(f"{about(args)}: {len(values)} verdicts, {len(reasons)} errors")
     if named:
         print("\n".join(["errors, which are left out of the rates:", *named[:NAMED]]))
 

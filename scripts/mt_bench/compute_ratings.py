@@ -10,9 +10,6 @@ by category and by turn. The CSV has the same, one row for each judge, policy an
         --out results/ratings.json --csv results/ratings.csv
 """
 
-import csv
-import io
-
 import numpy as np
 
 from prefline import errors, files, seeds
@@ -32,11 +29,7 @@ def summary(rows, bootstrap_samples, seed):
     sums = np.array([[sum(scores), len(scores)] for scores in questions.values()], dtype=np.float64)
     found = {"ratings": sum(map(len, questions.values())), "score": None, "ci_low": None, "ci_high": None}
     if questions:
-        number = len(questions)
-        draws = np.random.default_rng(seed).multinomial(
-            number, np.full(number, 1 / number), size=bootstrap_samples
-        )
-        totals, counts = (draws @ sums).T
+        totals, counts = (winrate.resampled(len(questions), bootstrap_samples, seed) @ sums).T
         low, high = winrate.interval_of(totals / counts)
         found |= {"score": float(sums[:, 0].sum() / sums[:, 1].sum()), "ci_low": low, "ci_high": high}
     return found | {"error": len(rows) - found["ratings"]}
@@ -61,8 +54,8 @@ def main(argv=None):
     parser.add_argument(
         "--ratings", nargs="+", required=True, help="all of the first judge, of the second, … (jsonl)"
     )
-    parser.add_argument("--bootstrap-samples", type=int, required=True, help="resamplings of the questions")
-    parser.add_argument("--seed", type=int, required=True)
+    section.add(parser, "mt_bench", "bootstrap_samples")
+    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="mean ratings (json)")
     parser.add_argument("--csv", required=True, help="the same as a tidy table")
     args = parser.parse_args(argv)
@@ -87,12 +80,8 @@ def main(argv=None):
                     f"{policy}, judge {judge}: {found['score']:.3f} [{found['ci_low']:.3f}, "
                     f"{found['ci_high']:.3f}] of 10 ({found['ratings']} ratings, {found['error']} errors)"
                 )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
     files.write_json(args.out, {"confidence": winrate.CONFIDENCE, "ratings": table})
-    files.write_text(args.csv, text.getvalue())
+    files.write_csv(args.csv, COLUMNS, table)
 
 
 if __name__ == "__main__":

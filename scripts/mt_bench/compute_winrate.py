@@ -17,9 +17,6 @@ FastChat's pairwise-all. The CSV has the rates, one row for each judge, policy a
         --out results/winrate.json --csv results/winrate.csv
 """
 
-import csv
-import io
-
 from prefline import errors, files, seeds
 from prefline.config import section
 from prefline.errors import InputError
@@ -34,11 +31,7 @@ COLUMNS = [
 
 def check_complete(path, judgments, questions, policy, start):
     """InputError unless `judgments` (of read_judgments) judge `policy` once on each turn of all questions."""
-    wanted = {
-        (question["question_id"], turn + 1)
-        for question in questions
-        for turn in range(len(question["turns"]))
-    }
+    wanted = fastchat.turns_of(questions)
     for where, judgment in judgments:
         models = (judgment["model_1"], judgment["model_2"])
         if models != (policy, start):
@@ -55,10 +48,6 @@ def check_complete(path, judgments, questions, policy, start):
             f"{path}: {len(wanted)} turns are not judged, such as question {name}, turn {turn}; "
             "delete the file and let its rule make it again"
         )
-
-
-def _turns(question):
-    return range(1, len(question["turns"]) + 1)
 
 
 def slices(judgments, questions):
@@ -135,14 +124,6 @@ def table(result):
     return rows
 
 
-def csv_text(rows):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
@@ -165,8 +146,8 @@ def main(argv=None):
     parser.add_argument("--answers", nargs="+", required=True, help="their answers, in that order (jsonl)")
     parser.add_argument("--start", required=True, help="name of the policy that all were compared with")
     parser.add_argument("--start-answers", required=True, help="its answers (jsonl)")
-    parser.add_argument("--bootstrap-samples", type=int, required=True, help="resamplings of the questions")
-    parser.add_argument("--seed", type=int, required=True)
+    section.add(parser, "mt_bench", "bootstrap_samples")
+    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="win rates (json)")
     parser.add_argument("--csv", required=True, help="the same as a tidy table")
     args = parser.parse_args(argv)
@@ -235,7 +216,7 @@ def main(argv=None):
         "win_rates": win_rates,
     }
     files.write_json(args.out, result)
-    files.write_text(args.csv, csv_text(table(result)))
+    files.write_csv(args.csv, COLUMNS, table(result))
 
 
 def all_of(rows):

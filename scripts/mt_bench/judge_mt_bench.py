@@ -12,23 +12,26 @@ journal has are not judged again, and without a new one no judge is loaded.
         --journal work/journal --out results/mt_bench/judgments/reference/dpo-1.jsonl
 """
 
-import json
 from collections import Counter
 
-from prefline import errors, files, judging, rewards
+from prefline import errors, files, rewards
 from prefline.config import section
-from prefline.judging import fastchat, reading
+from prefline.errors import InputError
+from prefline.judging import fastchat, verdicts
+from prefline.judging.games import Game
 from prefline.provenance import journal
 
+# What of a reward's section the judge `reward` goes by.
+REWARD = ("dtype", "head_weights")
 # What each judge needs beyond the questions and answers.
-OPTIONS = {"reference": ("references",), "reward": ("model", "dtype", "head_weights")}
+OPTIONS = {"reference": ("references",), "reward": ("model", *REWARD)}
 # The Python packages that shape its verdicts.
 PACKAGES = {"reference": (), "reward": rewards.PACKAGES}
 # A judge is given this many matches in one call; no more than these are lost when the process is killed.
 MATCHES_PER_CALL = 64
 
 
-def games(question, answers_1, answers_2, references):
+def matches_of(question, answers_1, answers_2, references):
     """The matches of a question, in turn order: list of (game 1, game 2), with model 1 as A, then as B.
 
     answers_1, answers_2: its answers (list of str); references: likewise, maybe fewer, or None.
@@ -39,7 +42,7 @@ def games(question, answers_1, answers_2, references):
         sides = answers_1[:turn], answers_2[:turn]
         matches.append(
             tuple(
-                judging.Game(question["question_id"], turn, question["turns"][:turn], a, b, known)
+                Game(question["question_id"], turn, question["turns"][:turn], a, b, known)
                 for a, b in (sides, sides[::-1])
             )
         )
@@ -54,7 +57,7 @@ def match_content(match):
 def match_row(judge, model_1, model_2, games, judged):
     """A match in FastChat's form. games, judged: those of both games, in order."""
     (prompt_1, judgment_1), (prompt_2, judgment_2) = judged
-    winner_1, winner_2 = (reading.verdict(words) or "error" for words in (judgment_1, judgment_2))
+    winner_1, winner_2 = (verdicts.verdict(words) or "error" for words in (judgment_1, judgment_2))
     return {
         "question_id": games[0].question_id,
         "model_1": model_1,
@@ -70,6 +73,24 @@ def match_row(judge, model_1, model_2, games, judged):
     }
 
 
+def load(name, batch_tokens, **options):
+    """The judge called `name`, an object with `judge(games)` as prefline/judging/games.py describes it.
+
+    batch_tokens: int, most tokens that a model judges together; options: for the judge `reward`, the other
+    arguments of scorers.load.
+    """
+    if name == "reference":
+        from prefline.judging.by_reference import ReferenceJudge
+
+        return ReferenceJudge()
+    if name == "reward":
+        from prefline.judging.by_reward import RewardJudge
+        from prefline.rewards import scorers
+
+        return RewardJudge(scorers.load(batch_tokens=batch_tokens, **options))
+    raise InputError(f"unknown judge {name!r}; the judges are: {', '.join(OPTIONS)}")
+
+
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
@@ -82,19 +103,17 @@ def main(argv=None):
     parser.add_argument("--judge", required=True, choices=OPTIONS, help="who decides")
     parser.add_argument("--references", help="judge reference: reference answers in FastChat's form (jsonl)")
     parser.add_argument("--model", help="judge reward: directory of the reward model")
-    parser.add_argument("--dtype", help="judge reward: number format of the reward model's body")
-    parser.add_argument("--head-weights", help="judge reward: what each head counts (JSON)")
+    section.add(parser, "rewards.NAME", *REWARD, optional=REWARD)
     parser.add_argument("--batch-tokens", type=int, required=True, help="tokens that a model judges together")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
     args = parser.parse_args(argv)
-    options = {name: getattr(args, name) for name in OPTIONS[args.judge]}
-    missing = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is None]
+    given = {name: value for name, value in vars(args).items() if name in REWARD or value is not None}
+    missing = [f"--{name.replace('_', '-')}" for name in OPTIONS[args.judge] if name not in given]
     if missing:
         parser.error(f"the judge {args.judge} needs {', '.join(missing)}")
+    options = {name: given[name] for name in OPTIONS[args.judge]}
 
-    if args.judge == "reward":
-        options["head_weights"] = json.loads(args.head_weights)
     questions = fastchat.read_questions(args.questions)
     answers_1 = fastchat.read_answers(args.answers_1, questions)
     answers_2 = fastchat.read_answers(args.answers_2, questions)
@@ -103,19 +122,18 @@ def main(argv=None):
         match
         for question in questions
         for name in [question["question_id"]]
-        for match in games(question, answers_1[name], answers_2[name], references.get(name))
+        for match in matches_of(question, answers_1[name], answers_2[name], references.get(name))
     ]
     shaped_by = journal.context(
         "scripts/mt_bench/judge_mt_bench.py",
         args.model,
         PACKAGES[args.judge],
         judge=args.judge,
-        dtype=args.dtype,
-        head_weights=args.head_weights,
+        **{name: options.get(name) for name in REWARD},
     )
 
     def make(missing):
-        judge = judging.load(args.judge, args.batch_tokens, **options)
+        judge = load(args.judge, args.batch_tokens, **options)
         keys = list(missing)
         for start in range(0, len(keys), MATCHES_PER_CALL):
             part = keys[start : start + MATCHES_PER_CALL]

@@ -9,31 +9,13 @@ policies.
         --matches '{"gpt_4": [["dpo-1", "sft"], ["sft"]]}' --seed 1 --journal work/journal
 """
 
+import argparse
 import json
 from pathlib import Path
 
 from prefline import errors
 from prefline.config import section
 from scripts.mt_bench import ask_judge
-
-# Flags of ask_judge that shape neither the calls nor their price.
-UNUSED = {
-    "server-timeout": 1,
-    "batch-size": 1,
-    "tensor-parallel-size": 1,
-    "gpu-memory-percent": 90,
-    "max-num-batched-tokens": 0,
-    "out": "",
-    "model": "",
-}
-
-
-def words_of(name, judge):
-    """The flags of ask_judge (list of str) for a judge's section (dict)."""
-    section = {key.replace("_", "-"): value for key, value in judge.items() if key != "model"}
-    values = {**section, **UNUSED, "judge": name}
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-    return [f"--{key}={text}" for key, text in texts.items()]
 
 
 def main(argv=None):
@@ -44,20 +26,18 @@ def main(argv=None):
     parser.add_argument("--answers", required=True, help="folder of all policies' answers")
     parser.add_argument("--judges", type=json.loads, required=True, help="their sections (JSON)")
     parser.add_argument("--matches", type=json.loads, required=True, help="by judge (JSON)")
-    parser.add_argument("--seed", type=int, required=True)
+    section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows")
     args = parser.parse_args(argv)
 
-    shared = ("questions", "references", "judge_prompts", "seed", "journal")
-    given = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in shared]
     if not args.judges:
         print("no judge in mt_bench.judge is asked on a server: there is nothing to pay for")
     for name, judge in args.judges.items():
         calls, cost = 0, 0.0
         for policies in args.matches[name]:
             answers = [str(Path(args.answers) / f"{policy}.jsonl") for policy in policies]
-            words = [*given, *words_of(name, judge), "--answers", *answers, "--models", *policies]
-            number, price = ask_judge.main([*words, "--dry-run"])
+            asked = {"judge": name, "models": policies, "answers": answers, "model": ""}
+            number, price = ask_judge.say_costs(argparse.Namespace(**vars(args) | judge | asked))
             calls, cost = calls + number, cost + price
         print(f"judge {name}: {calls} calls in all, about {cost:.2f} by the config's prices")
 

@@ -10,7 +10,6 @@ environment (HF_TOKEN) or from `hf auth login`.
         --pairs results/samples/sft/preferences.parquet --out results/published/dpo-1.json
 """
 
-import json
 from pathlib import Path
 
 from prefline import errors, files
@@ -64,11 +63,7 @@ def push(repository, kind, found, private, message):
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--policy", required=True, help="the policy's name")
-    parser.add_argument("--namespace", required=True, help="user or organization on the hub")
-    parser.add_argument("--name", required=True, help="repositories are NAMESPACE/NAME-POLICY")
-    parser.add_argument(
-        "--private", type=json.loads, required=True, help="true: new repositories are private"
-    )
+    section.add(parser, "publish", "namespace", "name", "private")
     parser.add_argument("--model", required=True, help="the policy's directory")
     parser.add_argument("--manifest", required=True, help="its manifest (json)")
     parser.add_argument("--card", required=True, help="its card (Markdown)")
@@ -76,7 +71,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="what was pushed where (json)")
     args = parser.parse_args(argv)
 
-    if args.namespace == "null":
+    if args.namespace is None:
         raise InputError("publish.namespace is null; set it to your user or organization on the hub")
     repository = f"{args.namespace}/{args.name}-{args.policy}"
     message = f"{args.policy}, manifest {files.sha256(args.manifest)[:12]}"

@@ -20,7 +20,7 @@ from prefline.config import section
 from prefline.data import prompts, sources
 
 START = "sft"
-TEMPLATE = Path(__file__).parent / "report/card.md.j2"
+TEMPLATE = Path(__file__).parent / "card.md.j2"
 MEASURED = ("loss", "rewards/margins", "rewards/accuracies", "reward", "kl", "completions/mean_length")
 HIDDEN = (
     "tokenized",

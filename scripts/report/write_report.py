@@ -23,7 +23,7 @@ from prefline.machine import costs
 from prefline.provenance import records
 from prefline.reporting import contents, rulegraph
 
-ASSETS = Path(__file__).parent / "report"
+ASSETS = Path(__file__).parent
 VIBE_CHECK = {name: name for name in ("messages", "answer", "finish_reason")}
 
 
@@ -128,7 +128,7 @@ def parse(argv):
     parser.add_argument("--shards", nargs="+", required=True, help="names of the prompts' shards")
     parser.add_argument("--manifests", nargs="+", required=True, help="the manifests of all models (json)")
     parser.add_argument("--trained", nargs="*", required=True, help="models that were trained")
-    parser.add_argument("--prompts", type=int, required=True, help="most prompts of a policy to be browsed")
+    section.add(parser, "report")
     args = parser.parse_args(argv)
     args.config, runs = json.loads(args.config), json.loads(args.runs)
     names = dict.fromkeys(policy.rsplit("-", 1)[0] for policy in args.policies[1:])

@@ -21,16 +21,11 @@ from prefline.text import chat
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument("--prompts", required=True, help="jsonl, parquet or csv, or hub:ID@COMMIT#SPLIT")
-    parser.add_argument("--columns", type=json.loads, required=True, help='{"prompt": COLUMN} (JSON)')
+    section.add(parser, "vibe_check")
     parser.add_argument("--model", required=True, help="the policy's directory")
     section.add(parser, "generate", *engines.SETTINGS)
     pace.add(parser)
-    parser.add_argument("--temperature", type=float, required=True, help="0: greedy")
-    parser.add_argument("--top-p", type=float, required=True, help="likeliest tokens of this probability")
-    parser.add_argument("--top-k", type=int, required=True, help="this many likeliest tokens; 0: all")
-    parser.add_argument("--max-tokens", type=int, required=True, help="longest answer")
-    parser.add_argument("--seed", type=int, required=True)
+    section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="answers (jsonl)")
     args = parser.parse_args(argv)

@@ -28,7 +28,7 @@ def escape(text):
     return "<br>".join(lines)
 
 
-def answered(number, messages, answers):
+def side_by_side(number, messages, answers):
     """One prompt with its answers. answers: list of (policy, answer, finish_reason)."""
     lines = [f"## {number}", ""]
     for message in messages:
@@ -59,15 +59,15 @@ def main(argv=None):
             raise InputError(
                 f"{path}: answers other prompts than {args.answers[0]}; delete it to have it made again"
             )
-    sections = [TITLE]
+    parts = [TITLE]
     for number, messages in enumerate(prompts, 1):
         rows = [policy_rows[number - 1] for policy_rows in answered]
         answers = [
             (policy, row["answer"], row["finish_reason"])
             for policy, row in zip(args.policies, rows, strict=True)
         ]
-        sections.append(answered(number, messages, answers))
-    files.write_text(args.out, "\n".join(sections))
+        parts.append(side_by_side(number, messages, answers))
+    files.write_text(args.out, "\n".join(parts))
     print(f"{len(prompts)} prompts, {len(args.policies)} policies")
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from prefline.errors import InputError
-from tools import costs
+from prefline.machine import costs
+from tools import costs as command
 
 HEAD = "s\tmax_rss\tcpu_time\trule_name\twildcards\tresources\n"
 
@@ -29,7 +30,7 @@ def test_hours_by_rule_and_by_run(tmp_path, capsys):
     )
     assert by_rule["total"]["memory"] == 512.5 and by_rule["total"]["jobs"] == 4
     assert list(costs.totals(jobs, [], costs.run_of)) == ["dpo", "shared", "total"]
-    costs.main(["--benchmarks", str(tmp_path)])
+    command.main(["--logs", str(tmp_path)])
     assert "| train_policy | 2 | 1.000 | 4.000 | 2.000 | 512 |" in capsys.readouterr().out
 
 
@@ -66,4 +67,4 @@ def test_files_of_another_form_are_named(tmp_path):
     with pytest.raises(InputError, match=r"old\.tsv: does not say which rule"):
         costs.benchmarked(tmp_path)
     with pytest.raises(InputError, match="has no benchmark file"):
-        costs.main(["--benchmarks", str(tmp_path / "nothing")])
+        command.main(["--logs", str(tmp_path / "nothing")])

@@ -10,6 +10,7 @@ import small_model
 import stand_in
 
 from prefline import files
+from prefline.data import benchmark_results
 from prefline.errors import InputError
 from scripts.benchmarks import annotate_alpaca_eval, answer_benchmark, score_alpaca_eval
 
@@ -215,7 +216,7 @@ def test_a_policy_answers_in_the_librarys_form(tmp_path):
 
 def test_bad_input_is_one_sentence(tmp_path, judge):
     with pytest.raises(InputError, match=r"gone\.json: no such file; .* hf download .*baseline\.json"):
-        annotate_alpaca_eval.benchmarks.read_questions(tmp_path / "gone.json", "alpaca_eval")
+        benchmark_results.read_questions(tmp_path / "gone.json", "alpaca_eval")
     with pytest.raises(InputError, match="line 7: asks what an earlier row asks"):
         annotate(tmp_path, judge, references=[*REFERENCES, REFERENCES[0]])
     with pytest.raises(InputError, match="not one for each instruction; see 'Question 6'"):

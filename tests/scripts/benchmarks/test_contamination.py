@@ -23,7 +23,7 @@ def check(tmp_path, training, questions, ngram=4):
         path = tmp_path / f"{name}-questions.jsonl"
         path.write_text("".join(json.dumps({"turns": text}) + "\n" for text in texts))
         asked[name] = [str(path), "turns"]
-    values = {"training": json.dumps(sources), "questions": json.dumps(asked), "ngram": ngram}
+    values = {"training": json.dumps(sources), "questions": json.dumps(asked), "decontamination-ngram": ngram}
     values |= {"out": tmp_path / "out.json", "csv": tmp_path / "out.csv"}
     check_contamination.main([f"--{name}={value}" for name, value in values.items()])
     with open(tmp_path / "out.csv") as file:

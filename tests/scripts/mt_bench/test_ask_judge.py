@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from stand_in import StandIn
 
 from prefline import files
+from prefline.config import judges
 from prefline.errors import InputError
-from prefline.judging import prompts, reading
+from prefline.judging import prompts, verdicts
 from prefline.servers import conversation
 from prefline.servers.budget import Meter, OverBudget
 from prefline.servers.client import Client
-from scripts.mt_bench import ask_judge
+from scripts.mt_bench import ask_judge, judging_costs
 
 PACE = {"attempts": 6, "first_wait": 0.01, "longest_wait": 0.05}
 CATEGORIES = ["writing", "math", "coding", "stem", "reasoning"]
@@ -242,7 +243,7 @@ def test_a_template_of_the_users_own_is_filled_as_fastchat_fills_it(start, judge
     ],
 )
 def test_a_verdict_is_one_of_fastchats_marks_and_only_one(text, verdict):
-    assert reading.verdict(text) == verdict
+    assert verdicts.verdict(text) == verdict
 
 
 @pytest.mark.parametrize(
@@ -259,13 +260,13 @@ def test_a_verdict_is_one_of_fastchats_marks_and_only_one(text, verdict):
     ],
 )
 def test_a_rating_is_one_number_from_1_to_10(text, rating):
-    assert reading.rating(text) == rating
+    assert verdicts.rating(text) == rating
 
 
 @given(st.text(alphabet="[]ABC ", max_size=30))
 def test_where_a_verdict_is_read_fastchat_reads_the_same(text):
-    found = reading.verdict(text)
-    marks = [(mark in text, winner) for mark, winner in reading.MARKS.items()]
+    found = verdicts.verdict(text)
+    marks = [(mark in text, winner) for mark, winner in verdicts.MARKS.items()]
     assert found is None or found == next(winner for there, winner in marks if there)
 
 
@@ -475,6 +476,32 @@ def test_a_dry_run_counts_and_prices_and_asks_nobody(start, judge, capsys):
     judge(server)
     judge(server, dry_run=True)
     assert "of which 40 are in the journal; to be made: 0 calls" in capsys.readouterr().out
+
+
+def test_the_costs_of_all_judges_are_those_of_their_dry_runs(start, judge, capsys, tmp_path):
+    server = start(usage=ten_and_two)
+    judge(server)
+    known = {**judges.ALL, "servers": server.url, "served_model": "judge", "dtype": "float32"}
+    sections = {
+        "stand_in": {**known, "kind": "openai", "max_tokens": 64},
+        "another": {**known, "kind": "openai", "max_tokens": 64, "served_model": "dear", "input_price": 30.0},
+    }
+    matches = [["dpo-1", "sft"]]
+    values = {
+        "questions": tmp_path / "question.jsonl",
+        "references": tmp_path / "reference.jsonl",
+        "judge-prompts": "data/mt_bench/judge_prompts.jsonl",
+        "answers": tmp_path,
+        "judges": json.dumps(sections),
+        "matches": json.dumps(dict.fromkeys(sections, matches)),
+        "seed": 1,
+        "journal": tmp_path / "journal",
+    }
+    capsys.readouterr()
+    judging_costs.main([f"--{name}={value}" for name, value in values.items()])
+    said = capsys.readouterr().out
+    assert "judge stand_in: 0 calls in all, about 0.00 by" in said
+    assert re.search(r"judge another: 40 calls in all, about 0\.\d*[1-9]\d* by", said)
 
 
 def test_a_missing_key_is_said_before_any_call_and_a_key_is_never_said(

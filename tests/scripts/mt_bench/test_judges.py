@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefline import judging, rewards
+from prefline import rewards
 from prefline.errors import InputError
-from prefline.judging import by_reference, by_reward, reading
+from prefline.judging import by_reference, by_reward, verdicts
+from prefline.judging.games import Game
+from scripts.mt_bench.judge_mt_bench import load
 
 LEGS = ("How many legs has a cat?", "A cat has 4 legs.")
 LIST = ("Now add a candle to that list.", "- ribbon\n- whale\n- candle")
@@ -79,16 +81,16 @@ def test_nothing_beats_the_reference_in_correctness_and_form(question, wanted, a
 
 
 def game(references=("A cat has 4 legs.",), a=("4",), b=("5",)):
-    return judging.Game(81, len(a), ["How many legs has a cat?", "And two?"][: len(a)], a, b, references)
+    return Game(81, len(a), ["How many legs has a cat?", "And two?"][: len(a)], a, b, references)
 
 
 def test_judgments_say_why_and_end_with_a_verdict_that_is_read_from_the_text():
-    ((prompt, judgment),) = judging.load("reference", 128).judge([game()])
+    ((prompt, judgment),) = load("reference", 128).judge([game()])
     assert judgment == (
         "Assistant A is better than assistant B: it holds 100% of what the reference tells, the other 0%. "
         "[[A]]"
     )
-    assert reading.verdict(judgment) == "A"
+    assert verdicts.verdict(judgment) == "A"
     assert "How many legs has a cat?" in prompt and "A cat has 4 legs." in prompt
     assert prompt.index("\n4") < prompt.index("\n5")
 
@@ -98,17 +100,17 @@ def test_judgments_say_why_and_end_with_a_verdict_that_is_read_from_the_text():
     [("[[A]]", "A"), ("so [[B]].", "B"), ("[[C]]", "tie"), ("$ERROR$", None), ("A", None)],
 )
 def test_verdicts_are_read_as_fastchat_reads_them(text, expected):
-    assert reading.verdict(text) == expected
+    assert verdicts.verdict(text) == expected
 
 
 def test_reference_refuses_without_a_reference():
     with pytest.raises(InputError, match=r"question 81, turn 1: no reference answer.*another judge"):
-        judging.load("reference", 128).judge([game(references=None)])
+        load("reference", 128).judge([game(references=None)])
 
 
 def test_unknown_judge():
     with pytest.raises(InputError, match="unknown judge 'dice'"):
-        judging.load("dice", 128)
+        load("dice", 128)
 
 
 class LengthScorer:
@@ -127,8 +129,8 @@ def test_reward_scores_each_whole_dialogue_once():
     scorer = LengthScorer()
     first = game(references=None, a=("one", "four"), b=("two", "five!"))
     swapped = first._replace(answers_a=first.answers_b, answers_b=first.answers_a)
-    verdicts = [reading.verdict(text) for _, text in by_reward.RewardJudge(scorer).judge([first, swapped])]
-    assert verdicts == ["B", "A"]
+    found = [verdicts.verdict(text) for _, text in by_reward.RewardJudge(scorer).judge([first, swapped])]
+    assert found == ["B", "A"]
     assert len(scorer.asked) == 2
     assert [message["content"] for message in scorer.asked[0].messages] == [
         "How many legs has a cat?",
@@ -140,4 +142,4 @@ def test_reward_scores_each_whole_dialogue_once():
 
 def test_reward_ties_equal_scores():
     _, text = by_reward.RewardJudge(LengthScorer()).judge([game(a=("abc",), b=("xyz",))])[0]
-    assert reading.verdict(text) == "tie"
+    assert verdicts.verdict(text) == "tie"

@@ -6,7 +6,7 @@ import pytest
 from small_model import make_model, make_tokenizer
 
 from prefline import engines
-from prefline.judging import reading
+from prefline.judging import verdicts
 from scripts.mt_bench import ask_judge
 
 pytest.importorskip("vllm")
@@ -22,7 +22,7 @@ def write_jsonl(path, rows):
 @pytest.mark.long
 def test_vllm_judges_in_the_job(tmp_path, monkeypatch):
     """Random weights give no verdict: what is said is taken for one by its length."""
-    monkeypatch.setattr(reading, "verdict", lambda text: "AB"[len(text) % 2])
+    monkeypatch.setattr(verdicts, "verdict", lambda text: "AB"[len(text) % 2])
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     model = make_model(
         tmp_path / "judge",

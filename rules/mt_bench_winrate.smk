@@ -1,5 +1,8 @@
-# results/mt_bench/judgments/{judge}/{match}.jsonl -> results/winrate.json, results/winrate.csv
-# results/winrate.json                              -> results/winrate.png
+# results/mt_bench/judgments/{judge}/{match}.jsonl        -> results/winrate.json, results/winrate.csv
+# results/winrate.json                                    -> results/winrate.png
+# results/mt_bench/judgments/{judge}/{policy}_single.jsonl -> results/ratings.json, results/ratings.csv
+# a judge's judgments                                     -> results/mt_bench/model_judgment/{judge}_{mode}.jsonl
+# config: mt_bench (questions, modes, judge, bootstrap_samples), seed
 
 
 rule compute_winrate:
@@ -20,7 +23,6 @@ rule compute_winrate:
         "logs/compute_winrate.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1_000),
         runtime=30,
@@ -63,7 +65,6 @@ rule plot_winrate:
         "logs/plot_winrate.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1_000),
         runtime=30,
@@ -93,7 +94,6 @@ rule compute_ratings:
         "logs/compute_ratings.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1_000),
         runtime=30,
@@ -115,4 +115,35 @@ rule compute_ratings:
             {params.settings} \
             --out {output.json:q} \
             --csv {output.csv:q}
+        """
+
+
+rule merge_judgments:
+    """Put all matches, or all ratings, of a judge into the one file that FastChat's show_result reads."""
+    input:
+        judgments=lambda wildcards: judgments(
+            wildcards.judge, JUDGED if wildcards.mode == "pair" else list(SINGLE)
+        ),
+    output:
+        merged="results/mt_bench/model_judgment/{judge}_{mode}.jsonl",
+    log:
+        "logs/merge_judgments/{judge}_{mode}.txt",
+    benchmark:
+        "logs/merge_judgments/{judge}_{mode}.tsv"
+    wildcard_constraints:
+        mode="pair|single",
+    conda:
+        "../envs/cpu/data.yaml"
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        code=code_of("merge_judgments"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.mt_bench.merge_judgments \
+            --judgments {input.judgments:q} \
+            --out {output.merged:q}
         """

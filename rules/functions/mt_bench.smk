@@ -1,14 +1,16 @@
-# Who judges MT-Bench, what is held against what, and where the verdicts stand.
+# Who judges MT-Bench, what is held against what, and where the verdicts stand: for all rules that read them.
 
 # Who is held against whom by a judge: a policy's name is its match with the start policy, and with _single
 # it is judged alone.
 MATCHES = {policy: (policy, START) for policy in TRAINED}
 MATCHES |= {f"{a}_vs_{b}": (a, b) for number, a in enumerate(TRAINED) for b in TRAINED[number + 1 :]}
 SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
+JUDGES = judges.names_of(config["mt_bench"])
 LLM_JUDGES = config["mt_bench"]["judges"]
-JUDGES = judge_names(config["mt_bench"])
+# Those of them that cost money.
 PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["servers"]]
 MODES = config["mt_bench"]["modes"]
+# The matches that the main judge decides.
 JUDGED = list(MATCHES) if "pairwise-all" in MODES else TRAINED
 
 
@@ -17,16 +19,32 @@ def judgments(judge, matches):
     return [f"results/mt_bench/judgments/{judge}/{match}.jsonl" for match in matches]
 
 
-def evaluations():
-    """What shows how good the policies are, by the modes of judging."""
-    ratings = ["results/ratings.csv"] if "single" in MODES else []
-    return ["results/winrate.png", "results/winrate.csv", *ratings]
+def mt_bench_file(key):
+    """The path of a file that `mt_bench` names: where it is fetched to, or itself."""
+    source = config["mt_bench"][key]
+    return f"results/mt_bench/data/{key}.jsonl" if parse_url(source) else source
 
 
 def get_answers(wildcards):
     """The answers that a judge compares, or the one policy's that it rates."""
     names = (MATCHES | SINGLE)[wildcards.match]
     return [f"results/mt_bench/answers/{policy}.jsonl" for policy in names if policy is not None]
+
+
+def evaluations():
+    """What shows how good the policies are, by the modes of judging."""
+    ratings = ["results/ratings.csv"] if "single" in MODES else []
+    return ["results/winrate.png", "results/winrate.csv", *ratings]
+
+
+def of_judge(key):
+    """A value of a judge's section, as a resource."""
+
+    def value(wildcards):
+        found = LLM_JUDGES[wildcards.judge][key]
+        return found if isinstance(found, str) else json.dumps(found)
+
+    return value
 
 
 def get_judge_model(wildcards):
@@ -37,30 +55,7 @@ def get_judge_model(wildcards):
     return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
 
 
-def judge_settings(wildcards):
-    """What of a judge's section shapes its verdicts, as flags."""
-    keys = ("kind", "dtype", "served_model", "max_tokens")
-    section = LLM_JUDGES[wildcards.judge]
-    return flags({key: section[key] for key in keys}, seed=config["seed"])
-
-
 def matches_of(judge):
     """The matches that a judge is asked about, as lists of policies."""
     held = JUDGED if judge == JUDGES[0] else TRAINED
     return [list(MATCHES[match]) for match in held] + [[policy] for policy in POLICIES if "single" in MODES]
-
-
-def of_judge(key):
-    """A value of a judge's section that changes no verdict, as a resource: a new one runs nothing again."""
-
-    def value(wildcards):
-        found = LLM_JUDGES[wildcards.judge][key]
-        return found if isinstance(found, str) else json.dumps(found)
-
-    return value
-
-
-def mt_bench_file(key):
-    """The path of a file that `mt_bench` names: where it is fetched to, or itself."""
-    source = config["mt_bench"][key]
-    return f"results/mt_bench/data/{key}.jsonl" if parse_url(source) else source

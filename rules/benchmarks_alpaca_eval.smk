@@ -1,5 +1,6 @@
 # results/benchmarks/{benchmark}/answers/{policy}.jsonl -> results/benchmarks/{benchmark}/annotations/{policy}.jsonl
 # a policy's annotations                                -> results/benchmarks/{benchmark}/{policy}.json
+# config: benchmarks of the kinds alpaca_eval and alpaca_eval_annotations
 
 
 rule annotate_alpaca_eval:
@@ -17,7 +18,6 @@ rule annotate_alpaca_eval:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval"),
     conda:
         "../envs/cpu/evaluate.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=240,
@@ -27,7 +27,7 @@ rule annotate_alpaca_eval:
         code=code_of("annotate_alpaca_eval"),
         contents=lambda wildcards: contents_of(BENCHMARKS[wildcards.benchmark]["references"]),
         settings=lambda wildcards: flags(
-            {key: BENCHMARKS[wildcards.benchmark][key] for key in ("annotator", "servers", "judge")}
+            section(f"benchmarks.{wildcards.benchmark}", "annotator", "servers", "judge")
         ),
     shell:
         r"""
@@ -59,7 +59,6 @@ rule score_alpaca_eval:
         benchmark=of_kind(BENCHMARKS, "alpaca_eval", "alpaca_eval_annotations"),
     conda:
         "../envs/cpu/evaluate.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=30,
@@ -67,7 +66,10 @@ rule score_alpaca_eval:
         code=code_of("score_alpaca_eval"),
         contents=lambda wildcards: contents_of(*given_annotations(wildcards), *regression_data(wildcards)),
         settings=lambda wildcards: flags(
-            {key: BENCHMARKS[wildcards.benchmark].get(key) for key in ("judge", "regression_data")}
+            section(
+                f"benchmarks.{wildcards.benchmark}",
+                *({"judge", "regression_data"} & BENCHMARKS[wildcards.benchmark].keys()),
+            )
         ),
     shell:
         r"""

@@ -1,4 +1,5 @@
 # judgments and answers in arena-hard-auto's form -> results/benchmarks/{benchmark}/{policy}.json
+# config: benchmarks of the kind arena_hard, seed
 
 
 rule score_arena_hard:
@@ -16,14 +17,18 @@ rule score_arena_hard:
         benchmark=of_kind(BENCHMARKS, "arena_hard"),
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2_000),
         runtime=60,
     params:
         code=code_of("score_arena_hard"),
         contents=lambda wildcards, input: contents_of(*input.judgments, *input.answers),
-        settings=lambda wildcards: flags(benchmark_settings(wildcards), seed=config["seed"]),
+        settings=lambda wildcards: flags(
+            section(
+                f"benchmarks.{wildcards.benchmark}", "judgments", "answers", "baseline", "bootstrap_samples"
+            ),
+            seed=config["seed"],
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -1,4 +1,5 @@
-# results/benchmarks/{benchmark}/answers/{policy}.jsonl -> results/benchmarks/{benchmark}/{policy}.json
+# results/benchmarks/{benchmark}/answers/{policy}.jsonl -> results/benchmarks/{benchmark}/{policy}.json, verdicts/
+# config: benchmarks of the kind evalplus
 
 
 rule execute_evalplus:
@@ -25,7 +26,7 @@ rule execute_evalplus:
         code=code_of("execute_evalplus"),
         contents=lambda wildcards: contents_of(questions_of(wildcards.benchmark)),
         settings=lambda wildcards: flags(
-            {key: BENCHMARKS[wildcards.benchmark][key] for key in ("temperature", "max_tokens")}
+            section(f"benchmarks.{wildcards.benchmark}", "temperature", "max_tokens")
         ),
     shell:
         r"""

@@ -1,0 +1,99 @@
+# policies' answers   -> results/mt_bench/judgments/{judge}/{match}.jsonl, of judges that are language models
+# config: mt_bench (questions, references, judge_prompts, modes, judge, judges), seed
+
+# Keys of a judge's section that change no verdict. They are resources: a new value runs nothing again.
+JUDGE_LIMITS = ("key_variable", *judges.LIMITS)
+JUDGE_FLAGS = "".join(
+    f"--{key.replace('_', '-')} {{resources.{key}:q}} \\\n            " for key in JUDGE_LIMITS
+)
+
+
+rule ask_judge:
+    """Have a language model compare two policies' answers in both orders, or rate one policy's."""
+    input:
+        unpack(get_judge_model),
+        questions=ancient(mt_bench_file("questions")),
+        references=ancient(mt_bench_file("references")),
+        judge_prompts=ancient(mt_bench_file("judge_prompts")),
+        answers=get_answers,
+    output:
+        judgments="results/mt_bench/judgments/{judge}/{match}.jsonl",
+    log:
+        "logs/{match}/ask_judge/{judge}.txt",
+    benchmark:
+        "logs/{match}/ask_judge/{judge}.tsv"
+    wildcard_constraints:
+        judge="|".join(LLM_JUDGES) or "(?!)",
+    conda:
+        "../envs/cpu/generate.yaml"
+    resources:
+        **{key: of_judge(key) for key in JUDGE_LIMITS},
+        **(
+            ENGINE
+            | {
+                "gpu": lambda wildcards: 0 if LLM_JUDGES[wildcards.judge]["servers"] else 1,
+                "batch_size": 16,
+                "servers": lambda wildcards: LLM_JUDGES[wildcards.judge]["servers"] or "",
+            }
+        ),
+        runtime=480,
+    params:
+        code=code_of("ask_judge"),
+        contents=contents_of(*section("mt_bench", "questions", "references", "judge_prompts").values()),
+        model=lambda wildcards, input: input.get("model", ""),
+        settings=lambda wildcards: flags(
+            section(f"mt_bench.judges.{wildcards.judge}", "kind", "dtype", "served_model", "max_tokens"),
+            seed=config["seed"],
+        ),
+        models=lambda wildcards: [name for name in (MATCHES | SINGLE)[wildcards.match] if name],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.mt_bench.ask_judge \
+            --questions {input.questions:q} \
+            --references {input.references:q} \
+            --judge-prompts {input.judge_prompts:q} \
+            --answers {input.answers:q} \
+            --models {params.models:q} \
+            --judge {wildcards.judge:q} \
+            --model={params.model:q} \
+            {params.settings} \
+            --journal work/journal \
+            --out {output.judgments:q} \
+            """ f"{JUDGE_FLAGS}{ENGINE_FLAGS}"
+
+
+# `snakemake judging_costs`: what the judges would be asked and cost, before they are.
+rule judging_costs:
+    """Say how many calls the judges would be, and what they may cost."""
+    input:
+        questions=ancient(mt_bench_file("questions")),
+        references=ancient(mt_bench_file("references")),
+        judge_prompts=ancient(mt_bench_file("judge_prompts")),
+        answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
+    log:
+        "logs/judging_costs.txt",
+    conda:
+        "../envs/cpu/generate.yaml"
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        judges=json.dumps({name: LLM_JUDGES[name] for name in PAID}),
+        matches=json.dumps({name: matches_of(name) for name in PAID}),
+        seed=config["seed"],
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.mt_bench.judging_costs \
+            --questions {input.questions:q} \
+            --references {input.references:q} \
+            --judge-prompts {input.judge_prompts:q} \
+            --answers results/mt_bench/answers \
+            --judges {params.judges:q} \
+            --matches {params.matches:q} \
+            --seed {params.seed:q} \
+            --journal work/journal
+        """
