@@ -51,7 +51,7 @@ rule answer_benchmark:
             {params.settings} \
             --journal work/journal \
             --out {output.answers:q} \
-            """ f"{ENGINE_FLAGS}"
+            """ + (ENGINE_FLAGS)
 
 
 rule gather_benchmarks:

@@ -91,7 +91,7 @@ rule answer_mt_bench:
             {params.settings} \
             --journal work/journal \
             --out {output.answers:q} \
-            """ f"{ENGINE_FLAGS}"
+            """ + (ENGINE_FLAGS)
 
 
 rule judge_mt_bench:

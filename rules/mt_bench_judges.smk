@@ -61,7 +61,7 @@ rule ask_judge:
             {params.settings} \
             --journal work/journal \
             --out {output.judgments:q} \
-            """ f"{JUDGE_FLAGS}{ENGINE_FLAGS}"
+            """ + (JUDGE_FLAGS + ENGINE_FLAGS)
 
 
 # `snakemake judging_costs`: what the judges would be asked and cost, before they are.

@@ -33,7 +33,7 @@ rule answer_vibe_check:
             --model {input.model:q} \
             --journal work/journal \
             --out {output.answers:q} \
-            """ f"{ENGINE_FLAGS}"
+            """ + (ENGINE_FLAGS)
 
 
 rule write_vibe_check:
