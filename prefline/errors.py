@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+from prefline.machine import optional_packages
+
 # What the system says when nothing can be written; libraries wrap it in exceptions of their own.
 UNWRITABLE = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 
@@ -23,6 +25,7 @@ def run(main):
     Of processes that train together only the first speaks of its progress.
     """
     die_with_parent()
+    optional_packages.hide()
     # It speaks of a kernel for CPUs that nothing here needs, wherever peft is imported.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

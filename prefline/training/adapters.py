@@ -19,6 +19,15 @@ RECORD = "training.json"
 HELD_OUT = 64  # sequences that a merge is measured on
 
 
+def import_packages(settings):
+    """Import what adapters need and optional_packages hides, before peft asks whether it is installed.
+
+    settings: dict, the config key `peft`, or None.
+    """
+    if settings and settings.get("quantization"):
+        import bitsandbytes  # noqa: F401
+
+
 def load_frozen(path, cls, dtype, quantization, **overrides):
     """The weights of the directory `path` in a `cls` (AutoModelForCausalLM, say), ready for adapters.
 

@@ -19,7 +19,6 @@ scripts/models/merge_adapter.py makes a model of both.
 Torch and transformers are imported inside functions, so that `--help` is instant.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -343,14 +342,11 @@ def _others(args):
 def quiet():
     """Silence progress bars, advice and telemetry of the libraries: a log is read by people."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with contextlib.suppress(ImportError):
-        import datasets
-
-        datasets.disable_progress_bars()
 
 
 def log_steps(steps):

@@ -124,10 +124,11 @@ def main(argv=None):
     parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
     args = parser.parse_args(argv)
 
+    record = files.read_json(Path(args.adapter) / adapters.RECORD)
     trainer.quiet()
+    adapters.import_packages(record["peft"])
     import torch
 
-    record = files.read_json(Path(args.adapter) / adapters.RECORD)
     sequences = list(zip(record["prompt_ids"], record["completion_ids"], strict=True))
     device = torch.device(adapters.device())
     quantization = record["peft"].get("quantization")

@@ -120,6 +120,7 @@ def main(argv=None):
     print(f"{len(train)} pairs, dropped {dropped}; {len(test)} held out, dropped {test_dropped}")
 
     trainer.quiet()
+    adapters.import_packages(args.peft)
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer

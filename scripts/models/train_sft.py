@@ -129,6 +129,7 @@ def main(argv=None):
     print(f"{len(train)} dialogues with {learnt} tokens to learn, dropped {dropped}; {len(test)} held out")
 
     trainer.quiet()
+    adapters.import_packages(args.peft)
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer

@@ -114,6 +114,7 @@ def main(argv=None):
         print(f"{len(train)} train completions, {len(test)} test completions", flush=True)
 
     trainer.quiet()
+    adapters.import_packages(args.peft)
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, PrinterCallback
     from trl import KTOConfig, KTOTrainer

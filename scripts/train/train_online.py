@@ -227,6 +227,7 @@ def main(argv=None):
     check_batches(args, len(train))
 
     trainer.quiet()
+    adapters.import_packages(args.peft)
     from transformers import AutoModelForCausalLM
 
     from prefline.engines.model_files import ModelFiles

@@ -246,6 +246,7 @@ def main(argv=None):
             print(warning, flush=True)
 
     trainer.quiet()
+    adapters.import_packages(args.peft)
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,0 +1,54 @@
+"""Hide from libraries the optional packages that they would import and no job of the workflow uses them for.
+
+transformers imports scikit-learn, and with it scipy and pandas, wherever they are installed, for a kind of
+decoding that nothing here asks for; a third of the seconds that a job takes to start went into such imports.
+Whether a package is installed depends on the environment (an environment of one rule has few of them, one
+for everything has all), so each library is told that it is not, in every environment alike.
+
+Only the library is told. Whoever else imports the package gets it: a user's own reward, a model's own code,
+an evaluation harness, a script of ours. A package that is in memory already is hidden from nobody, so a job
+that wants a library to use one imports it first (adapters.import_packages).
+"""
+
+import sys
+from importlib.machinery import PathFinder
+
+# Packages, and the libraries that do without each.
+HIDDEN = {
+    "sklearn": ("transformers",),  # for assisted decoding and metrics of GLUE
+    "scipy": ("transformers",),  # for losses of object detection
+    "datasets": ("transformers",),  # for its Trainer, to know a Dataset when it sees one
+    "wandb": ("transformers", "trl"),  # to report to it, which prefline.training.trackers does itself
+    "bitsandbytes": ("peft",),  # for adapters on quantized weights
+    "boto3": ("accelerate", "tensorboard"),  # for trainings on SageMaker, and event files on S3
+    "trio": ("httpcore2",),  # for requests within another event loop than asyncio's
+}
+
+
+# Imports what a model's own code names, to see that it is there.
+EXEMPT = "transformers.dynamic_module_utils"
+
+
+class Finder(PathFinder):
+    """The import system's finder of modules in `sys.path`, which hides HIDDEN packages."""
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        if fullname in HIDDEN:
+            module = importer()
+            if module.partition(".")[0] in HIDDEN[fullname] and module != EXEMPT:
+                return None
+        return super().find_spec(fullname, path, target)
+
+
+def importer():
+    """Return the name (str) of the module whose code imports another, or asks whether it could."""
+    frame = sys._getframe(2)
+    while (name := frame.f_globals.get("__name__", "")).partition(".")[0] == "importlib":
+        frame = frame.f_back
+    return name
+
+
+def hide():
+    """Hide the HIDDEN packages from their libraries, in what this process imports from now on."""
+    sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
