@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from prefline.errors import InputError
 from prefline.training import losses
+from prefline.training.loss_functions import Batch
 
 NATS = st.floats(-50, 50, width=32)
 BETA = st.floats(0.01, 5)
@@ -41,7 +42,7 @@ def batch(chosen=(0.0,), rejected=(0.0,), **columns):
         )
     }
     reference = torch.full_like(chosen, -20.0)
-    return losses.Batch(reference + chosen, reference + rejected, reference, reference, **made)
+    return Batch(reference + chosen, reference + rejected, reference, reference, **made)
 
 
 def loss_of(name, *args, values=None, **columns):
@@ -138,7 +139,7 @@ def test_gradients_are_those_of_the_formula(name):
     fixed = {key: value.double() for key, value in vars(made).items() if "ref" in key or "logps" not in key}
 
     def loss(chosen, rejected):
-        return losses.total(losses.Batch(chosen, rejected, **fixed), name, VALUES)
+        return losses.total(Batch(chosen, rejected, **fixed), name, VALUES)
 
     inputs = [made.chosen_logps.double().requires_grad_(), made.rejected_logps.double().requires_grad_()]
     assert torch.autograd.gradcheck(loss, inputs)
