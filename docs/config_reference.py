@@ -49,7 +49,7 @@ def keys(path, schema, values):
     named = schemas.resolved(further) if isinstance(further, dict) else {}
     if path == "models":
         # Three sections with the same keys; others have two of these.
-        shared = {"$ref": inner["sft"]["$ref"]}
+        shared = {"$ref": schema["properties"]["sft"]["$ref"]}
         yield from keys("models.NAME", shared, {name: values["models"][name] for name in inner})
     elif "properties" in named:
         entries = {name: one for value in values.values() for name, one in (value or {}).items()}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prefline.config import functions
 from prefline.engines import asking
 from prefline.errors import InputError
 from prefline.provenance.journal import Journal
@@ -142,7 +143,7 @@ def pairwise(model, batch_tokens, section, seed):
 
 def function(section):
     """Of a Python function."""
-    called = check_completions.load(section["function"])
+    called = functions.load(section["function"])
     return lambda dialogues, _: [
         check_completions.reward(called, section["arguments"], dialogue) for dialogue in dialogues
     ]

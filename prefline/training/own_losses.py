@@ -65,6 +65,8 @@ def trial(name, values):
             fields.add(field)
             return super().__getattribute__(field)
 
+    Watched.__name__ = Batch.__name__  # in messages
+
     def loss_of(rows):
         columns = {field: column[rows] for field, column in made.items()}
         columns |= {field: columns[field].requires_grad_() for field in ("chosen_logps", "rejected_logps")}

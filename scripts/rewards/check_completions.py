@@ -10,29 +10,13 @@ gives is not kept from job to job: a function is faster than a look into the jou
         --out results/samples/sft/rewards/exact/train-00000.parquet
 """
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 from prefline import errors
-from prefline.config import section
+from prefline.config import functions, section
 from prefline.errors import InputError
 from prefline.rewards import shard
-
-
-def load(name):
-    """The function that `name`, FILE.py:NAME, names; InputError if there is none."""
-    path, function = name.rsplit(":", 1)
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; a reward function is FILE.py:NAME")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise InputError(f"{path}: has no function {function!r}")
-    return found
 
 
 def reward(function, arguments, dialogue):
@@ -41,9 +25,7 @@ def reward(function, arguments, dialogue):
         value = function(dialogue.messages, dialogue.completion, dialogue.reference, **arguments)
         number = float(value)
     except Exception as error:
-        raise InputError(
-            f"{dialogue.where}: the reward function raises {type(error).__name__}: {error}"
-        ) from error
+        raise InputError(f"{dialogue.where}: the reward function: {error}") from error
     if not math.isfinite(number):
         raise InputError(f"{dialogue.where}: the reward function gives {value!r}, which is no finite number")
     return number
@@ -57,7 +39,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     rows, dialogues = shard.read(args)
-    function = load(args.function)
+    function = functions.load(args.function)
     scored = [dialogue and [reward(function, args.arguments, dialogue), None] for dialogue in dialogues]
     shard.write(args.out, rows, scored)
 
