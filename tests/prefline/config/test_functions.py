@@ -16,7 +16,8 @@ from prefline.errors import InputError
 def write(tmp_path, monkeypatch):
     """A function that writes files into the folder `mine` of a project in which the test then is."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # as `python -m` has it
+    others = [path for path in sys.path if not Path(path).is_relative_to(tmp_path.parents[1])]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *others])  # as `python -m` has it
 
     def write(text, name="own.py"):
         path = Path("mine", name)
