@@ -13,6 +13,7 @@ import yaml
 
 from prefline.config import schema as schemas
 from prefline.config.schema import properties
+from prefline.training import losses
 
 TYPES = {
     "string": "text",
@@ -134,7 +135,10 @@ def description_of(key):
 
 def entry(key):
     """A Key as Sphinx's directive for a configuration value."""
-    lines = [f"````{{confval}} {key.path}", f":type: {type_of(key.schema)}"]
+    kind = type_of(key.schema)
+    if key.path.endswith(".loss_type"):
+        kind = f"{_listed([*losses.LOSSES, 'FILE.py:NAME'], 'or')}, or a list of them"
+    lines = [f"````{{confval}} {key.path}", f":type: {kind}"]
     default = default_of(key)
     lines += [f":default: {default}"] if default else []
     return "\n".join([*lines, "", description_of(key), "````", ""])

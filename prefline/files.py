@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -72,3 +73,27 @@ def write_csv(path, columns, rows):
 def sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mistake(path, kind):
+    """What is wrong (str) with a Path that should be a "file" or a "directory"; None if it is one."""
+    if path.is_dir() if kind == "directory" else path.is_file():
+        return None
+    if path.exists():
+        return f"{path} is no {kind}; name one"
+    near = _nearest(path)
+    hint = f"did you mean {near}?" if near else "correct the path, or put it there"
+    return f"there is no {kind} {path} (seen from {Path.cwd()}); {hint}"
+
+
+def _nearest(path):
+    """The existing path (str) that `path` looks like a misspelling of, or None."""
+    missing = next(part for part in (*reversed(path.parents), path) if not part.exists())
+    names = []
+    with contextlib.suppress(OSError):
+        names = sorted(sibling.name for sibling in missing.parent.iterdir())
+    for name in difflib.get_close_matches(missing.name, names):
+        near = missing.with_name(name) / path.relative_to(missing)
+        if near.exists():
+            return str(near)
+    return None

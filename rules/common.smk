@@ -10,11 +10,13 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 from prefline.config import judges
 from prefline.config import loading as configuration
 from prefline.config import named_files
+from prefline.config.functions import file_of
 from prefline.data import prompts
 from prefline.config.section import flags
 from prefline.errors import InputError
 from prefline.provenance.hashes import Hashes
 from prefline.provenance import imports
+from prefline.training import losses
 from prefline.data.sources import local_files, members, parse_url
 
 try:
@@ -44,8 +46,17 @@ RANKED = [name for name in DATA_POLICIES if name != START or not GIVEN_PAIRS]
 
 def code_of(script):
     """What a script and the modules that it imports do, as a hash: a comment runs no rule again."""
-    path = imports.script(script)
-    return f"code {path} {imports.code_hash(path)}"
+    return imports.code_param(imports.script(script))
+
+
+def own_code(files):
+    """What the user's files of code and the modules that they import do, likewise."""
+    return [imports.code_param(file) for file in files]
+
+
+def own_modules(files):
+    """The user's files of code and those of their own modules: ancient inputs, whose hashes are params."""
+    return sorted({module for file in files for module in imports.own_modules(file)})
 
 
 def per_attempt(amount):

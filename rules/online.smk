@@ -16,7 +16,7 @@ rule train_online:
         reference_manifest=lambda wildcards: f"{get_reference(wildcards)}.json",
         reward_models=ancient(models_of_rewards()),
         reward_manifests=[f"{model}.json" for model in models_of_rewards()],
-        read=ancient(files_of_rewards("function", "judge")),
+        read=ancient(own_modules(functions_of(*REWARDS)) + rubrics()),
     output:
         model=directory("results/models/{run}-{iteration}"),
         manifest="results/models/{run}-{iteration}.json",
@@ -47,8 +47,8 @@ rule train_online:
         server_timeout=600,
     params:
         code=code_of("train_online"),
-        function_code=[imports.code_hash(path) for path in files_of_rewards("function")],
-        contents=contents_of(*files_of_rewards("judge")),
+        own_code=own_code(functions_of(*REWARDS)),
+        contents=contents_of(*rubrics()),
         settings=lambda wildcards: flags(
             configuration.of_job(configuration.training(config, wildcards.run)),
             method=configuration.method_of(config, wildcards.run),

@@ -50,10 +50,13 @@ def details(record):
     """What shaped a result beside its inputs, a line each (list of str)."""
     made = record["snakemake"]
     params = [ast.literal_eval(text) for text in made["params"]]
+    params = [one for param in params for one in (param if isinstance(param, list) else [param])]
     lines = [f"config {text}" for text in params if str(text).startswith("--")]
-    _, script, code = next(text for text in params if str(text).startswith("code ")).split()
-    same = Path(script).is_file() and code == imports.code_hash(script)
-    lines.append(f"code {code[:12]}, {'as it is now' if same else 'changed since'}: {script}")
+    for text in params:
+        if str(text).startswith("code "):
+            script, _, code = text.removeprefix("code ").rpartition(" ")
+            same = Path(script).is_file() and code == imports.code_hash(script)
+            lines.append(f"code {code[:12]}, {'as it is now' if same else 'changed since'}: {script}")
     if record["packages"]:
         lines.append(
             "packages " + ", ".join(f"{name} {version}" for name, version in record["packages"].items())

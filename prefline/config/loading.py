@@ -179,13 +179,23 @@ def _check_names(config):
                 f"config: {key}.servers: an address ends with /v1 and has no user or key in it, which logs "
                 "would repeat; export the key as PREFLINE_API_KEY"
             )
+    _check_loss("train", config["train"])
     taken = set(config["models"])
     for run in config["runs"]:
         if not isinstance(run, str):
             raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
         if run in taken:
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
+        _check_loss(f"runs.{run}", config["runs"][run])
         _check_method(config, run)
+
+
+def _check_loss(name, section):
+    """Raise InputError if the loss_type of a section of the config names no loss."""
+    try:
+        losses.check_names(section.get("loss_type", []))
+    except InputError as error:
+        raise InputError(f"config: {name}.loss_type: {error}") from None
 
 
 def _without_nulls(run):

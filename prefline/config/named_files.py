@@ -5,17 +5,19 @@ The schema tells which values are paths, by the keyword `path`: `file`, `directo
 FILE.py:NAME).
 """
 
-import contextlib
-import difflib
 from pathlib import Path
 
 import jsonschema
 
+from prefline import files
+from prefline.config import functions, schema
 from prefline.config import judges as judge_settings
 from prefline.config import loading as configuration
-from prefline.config import schema
 from prefline.data import sources
 from prefline.errors import InputError
+
+# What a reward function is given by position.
+GIVEN = ("messages", "completion", "reference")
 
 
 def check(config):
@@ -23,6 +25,12 @@ def check(config):
     for error in VALIDATOR.iter_errors(config):
         if error.validator == "path":
             raise InputError(f"config: {'.'.join(map(str, error.absolute_path))}: {error.message}")
+    for name, reward in config.get("rewards", {}).items():
+        if reward["kind"] == "function":
+            try:
+                functions.check([reward["function"]], GIVEN, "arguments", reward["arguments"])
+            except InputError as error:
+                raise InputError(f"config: rewards.{name}: {error}") from None
 
 
 def used(config):
@@ -62,31 +70,10 @@ def _without(section, *keys):
 
 def _find(validator, kind, value, _):
     """Yield an error for a local path (str) without anything of its kind; for jsonschema."""
-    if not isinstance(value, str) or not sources.local_files(value):
-        return
-    path = Path(value.rpartition(":")[0] if kind == "function" else value)
-    if (kind == "directory" and path.is_dir()) or (kind != "directory" and path.is_file()):
-        return
-    wanted = "directory" if kind == "directory" else "file"
-    if path.exists():
-        yield jsonschema.ValidationError(f"{path} is no {wanted}; name one")
-        return
-    near = _nearest(path)
-    hint = f"did you mean {near}?" if near else "correct the path, or put it there"
-    yield jsonschema.ValidationError(f"there is no {wanted} {path} (seen from {Path.cwd()}); {hint}")
-
-
-def _nearest(path):
-    """The existing path (str) that `path` looks like a misspelling of, or None."""
-    missing = next(part for part in (*reversed(path.parents), path) if not part.exists())
-    names = []
-    with contextlib.suppress(OSError):
-        names = sorted(sibling.name for sibling in missing.parent.iterdir())
-    for name in difflib.get_close_matches(missing.name, names):
-        near = missing.with_name(name) / path.relative_to(missing)
-        if near.exists():
-            return str(near)
-    return None
+    if isinstance(value, str) and sources.local_files(value):
+        path = Path(value.rpartition(":")[0] if kind == "function" else value)
+        if mistake := files.mistake(path, "directory" if kind == "directory" else "file"):
+            yield jsonschema.ValidationError(mistake)
 
 
 VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"path": _find})(schema.whole())

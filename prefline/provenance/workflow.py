@@ -122,7 +122,7 @@ def edits():
 def is_choice(path):
     """Whether the value at `path` may decide which other values of its section count."""
     schema = schema_of(path)
-    chosen = {"enum", "if"} & schema.keys() or path[-1] in ("judge", "modes")
+    chosen = {"enum", "if"} & schema.keys() or path[-1] in ("judge", "modes", "loss_type")
     return bool(chosen) or "null" in schema.get("type", ())
 
 
@@ -181,6 +181,8 @@ def _others(path, value, schema):
         return [{"another": {"kind": kind, "annotations": "data/README.md", "regression_data": None}}]
     if path[-1] in ("head_weights", "loss_weights"):
         return [[1.0]]
+    if path[-1] == "loss_arguments":
+        return [{"lam": 5.0}]
     if path[-1] == "num_generations":  # must divide the batch as `value` does
         divisors = [number for number in range(2, value) if value % number == 0]
         return [*divisors, 2 * value][:1]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from prefline.config import functions
 from prefline.engines import asking
 from prefline.engines.pace import Pace
 from prefline.errors import InputError
@@ -137,7 +138,7 @@ def comparer(model, batch_tokens, section, seed):
 
 def function(section):
     """Of a Python function."""
-    called = calling.load(section["function"])
+    called = functions.load(section["function"])
     return lambda dialogues, _: [
         calling.reward(called, section["arguments"], dialogue) for dialogue in dialogues
     ]

@@ -24,7 +24,7 @@ HYPERPARAMETERS = {
     ),
 }
 # The keys of some method, which others do not have.
-KEYS = {"loss_type", *losses.hyperparameters(list(losses.LOSSES))}
+KEYS = {"loss_type", "loss_arguments", *losses.hyperparameters(list(losses.LOSSES))}
 KEYS |= {key for keys in HYPERPARAMETERS.values() for key in keys}
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import Trainer
 
 from prefline.training import adapters, logps, repeated_rows
-from prefline.training.losses import Batch
+from prefline.training.loss_functions import Batch
 
 METRICS = (
     "loss",
@@ -99,7 +99,7 @@ def means(sums):
 class PreferenceTrainer(repeated_rows.Weighted, Trainer):
     """Trainer on batches of `collate`.
 
-    pair_loss and implied_rewards: functions of a losses.Batch of N pairs: the pairs' losses (N,), and the
+    pair_loss and implied_rewards: functions of a Batch of N pairs: the pairs' losses (N,), and the
     rewards (chosen, rejected), each (N,), that the policy implies. temperature: float, of the softmax.
     """
 

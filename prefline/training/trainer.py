@@ -82,19 +82,20 @@ def params(args):
     return {key: value for key, value in sorted(vars(args).items()) if key not in PATHS + PACE}
 
 
-def work_key(args, script, inputs):
+def work_key(args, script, inputs, own_files=()):
     """Hexadecimal name (str) of this training: equal if and only if checkpoints and results are as well.
 
     script: path of the script, whose code and imports count, comments aside; inputs: paths of data files and
-    model directories, whose contents count. The keys of PACE do not, nor devices and how they share the work:
-    after running out of memory, a training goes on from its checkpoint with fewer rows per device, or on more
-    devices. What a checkpoint then cannot be taken over by is refused (sharding.check_written, and
-    online_trainers.py between two steps on the same completions).
+    model directories, whose contents count; own_files: the user's code, which counts as the script's does.
+    The keys of PACE do not count, nor devices and how they share the work: after running out of memory, a
+    training goes on from its checkpoint with fewer rows per device, or on more devices. What a checkpoint
+    then cannot be taken over by is refused (sharding.check_written, and online_trainers.py between two steps
+    on the same completions).
     """
     contents = {
         "params": params(args),
         "inputs": [manifest.contents(path) for path in inputs],
-        "code": imports.code_hash(script),
+        "code": [imports.code_hash(path) for path in (script, *own_files)],
         "packages": manifest.packages(manifest.PACKAGES),
     }
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:32]

@@ -23,6 +23,11 @@ def initial_or_previous(wildcards, role):
     return policy_of(wildcards.run, previous if RUNS[wildcards.run][role] == "previous" else 0)
 
 
+def losses_of(run):
+    """The files of the losses of the user's own that a run on pairs is trained by."""
+    return losses.own_files(configuration.training(config, run)["loss_type"])
+
+
 def peft_of(model):
     """The adapters (config) that a policy or another model is trained with; None without, and for finished ones."""
     if model in TRAINED:

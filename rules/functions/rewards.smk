@@ -29,13 +29,14 @@ def models_of_rewards():
     return [f"results/models/{model}" for model in sorted(named)]
 
 
-def files_of_rewards(*kinds):
-    """The files that rewards of these kinds read: rubrics of judges, and what functions stand in."""
-    sections = [section for section in REWARDS.values() if section["kind"] in kinds]
-    read = [section.get("rubric") or section["function"].rsplit(":", 1)[0] for section in sections]
-    return sorted(set(read))
+def functions_of(*rewards):
+    """The files that the functions of these rewards are in."""
+    named = [
+        section["function"] for name, section in REWARDS.items() if name in rewards and "function" in section
+    ]
+    return sorted({file_of(function) for function in named})
 
 
-def function_file(reward):
-    """The file that a reward's function stands in."""
-    return REWARDS[reward]["function"].rsplit(":", 1)[0]
+def rubrics():
+    """The files of all judges' rubrics."""
+    return sorted({section["rubric"] for section in REWARDS.values() if "rubric" in section})

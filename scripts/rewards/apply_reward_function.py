@@ -12,7 +12,7 @@ gives is not kept from job to job: a function is faster than a look into the jou
 """
 
 from prefline import errors
-from prefline.config import section
+from prefline.config import functions, section
 from prefline.rewards import calling, shard
 
 
@@ -25,7 +25,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     rows, dialogues = shard.read(args.prompts, args.completions)
-    function = calling.load(args.function)
+    function = functions.load(args.function)
     scored = [
         dialogue and [calling.reward(function, args.arguments, dialogue), None] for dialogue in dialogues
     ]

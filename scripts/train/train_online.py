@@ -21,6 +21,7 @@ from pathlib import Path
 
 from prefline import errors, files
 from prefline.config import section
+from prefline.config.functions import file_of
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
@@ -214,10 +215,10 @@ def parse(argv):
 def main(argv=None):
     args = parse(argv)
     machine = {name: vars(args).pop(name) for name in MACHINE}
-    read = [section.get("rubric") or section.get("function") for section in args.rewards.values()]
     inputs = [args.reference, *args.reward_models, *args.prompts]
-    inputs += [path.rsplit(":", 1)[0] for path in filter(None, read)]
-    key = trainer.work_key(args, "scripts/train/train_online.py", [args.model, *inputs])
+    inputs += [section["rubric"] for section in args.rewards.values() if section.get("rubric")]
+    own_files = [file_of(section["function"]) for section in args.rewards.values() if section.get("function")]
+    key = trainer.work_key(args, "scripts/train/train_online.py", [args.model, *inputs], own_files)
     starts = {args.model, args.reference, *args.reward_models}
     parents = [*sorted(str(manifest.path_of(start)) for start in starts), *args.prompts]
     if trainer.restore(args, key, "train_online", parents):

@@ -1,4 +1,4 @@
-"""Train a policy from preference pairs and precomputed reference log-probabilities, by any loss of losses.py.
+"""Train a policy from preference pairs and precomputed reference log-probabilities, by any loss.
 
 Train pairs train; test pairs are evaluated before and after. The reference is never loaded: its
 log-probabilities come row by row from compute_ref_logps, and must be those of these very ids, under
@@ -37,9 +37,12 @@ from prefline.training import adapters, losses, models, ref_logps, trainer
 LEAST_NATS, SENSIBLE_NATS, MOST_NATS = 0.01, 0.5, 5.0
 
 
-def check_pairs(pairs, loss_type):
-    """Raise InputError for the first pair that teaches nothing, or lacks a number that the losses need."""
-    for name in losses.columns(loss_type):
+def check_pairs(pairs, loss_type, values=None):
+    """Raise InputError for the first pair that teaches nothing, or lacks a number that the losses need.
+
+    values: dict, the hyperparameters of loss_type, which losses of the user's are tried with.
+    """
+    for name in losses.columns(loss_type, values):
         finite = pc.fill_null(pc.is_finite(pairs[name]), False)
         if not pc.all(finite, min_count=0).as_py():
             row = pc.index(finite, False).as_py()
@@ -138,13 +141,13 @@ def check_batch(args):
     _, batches = trainer.accumulation(
         args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
     )
-    sorting = [name for name in losses.names(args.loss_type) if name in losses.WHOLE_BATCH]
+    sorting = losses.sorting(args.loss_type, vars(args))
     pieces = batches * trainer.world_size()
     if sorting and pieces > 1:
         raise InputError(
-            f"the loss {sorting[0]} sorts the whole batch of {args.global_batch_size} pairs, which must be "
-            f"on one device at once, not in {pieces} pieces; raise the resource per_device_train_batch_size, "
-            "lower global_batch_size, or train on one device"
+            f"the loss {sorting[0]} is one of the whole batch of {args.global_batch_size} pairs, which must "
+            f"be on one device at once, not in {pieces} pieces; raise the resource "
+            "per_device_train_batch_size, lower global_batch_size, or train on one device"
         )
 
 
@@ -199,7 +202,7 @@ def parse(argv):
         "--temperature", type=float, required=True, help="divides the logits, as in ref_logps"
     )
     parser.add_argument(
-        "--loss-type", type=one_or_list, required=True, help="a loss of losses.py, or a JSON list to add up"
+        "--loss-type", type=one_or_list, required=True, help="a loss, FILE.py:NAME, or a JSON list to add up"
     )
     for name, kind, text in (
         ("beta", float, "of most losses: weight of the KL penalty"),
@@ -208,6 +211,7 @@ def parse(argv):
         ("simpo-gamma", float, "simpo's margin"),
         ("eta", float, "REBEL's nats of log-ratio for one unit of reward"),
         ("reward-scaling", str, "REBEL's rewards: none, z_score or by_run"),
+        ("loss-arguments", json.loads, "of losses FILE.py:NAME: what else they take, as JSON, or null"),
         ("loss-weights", json.loads, "of a list of losses: their weights as a JSON list, or null for 1"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
@@ -226,15 +230,16 @@ def parse(argv):
 def main(argv=None):
     args = parse(argv)
     inputs = list(dict.fromkeys([*args.tokenized, *args.ref_logps, *args.scale_by]))
-    key = trainer.work_key(args, "scripts/train/train_policy.py", [args.model, *inputs])
+    own_files = losses.own_files(args.loss_type)
+    key = trainer.work_key(args, "scripts/train/train_policy.py", [args.model, *inputs], own_files)
     parents = [manifest.path_of(args.model), args.reference, *inputs]
     if trainer.restore(args, key, "train_policy", parents):
         return
     check_batch(args)
     reference = files.read_json(args.reference)["files"]
     pairs = ref_logps.joined(args.tokenized, args.ref_logps, reference, args.temperature)
-    check_pairs(pairs, args.loss_type)
-    rebel = "eta" in losses.hyperparameters(args.loss_type)
+    check_pairs(pairs, args.loss_type, vars(args))
+    rebel = "reward_scaling" in losses.hyperparameters(args.loss_type)
     if rebel:
         first = tables.read(args.scale_by, tables.TOKENIZED)
         pairs = scale_rewards(pairs, args.reward_scaling, first)

@@ -10,7 +10,7 @@ from conftest import snakemake
         ("train: {betta: 0.2}", "did you mean 'beta'"),
         ("train: {beta: hot}", "train.beta: 'hot' is not of type 'number'"),
         ("train: {learning_rate: -1e-6}", "train.learning_rate: -1e-06 is less than or equal to the minimum"),
-        ("train: {loss_type: sigmod}", "'sigmod' is none of its values; did you mean 'sigmoid'?"),
+        ("train: {loss_type: sigmod}", "train.loss_type: there is no loss 'sigmod'; did you mean 'sigmoid'?"),
         ("runs: {dpo: {loss_type: rebel}}", "runs.dpo: the loss rebel does not take 'beta'"),
         ("runs: {a: {}, a: {}}", "runs.a is given twice"),
         ("runs: {sft: {iterations: 1, init: initial, reference: initial, data: current}}", "another name"),

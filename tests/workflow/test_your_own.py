@@ -1,14 +1,16 @@
 """The examples of docs/your_own.md, with the files that stand there, run as it says."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import QUICK, ROOT, snakemake
+from conftest import QUICK, ROOT, planned, snakemake
 from snakemake.utils import update_config
 from stand_in import StandIn
 
@@ -72,7 +74,7 @@ def test_all_of_them_together(copy, judge):
     (copy / "short.yaml").write_text("runs: {dpo: null, rebel: null}\n")
     together = [name for name in OVERLAYS if name != "mine/pairs.yaml"]
     said = snakemake(copy, "judging_costs", *QUICK, *together, "short.yaml")
-    assert "quadratic-1 against sft" in said.stdout + said.stderr and "to be made: 8 calls" in said.stdout
+    assert "dpop-1 against sft" in said.stdout + said.stderr and "to be made: 8 calls" in said.stdout
     assert not judge.asked
     snakemake(copy, "results/winrate.png", *QUICK, *together, "short.yaml")
 
@@ -85,11 +87,11 @@ def test_all_of_them_together(copy, judge):
     assert {messages[-1]["content"] for messages in pool["messages"].to_pylist()} == set(texts)
     rewards = pq.read_table(copy / "results/samples/sft/rewards/brief/train-00000.parquet")["reward"]
     assert len(set(rewards.to_pylist())) > 1 and max(rewards.to_pylist()) <= 1.5
-    metrics = result("training/quadratic-1/metrics.json")
-    assert metrics["eval_loss_before"] == pytest.approx(1, abs=1e-5)
+    metrics = result("training/dpop-1/metrics.json")
+    assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-5)
     verdicts = ["how few words it needs" in asked["messages"][0]["content"] for asked in judge.asked]
     assert verdicts == [False] + [True] * 8, "a trial, then two questions of two turns in both orders"
-    assert result("winrate.json")["policies"] == ["quadratic-1"]
+    assert result("winrate.json")["policies"] == ["dpop-1"]
 
 
 @pytest.mark.slow
@@ -109,15 +111,83 @@ PLANNED = {
     "mine/pairs.yaml": ("import_preferences train_policy", "generate_completions build_preferences"),
     "mine/reward.yaml": ("apply_reward_function build_preferences", "prepare_prompts train_reward_model"),
     "mine/judge.yaml": ("answer_mt_bench ask_judge", "judge_mt_bench train_sft"),
-    "mine/loss.yaml": ("train_policy", "prepare_prompts train_reward_model"),
+    "mine/loss.yaml": ("train_policy", "prepare_prompts train_reward_model compute_ref_logps"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_each_alone_runs(copy, overlay):
-    """The patch of the loss is there in all of them, so every policy is to be trained."""
     process = snakemake(copy, OVERLAYS[overlay], *QUICK, overlay, "-n")
     jobs = set(re.findall(r"^(?:local)?rule (\w+):", process.stdout + process.stderr, re.M))
     run, not_run = (set(rules.split()) for rules in PLANNED[overlay])
     assert run <= jobs and not jobs & not_run
+    if overlay == "mine/loss.yaml":
+        assert planned(copy, "results/models/dpop-1.json", *QUICK, overlay) == {"train_policy": 1}
+
+
+def lineage(directory, path):
+    return subprocess.run(
+        [sys.executable, "-m", "tools.lineage", path], cwd=directory, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_a_module_that_a_loss_imports_is_code_of_its_training_alone(copy):
+    losses, helper = copy / "mine/losses.py", copy / "mine/helper.py"
+    helper.write_text("POWER = 1\n")
+    losses.write_text(f"from . import helper\n{losses.read_text()}".replace("lost)", "lost**helper.POWER)"))
+    target = ["results/models/dpop-1.json", *QUICK, "mine/loss.yaml"]
+    assert planned(copy, *target) == {"train_policy": 1}
+    snakemake(copy, *target)
+    assert planned(copy, *target) == {}
+    process = lineage(copy, "results/models/dpop-1.json")
+    assert process.returncode == 0 and ", as it is now: mine/losses.py" in process.stdout, process.stderr
+    helper.write_text("POWER = 1  # a remark\n")
+    assert planned(copy, *target) == {}
+    helper.write_text("POWER = 2\n")
+    assert planned(copy, *target) == {"train_policy": 1}
+    process = lineage(copy, "results/models/dpop-1.json")
+    assert process.returncode == 1
+    assert ", changed since: mine/losses.py" in process.stdout
+    assert process.stderr.startswith("not verified: mine/helper.py is not what it was")
+    assert planned(copy, "results/models/dpo-1.json", *QUICK, "mine/loss.yaml") == {}
+
+
+@pytest.mark.slow
+def test_a_module_that_a_reward_imports_is_code_of_its_rewards(copy):
+    rewards, helper = copy / "mine/rewards.py", copy / "mine/helper.py"
+    helper.write_text("PART = 0.1\n")
+    rewards.write_text(f"import helper\n{rewards.read_text()}".replace("0.1", "helper.PART"))
+    target = ["rewards_sft", *QUICK, "mine/reward.yaml"]
+    snakemake(copy, *target)
+    assert planned(copy, *target) == {}
+    helper.write_text("PART = 0.2\n")
+    jobs = planned(copy, *target)
+    assert jobs.pop("rewards_sft") == 1 and list(jobs) == [PLANNED["mine/reward.yaml"][0].split()[0]]
+    process = lineage(copy, "results/samples/sft/rewards/brief/train-00000.parquet")
+    assert process.stderr.startswith("not verified: mine/helper.py is not what it was")
+    said = snakemake(copy, *target, "-n", "--config", "rewards={brief: {arguments: {word: 8}}}", check=False)
+    assert "rewards.brief: arguments" in said.stdout + said.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("losses.py:dpop", "losses.py:dpo", "mine/losses.py has no function 'dpo'; did you mean 'dpop'?"),
+        ("losses.py:dpop", "nothing.py:dpop", "there is no file mine/nothing.py (seen from "),
+        (
+            "{lam: 5.0}",
+            "{lamb: 5.0}",
+            "loss_arguments lacks 'lam', which mine/losses.py:dpop takes",
+        ),
+        ("{lam: 5.0}", "{lam: 5.0, tau: 1}", "mine/losses.py:dpop does not take 'tau'; known: lam"),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_one_sentence_before_any_job(copy, old, new, sentence):
+    overlay = copy / "mine/loss.yaml"
+    overlay.write_text(overlay.read_text().replace(old, new))
+    process = snakemake(copy, "results/winrate.png", *QUICK, "mine/loss.yaml", check=False)
+    said = process.stdout + process.stderr
+    assert process.returncode and sentence in said and "Traceback" not in said

@@ -214,7 +214,6 @@ def test_a_run_is_shaped_by_its_own_loss_alone():
 
 
 def test_every_loss_can_be_chosen_with_trains_values():
-    assert losses.LOSSES.keys() == set(schemas.whole()["$defs"]["loss_name"]["enum"])
     for name, keys in losses.HYPERPARAMETERS.items():
         config = with_run(loss_type=name, **{key: DEFAULT["train"][key] for key in keys})
         if name == "exo_pair":
@@ -237,8 +236,8 @@ def test_the_defaults_are_trls():
 @pytest.mark.parametrize(
     ("run", "sentence"),
     [
-        ({"loss_type": "sigmod"}, "own.loss_type: 'sigmod' is none of its values; did you mean 'sigmoid'?"),
-        ({"loss_type": ["ipo", "stf"]}, "own.loss_type.1: 'stf' is none of its values; did you mean 'sft'?"),
+        ({"loss_type": "sigmod"}, "own.loss_type: there is no loss 'sigmod'; did you mean 'sigmoid'?"),
+        ({"loss_type": ["ipo", "stf"]}, "own.loss_type: there is no loss 'stf'; did you mean 'sft'?"),
         ({"loss_type": ["ipo", "ipo"]}, "own.loss_type: ['ipo', 'ipo'] has non-unique elements"),
         ({"loss_type": []}, "own.loss_type: [] should be non-empty"),
         ({"loss_type": 3}, "own.loss_type: 3 is not of type 'string', 'array'"),
@@ -259,6 +258,60 @@ def test_the_defaults_are_trls():
 )
 def test_a_run_has_the_hyperparameters_of_its_loss(run, sentence):
     assert sentence in refused(with_run(**run))
+
+
+@pytest.fixture
+def own_losses(tmp_path):
+    """A function that returns the name of a loss in a file of the user's."""
+    path = tmp_path / "losses.py"
+    path.write_text("exit()\ndef dpop(batch, beta, lam, power=1): pass\ndef plain(batch, *, beta): pass\n")
+    return lambda name: f"{path}:{name}"
+
+
+def test_a_loss_of_ones_own_has_keys_of_the_config_and_arguments(own_losses):
+    """Its file is never run."""
+    loaded = configuration.load(with_run(loss_type=own_losses("dpop"), loss_arguments={"lam": "5e-1"}))
+    keys = configuration.training(loaded, "own")
+    assert methods.KEYS & keys.keys() == {"loss_type", "beta", "loss_arguments"}
+    assert keys["loss_arguments"] == {"lam": 0.5}
+    several = ["sigmoid", own_losses("dpop"), own_losses("plain")]
+    loaded = configuration.load(
+        with_run(loss_type=several, loss_arguments={"lam": 5, "power": 2}, loss_weights=[1, 2, 3])
+    )
+    wanted = {"loss_type", "beta", "label_smoothing", "loss_arguments", "loss_weights"}
+    assert methods.KEYS & configuration.training(loaded, "own").keys() == wanted
+    assert configuration.load(with_run(loss_type=own_losses("plain")))
+    # A default for all runs is none of a loss that takes no arguments.
+    config = {**DEFAULT, "train": {**DEFAULT["train"], "loss_type": own_losses("dpop")}}
+    config["train"]["loss_arguments"] = {"lam": 5.0}
+    loaded = configuration.load({**config, "runs": {"own": RUN, "other": {**RUN, "loss_type": "ipo"}}})
+    assert configuration.training(loaded, "own")["loss_arguments"] == {"lam": 5.0}
+    assert "loss_arguments" not in configuration.training(loaded, "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "sentence"),
+    [
+        ("dpo", {}, "runs.own.loss_type: {file} has no function 'dpo'; did you mean 'dpop'?"),
+        ("dpop", {}, "runs.own: loss_arguments lacks 'lam', which {file}:dpop takes"),
+        ("dpop", {"loss_arguments": {"lam": 1, "pover": 2}}, "not take 'pover'; did you mean 'power'?"),
+        ("dpop", {"loss_arguments": {"lam": 1, "beta": 2}}, "beta is a key beside loss_arguments"),
+        ("dpop", {"loss_arguments": {"lam": 1}, "eta": 2.0}, "the loss {file}:dpop does not take 'eta'"),
+        ("dpop", {"loss_arguments": {"lam": "high"}}, "own.loss_arguments.lam: 'high' is not of type"),
+        ("plain", {"loss_arguments": {"lam": 1}}, "does not take 'lam'; known: none"),
+        ("plain", {"loss_weights": [1.0]}, "the loss {file}:plain does not take 'loss_weights'"),
+    ],
+)
+def test_a_wrong_loss_of_ones_own_is_refused(own_losses, name, keys, sentence):
+    wanted = sentence.format(file=own_losses("").rstrip(":"))
+    assert wanted in refused(with_run(loss_type=own_losses(name), **keys))
+
+
+def test_arguments_of_a_loss_that_is_built_in_are_refused():
+    said = refused(with_run(loss_arguments={"lam": 1.0}))
+    assert "own: the loss sigmoid does not take 'loss_arguments'" in said
+    missing = refused(with_run(loss_type=["sigmoid", "mine/gone.py:f"]))
+    assert "own.loss_type: there is no file mine/gone.py (seen from " in missing
 
 
 def test_an_overlay_takes_a_hyperparameter_away_with_its_loss():

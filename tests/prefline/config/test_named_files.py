@@ -21,7 +21,10 @@ LLM = {"kind": "anthropic", "served_model": "c", "max_tokens": 1}
 TRAINED = ("base", "sft", "reward_model")
 # Keys that look like paths to a reader of the schema, by their patterns.
 LOOK_LIKE_PATHS = {
-    path for path, schema in PROPERTIES if "{}" in str(schema.get("pattern")) or "path" in schema
+    path
+    for path, schema in PROPERTIES
+    # A loss is sought where its signature is read: test_config.py.
+    if ("{}" in str(schema.get("pattern")) or "path" in schema) and path[-1] != "loss_type"
 } | {("prompts", "source")}
 
 

@@ -6,20 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from prefline.provenance.imports import code_hash, modules_of
+from prefline.errors import InputError
+from prefline.provenance.imports import PACKAGES, code_hash, modules_of, own_modules
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A function that writes files of a project and returns what `modules_of` finds for scripts/main.py."""
+    """A function that writes files of a project and returns what `modules_of` finds for a main.py.
+
+    common__a is common/a.py, in scripts/ unless it begins with a package of the project or `mine`.
+    """
     monkeypatch.chdir(tmp_path)
 
     def write(**sources):
         for name, text in sources.items():
-            path = Path("scripts", *name.split("__")).with_suffix(".py")
+            path = Path(*name.split("__")).with_suffix(".py")
+            path = path if path.parts[0] in (*PACKAGES, "mine") else "scripts" / path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        return modules_of("scripts/main.py")
+        return modules_of("scripts/main.py") if "main" in sources else None
 
     return write
 
@@ -40,7 +45,7 @@ def paths(*names):
     ],
 )
 def test_every_form_of_import_is_found(project, statement):
-    assert project(main=statement, common__files="") == paths("main", "common/files")
+    assert project(main=statement, prefline__files="") == ["prefline/files.py", "scripts/main.py"]
 
 
 def test_imports_of_imports_are_found_and_circles_end(project):
@@ -73,9 +78,10 @@ def test_nothing_is_imported(project):
 @pytest.mark.parametrize("script", sorted(Path("scripts").glob("*/[!_]*.py")), ids=lambda path: path.stem)
 def test_what_is_found_holds_what_a_script_really_imports(script):
     """Against Python itself: the project's modules that are loaded after importing the script."""
+    module = ".".join(script.with_suffix("").parts)
     code = (
-        f"import sys, importlib; importlib.import_module('scripts.{script.parent.name}.{script.stem}')\n"
-        "files = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('prefline', 'scripts')]\n"
+        f"import sys, importlib; importlib.import_module('{module}')\n"
+        f"files = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in {PACKAGES}]\n"
         "print('\\n'.join(file for file in files if file))"
     )
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
@@ -130,3 +136,88 @@ def test_another_instruction_is(project, old, new):
     assert old in CODE
     Path("scripts/common/a.py").write_text(CODE.replace(old, new))
     assert code_hash("scripts/main.py") != before
+
+
+# Files of the user's.
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import helper",
+        "from . import helper",
+        "from .helper import thing",
+        "from mine import helper",
+        "import mine.helper as h",
+        "def late():\n    from mine.helper import *",
+    ],
+)
+def test_what_a_users_file_imports_is_found(project, statement):
+    project(mine__rewards=statement, mine__helper="import mine.deep.er", mine__deep__er="", mine__other="")
+    assert modules_of("mine/rewards.py") == ["mine/deep/er.py", "mine/helper.py", "mine/rewards.py"]
+
+
+def test_packages_that_a_users_file_is_in_or_imports_are_found(project):
+    project(
+        mine__deep__rewards="from ..lib.words import count\nfrom ...beyond import x",
+        mine__lib__words="",
+        mine__top="",
+    )
+    Path("mine/lib/__init__.py").write_text("import mine.top")
+    Path("mine/__init__.py").write_text("A = 1")
+    Path("mine/deep/__init__.py").touch()  # an empty one does nothing
+    assert modules_of("mine/deep/rewards.py") == [
+        "mine/__init__.py",
+        "mine/deep/rewards.py",
+        "mine/lib/__init__.py",
+        "mine/lib/words.py",
+        "mine/top.py",
+    ]
+
+
+def test_a_users_file_outside_the_project_has_its_siblings(project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "loss.py").write_text("import near, mine.helper")
+    (folder / "near.py").write_text("")
+    project(mine__helper="")
+    assert modules_of(folder / "loss.py") == [f"{folder}/loss.py", f"{folder}/near.py", "mine/helper.py"]
+
+
+def test_installed_packages_are_no_part_of_a_users_file(project):
+    project(mine__loss="import torch, json\nfrom numpy import array")
+    assert modules_of("mine/loss.py") == ["mine/loss.py"]
+
+
+def test_the_projects_own_modules_count_but_are_not_the_users(project):
+    project(
+        mine__loss="from prefline import tables", prefline__tables="import prefline.deep", prefline__deep=""
+    )
+    assert modules_of("mine/loss.py") == ["mine/loss.py", "prefline/deep.py", "prefline/tables.py"]
+    assert own_modules("mine/loss.py") == ["mine/loss.py"]
+    assert own_modules("prefline/tables.py") == ["prefline/tables.py"]
+
+
+@pytest.mark.parametrize("statement", ["import helper", "from . import helper", "from mine import helper"])
+def test_an_edit_of_a_helper_is_other_code(project, statement):
+    project(mine__rewards=statement, mine__helper="A = 1", mine__other="A = 1")
+    before = code_hash("mine/rewards.py")
+    project(mine__helper="A = 1  # a remark", mine__other="A = 2")
+    assert code_hash("mine/rewards.py") == before
+    project(mine__helper="A = 2")
+    assert code_hash("mine/rewards.py") != before
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"a = 1\nb = = 2\n", "mine/helper.py, line 2 is no Python code: invalid syntax"),
+        (b"\xff", "mine/helper.py cannot be read as Python code: "),
+        (b"a\0", "mine/helper.py"),
+    ],
+)
+def test_what_is_no_python_code_is_one_sentence(project, text, sentence):
+    project(mine__rewards="import helper")
+    Path("mine/helper.py").write_bytes(text)
+    with pytest.raises(InputError, match=sentence) as error:
+        code_hash("mine/rewards.py")
+    assert "\n" not in str(error.value)

@@ -20,6 +20,7 @@ from trl.experimental.cpo import CPOTrainer
 
 from measurements import training
 from prefline.training import losses
+from prefline.training.loss_functions import Batch
 from prefline.training.preference_trainer import METRICS, Pairs, PreferenceTrainer, collate
 
 VOCABULARY = 61
@@ -201,7 +202,7 @@ def test_losses_without_a_reference(name, theirs, seed):
 
     logps = CPOTrainer.get_batch_logps(logits, labels).chunk(2)
     nothing = torch.full((4,), torch.nan)
-    batch = losses.Batch(*logps, nothing, nothing, *tokens.chunk(2), *[nothing] * 5)
+    batch = Batch(*logps, nothing, nothing, *tokens.chunk(2), *[nothing] * 5)
     loss = losses.total(batch, name, values)
     (gradient,) = torch.autograd.grad(loss.mean(), logits, retain_graph=True)
     assert loss.tolist() == close(wanted.tolist())

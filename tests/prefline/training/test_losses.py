@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from prefline.errors import InputError
 from prefline.training import losses
+from prefline.training.loss_functions import Batch
 
 NATS = st.floats(-50, 50, width=32)
 BETA = st.floats(0.01, 5)
@@ -41,7 +42,7 @@ def batch(chosen=(0.0,), rejected=(0.0,), **columns):
         )
     }
     reference = torch.full_like(chosen, -20.0)
-    return losses.Batch(reference + chosen, reference + rejected, reference, reference, **made)
+    return Batch(reference + chosen, reference + rejected, reference, reference, **made)
 
 
 def loss_of(name, *args, values=None, **columns):
@@ -138,7 +139,7 @@ def test_gradients_are_those_of_the_formula(name):
     fixed = {key: value.double() for key, value in vars(made).items() if "ref" in key or "logps" not in key}
 
     def loss(chosen, rejected):
-        return losses.total(losses.Batch(chosen, rejected, **fixed), name, VALUES)
+        return losses.total(Batch(chosen, rejected, **fixed), name, VALUES)
 
     inputs = [made.chosen_logps.double().requires_grad_(), made.rejected_logps.double().requires_grad_()]
     assert torch.autograd.gradcheck(loss, inputs)
@@ -266,6 +267,119 @@ def test_an_unknown_loss(loss_type, sentence):
 def test_exo_pair_without_label_smoothing_is_infinite_and_refused():
     with pytest.raises(InputError, match="exo_pair is infinite where label_smoothing is 0"):
         losses.check(["sigmoid", "exo_pair"], VALUES | {"label_smoothing": 0.0, "loss_weights": None})
+
+
+# Losses of the user's own.
+
+OWN = """
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import logsigmoid
+
+
+def dpop(batch, beta, lam):
+    \"\"\"Pal et al. 2024.\"\"\"
+    return -logsigmoid(beta * (batch.margins - lam * (-batch.chosen_logratios).relu()))
+
+
+def sigmoid(batch, beta, label_smoothing=0.0):
+    logits = beta * batch.margins
+    return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
+
+
+def rewarded(batch, eta, **more):
+    return (batch.margins - eta * (batch.chosen_reward - batch.rejected_reward)) ** 2 * more["weight"]
+
+
+def centered(batch, beta):
+    return (batch.margins - batch.margins.mean()).relu() * beta
+
+
+def sft(batch):
+    return -batch.chosen_logps / batch.mean_chosen_tokens
+
+
+def mean(batch, beta):
+    return (beta * batch.margins).mean()
+
+
+def number(batch):
+    return 1.0
+
+
+def column(batch):
+    return batch.chosen_logps[:, None]
+
+
+def constant(batch):
+    return torch.ones(len(batch.chosen_logps))
+
+
+def broken(batch):
+    return batch.chosen_logp
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A function from the name of a function above to what the config calls it."""
+    path = tmp_path_factory.mktemp("mine") / "losses.py"
+    path.write_text(OWN)
+    return lambda name: f"{path}:{name}"
+
+
+def test_a_loss_of_ones_own_by_hand(own):
+    # beta 0.1, λ 5, c −2, Δ 1: ln(1 + e^(−0.1 (1 − 5 · 2))) = ln(1 + e^0.9) = 1.241154
+    values = {"beta": 0.1, "loss_arguments": {"lam": 5.0}}
+    assert loss_of(own("dpop"), [-2.0], [-3.0], values=values) == pytest.approx([1.241154], abs=1e-5)
+    # Where chosen has become likelier it is DPO.
+    assert loss_of(own("dpop"), [2.0], [-3.0], values=values) == pytest.approx([0.4740770], abs=1e-6)
+
+
+@given(chosen=NATS, rejected=NATS, beta=BETA, label_smoothing=SMOOTHING, weight=st.floats(-2, 2))
+def test_the_same_function_is_the_same_loss(own, chosen, rejected, beta, label_smoothing, weight):
+    """Alone, and in a sum with a built-in one."""
+    values = {"beta": beta, "label_smoothing": label_smoothing, "loss_arguments": None}
+    wanted = loss_of("sigmoid", [chosen], [rejected], values=values)
+    assert loss_of(own("sigmoid"), [chosen], [rejected], values=values) == about(wanted)
+    values["loss_weights"] = [weight, 1.0]
+    got = loss_of([own("sigmoid"), "hinge"], [chosen], [rejected], values=values)
+    assert got == about(loss_of(["sigmoid", "hinge"], [chosen], [rejected], values=values))
+
+
+def test_what_a_loss_of_ones_own_reads_is_found(own):
+    values = VALUES | {"loss_arguments": {"lam": 5.0, "weight": 2.0}, "loss_weights": None}
+    assert losses.hyperparameters(own("dpop")) == {"beta", "loss_arguments"}
+    assert losses.hyperparameters([own("sft"), "ipo"]) == {"beta", "loss_arguments", "loss_weights"}
+    assert losses.columns(own("dpop"), values) == []
+    assert losses.columns([own("rewarded"), "sppo"], values) == [
+        *("chosen_reward", "rejected_reward", "chosen_win_probability", "rejected_win_probability")
+    ]
+    every = [own(name) for name in ("dpop", "sigmoid", "rewarded", "centered", "sft")]
+    assert losses.sorting([*every, "aot"], values) == [own("centered"), "aot"]
+    assert losses.own_files(every) == [own("").rstrip(":")]
+
+
+def test_what_rewards_are_under_a_loss_of_ones_own(own):
+    made, values = batch([2.0], [-3.0]), VALUES | {"beta": 0.5, "eta": 4.0}
+    for name, reward in (("dpop", 1.0), ("rewarded", 0.5), ("sft", 2.0)):
+        assert losses.implied_rewards(made, own(name), values)[0].item() == reward
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("mean", r"mean gives a tensor of shape \(\) for 8 pairs; return one for each"),
+        ("number", "number gives 1.0 for 8 pairs"),
+        ("column", r"column gives a tensor of shape \(8, 1\)"),
+        ("constant", "constant depends on neither chosen_logps nor rejected_logps"),
+        ("broken", r"losses.py, line \d+: AttributeError: 'Batch' object has no attribute 'chosen_logp'"),
+    ],
+)
+def test_a_loss_that_is_none_is_refused_by_its_trial(own, name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        losses.sorting(own(name), VALUES)
 
 
 def test_the_docs_have_every_loss():

@@ -25,7 +25,7 @@ from prefline import files
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
-from prefline.training import packing, ref_logps
+from prefline.training import losses, packing, ref_logps, trainer
 from prefline.training.preference_trainer import PreferenceTrainer
 from scripts.logps import compute_ref_logps
 from scripts.train import train_policy
@@ -237,7 +237,7 @@ def test_a_loss_that_sorts_the_batch_must_have_it_whole(world, tmp_path):
     _, metrics, log = train(world, tmp_path, loss_type="aot")
     assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-5)
     assert log[-1]["loss"] < log[0]["loss"]
-    with pytest.raises(InputError, match=r"aot sorts the whole batch of 8 pairs.* not in 4 pieces"):
+    with pytest.raises(InputError, match=r"aot is one of the whole batch of 8 pairs.* not in 4 pieces"):
         train(world, tmp_path / "cut", loss_type="aot", per_device_train_batch_size=2)
 
 
@@ -247,7 +247,7 @@ def test_batches_that_devices_cannot_share_are_refused_before_a_model_is_loaded(
     with pytest.raises(InputError, match="global_batch_size 8 cannot be shared by 3 devices"):
         train(world, tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match=r"aot sorts the whole batch of 8 pairs.* not in 2 pieces"):
+    with pytest.raises(InputError, match=r"aot is one of the whole batch of 8 pairs.* not in 2 pieces"):
         train(world, tmp_path, loss_type="aot")
 
 
@@ -634,6 +634,54 @@ def test_losses_that_cannot_be(world, tmp_path, flags, sentence):
     with pytest.raises(InputError) as error:
         train(world, tmp_path, **flags)
     assert sentence in str(error.value)
+
+
+@pytest.fixture
+def own_loss(tmp_path):
+    """The name of DPO's loss in a file of the user's, which takes a factor from another."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/helper.py").write_text("FACTOR = 1.0\n")
+    (tmp_path / "mine/own.py").write_text(
+        "from torch.nn.functional import logsigmoid\nfrom .helper import FACTOR\n\n\n"
+        "def dpo(batch, beta, lam):\n    return -FACTOR * lam * logsigmoid(beta * batch.margins)\n\n\n"
+        "def rewarded(batch, beta):\n    return beta * batch.margins * batch.chosen_reward\n"
+    )
+    return f"{tmp_path}/mine/own.py"
+
+
+def test_a_loss_of_ones_own_trains_as_the_same_loss_here(world, undisturbed, tmp_path, own_loss):
+    keys = {"loss_type": f"{own_loss}:dpo", "loss_arguments": '{"lam": 1.0}'}
+    weights, _, log = train(world, tmp_path, **keys)
+    assert distance(weights, undisturbed[0]) == 0
+    assert [row["loss"] for row in log] == [row["loss"] for row in undisturbed[2]]
+    params = files.read_json(tmp_path / "model.json")["lineage"]["params"]
+    assert params["loss_type"] == keys["loss_type"] and params["loss_arguments"] == {"lam": 1.0}
+
+
+def test_an_edit_of_a_module_that_ones_own_loss_imports_trains_again(world, tmp_path, own_loss):
+    keys = {"loss_type": f"{own_loss}:dpo", "loss_arguments": '{"lam": 1.0}', "num_train_epochs": 0.4}
+
+    def work_key():
+        args = train_policy.parse(training_flags(world, tmp_path, **keys))
+        return trainer.work_key(args, "scripts/train/train_policy.py", [], losses.own_files(args.loss_type))
+
+    before = work_key()
+    (tmp_path / "mine/helper.py").write_text("FACTOR = 1.0  # a remark\n")
+    assert work_key() == before
+    (tmp_path / "mine/helper.py").write_text("FACTOR = 2.0\n")
+    assert work_key() != before
+
+
+def test_a_loss_of_ones_own_is_tried_before_a_model_is_loaded(world, tmp_path, own_loss, monkeypatch):
+    monkeypatch.setattr("prefline.training.trainer.load_model", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(InputError, match=r"own.py, line 6: TypeError"):
+        train(world, tmp_path, loss_type=f"{own_loss}:dpo", loss_arguments='{"lam": []}')
+    with pytest.raises(InputError, match="loss_arguments lacks 'lam'"):
+        train(world, tmp_path, loss_type=f"{own_loss}:dpo", loss_arguments="null")
+    with pytest.raises(InputError, match=r"chosen_reward is None, but loss_type .*own.py:rewarded needs it"):
+        train_policy.check_pairs(
+            pairs_with(chosen_reward=[1.0, None, 2.0]), f"{own_loss}:rewarded", {"beta": 0.1}
+        )
 
 
 def test_a_loss_without_its_hyperparameter(world, tmp_path, capsys):

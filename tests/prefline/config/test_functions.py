@@ -1,0 +1,162 @@
+"""Functions that the config names as FILE.py:NAME: what they take, and what is refused."""
+
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefline.config import functions
+from prefline.errors import InputError
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """A function that writes files into the folder `mine` of a project in which the test then is."""
+    monkeypatch.chdir(tmp_path)
+    others = [path for path in sys.path if not Path(path).is_relative_to(tmp_path.parents[1])]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *others])  # as `python -m` has it
+
+    def write(text, name="own.py"):
+        path = Path("mine", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    yield write
+    for name in [name for name in sys.modules if name == "helper" or name.split(".")[0] == "mine"]:
+        del sys.modules[name]
+
+
+def refused(call, *args):
+    with pytest.raises(InputError) as error:
+        call(*args)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# What a function takes, from its text.
+
+NAMES = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=6)
+
+
+@given(names=NAMES, optional=st.integers(0, 6), keyword=st.integers(0, 6), open_ended=st.booleans())
+def test_parameters_are_those_that_python_sees(tmp_path_factory, names, optional, keyword, open_ended):
+    keyword, optional = min(keyword, len(names)), min(optional, len(names))
+    words = [f"{name}=1" if row >= len(names) - optional else name for row, name in enumerate(names)]
+    if keyword:
+        words.insert(len(names) - keyword, "*")
+    text = f"def f({', '.join(['batch', *words, *['**more'] * open_ended])}):\n    pass\n"
+    path = tmp_path_factory.mktemp("own") / "f.py"
+    path.write_text(text)
+    space = {}
+    functions_made = compile(text, str(path), "exec")
+    exec(functions_made, space)
+    python = list(inspect.signature(space["f"]).parameters.values())[1:]
+    wanted = {one.name: one.default is not one.empty for one in python if one.kind != one.VAR_KEYWORD}
+    assert functions.parameters(f"{path}:f", ["batch"]) == (wanted, open_ended)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("mine/own.py:dpo", "mine/own.py has no function 'dpo'; did you mean 'dpop'?"),
+        ("mine/own.py:zzz", "mine/own.py has no function 'zzz'; it defines dpop, none_at_all"),
+        ("mine/own.py:inner", "mine/own.py has no function 'inner'"),
+        ("mine/owm.py:dpop", "there is no file mine/owm.py (seen from "),
+        ("mine/owm.py:dpop", "did you mean mine/own.py?"),
+        (
+            "mine/own.py:none_at_all",
+            "mine/own.py:none_at_all must take batch first, and everything else by name",
+        ),
+    ],
+)
+def test_a_function_that_is_not_there_is_refused_before_anything_runs(write, name, sentence):
+    write("exit()\ndef dpop(batch):\n    def inner(batch): pass\ndef none_at_all(): pass\n")
+    assert sentence in refused(functions.parameters, name, ["batch"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({}, "loss_arguments lacks 'lam', which mine/own.py:f takes"),
+        ({"lam": 1, "lamb": 2}, "loss_arguments: mine/own.py:f does not take 'lamb'; did you mean 'lam'?"),
+        ({"lam": 1, "x": 2}, "loss_arguments: mine/own.py:f does not take 'x'; known: lam, power"),
+        ({"lam": 1, "beta": 2}, "loss_arguments: beta is a key beside loss_arguments; move it there"),
+        ({"lam": 1, "batch": 2}, "does not take 'batch'"),
+    ],
+)
+def test_arguments_are_held_against_the_signature(write, arguments, sentence):
+    write("def f(batch, beta, lam, *, power=2): pass\ndef g(batch, **more): pass\n")
+    given = (["batch"], "loss_arguments")
+    functions.check(["mine/own.py:f"], *given, {"lam": 1}, ["beta"])
+    functions.check(["mine/own.py:f"], *given, {"lam": 1, "power": 3}, ["beta"])
+    functions.check(["mine/own.py:f", "mine/own.py:g"], *given, {"lam": 1, "anything": 3}, ["beta"])
+    assert sentence in refused(functions.check, ["mine/own.py:f"], *given, arguments, ["beta"])
+
+
+# Running it.
+
+
+def test_what_a_module_of_ones_own_may_do(write):
+    write("FACTOR = 2\n", "helper.py")
+    write("THREE = 3\n", "other.py")
+    write(
+        "from __future__ import annotations\nimport dataclasses\nimport helper\n"
+        "from . import helper as near\n"
+        "from .other import THREE\nfrom mine import other\n"
+        "@dataclasses.dataclass\nclass Point:\n    x: int\n    y: dataclasses.InitVar[int] = 0\n"
+        "def f(a, b):\n    from .helper import FACTOR\n    "
+        "return Point(FACTOR * near.FACTOR * helper.FACTOR).x * a + b * THREE // other.THREE\n",
+        "own.py",
+    )
+    assert functions.load("mine/own.py:f")(1, b=2) == 10
+    assert functions.load(str(Path("mine/own.py").resolve()) + ":f")(1, b=2) == 10
+
+
+@pytest.mark.parametrize("name", ["a b; 'x' $(y).py", "v1.2/own.py", "two/three/own.py", "code/own.py"])
+def test_names_that_are_no_names_of_modules(write, name):
+    write("K = 1\n", str(Path(name).with_name("near.py")))
+    write("from . import near\ndef f(): return near.K\n", name)
+    assert functions.load(f"mine/{name}:f")() == 1
+
+
+def test_a_file_of_the_projects_is_its_module():
+    from prefline.rewards import functions as ours
+
+    assert functions.load("prefline/rewards/functions.py:length").__wrapped__ is ours.length
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("\nexit()\ndef f(): pass", "mine/own.py, line 2: SystemExit: None"),
+        ("import sys\nsys.exit('stop\\nhere')\ndef f(): pass", "mine/own.py, line 2: SystemExit: stop here"),
+        (
+            "import nowhere_at_all\ndef f(): pass",
+            "line 1: ModuleNotFoundError: No module named 'nowhere_at_all'",
+        ),
+        ("\n\n1 / 0\ndef f(): pass", "mine/own.py, line 3: ZeroDivisionError: division by zero"),
+        ("from . import helper\ndef f(): pass", "mine/helper.py, line 2: KeyError: 'a'"),
+        ("def f(: pass", "mine/own.py, line 1 is no Python code: "),
+        ("def f(): pass\nf = 3", "mine/own.py:f is 3 once the file has run, and no function"),
+    ],
+)
+def test_a_file_that_does_not_run_is_one_sentence(write, text, sentence):
+    write("\n{}['a']", "helper.py")
+    write(text)
+    assert sentence in refused(functions.load, "mine/own.py:f")
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("1 / 0", "mine/own.py, line 2: ZeroDivisionError: division by zero"),
+        ("exit()", "mine/own.py, line 2: SystemExit: None"),
+        ("__import__('json').loads('{')", "mine/own.py, line 2: JSONDecodeError: Expecting property name"),
+    ],
+)
+def test_what_a_call_raises_names_the_line(write, body, sentence):
+    write(f"def f():\n    {body}\n")
+    assert sentence in refused(functions.load("mine/own.py:f"))
