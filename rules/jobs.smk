@@ -14,8 +14,19 @@ from snakemake.logging import logger
 from prefline.machine import faults, gpus, progress, slurm_jobs
 
 STARTED = time.time()
-# The sections whose rules make policies.
-MAKING = ("prompts", "generate", "rewards", "rank", "tokenize", "logps", "train", "online", "merge")
+# The files whose rules make policies.
+MAKING = (
+    "models",
+    "models_train",
+    "prompts",
+    "generate",
+    "rewards",
+    "rank",
+    "tokenize",
+    "logps",
+    "train",
+    "train_online",
+)
 
 if "gpu" not in workflow.global_resources and workflow.global_resources["_nodes"].value is None:
     workflow.register_resource("gpu", len(gpus.installed(os.environ)))
@@ -24,7 +35,7 @@ if "gpu" not in workflow.global_resources and workflow.global_resources["_nodes"
 # one of them, answers to benchmarks can wait.
 for each in workflow.rules:
     if Path(each.snakefile).stem in MAKING:
-        each.priority = 1
+        each.priority = max(each.priority, 1)
 
 # For `python -m tools.progress`.
 RECORDER = progress.Recorder()
