@@ -18,7 +18,7 @@ from prefline.config.judges import names_of as judge_names
 from prefline.data.sources import local_files, members, parse_url
 
 try:
-    config = configuration.load(config, workflow.configfiles)
+    config = configuration.load(config, workflow.configfiles, workflow.config_settings.config)
     named_files.check(named_files.used(config))
 except InputError as error:
     raise WorkflowError(str(error))
