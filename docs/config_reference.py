@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from prefline.config import loading
 from prefline.config import schema as schemas
 from prefline.config.schema import properties
 from prefline.training import losses
@@ -49,7 +50,7 @@ def keys(path, schema, values):
     named = schemas.resolved(further) if isinstance(further, dict) else {}
     if path == "models":
         # Three sections with the same keys; others have two of these.
-        shared = {"$ref": schema["properties"]["sft"]["$ref"]}
+        shared = {"$ref": "#/$defs/trained_model"}
         yield from keys("models.NAME", shared, {name: values["models"][name] for name in inner})
     elif "properties" in named:
         entries = {name: one for value in values.values() for name, one in (value or {}).items()}
@@ -146,7 +147,8 @@ def entry(key):
 
 def everything():
     """Every Key by section: {name: list of Key}."""
-    config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+    written = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+    config = written | loading.load(written)
     return {
         name: list(keys(name, schema, {name: config[name]}))
         for name, schema in schemas.whole()["properties"].items()

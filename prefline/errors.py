@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from prefline.machine import optional_packages
+from prefline import optional_packages
 
 # What the system says when nothing can be written; libraries wrap it in exceptions of their own.
 UNWRITABLE = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]

@@ -20,7 +20,7 @@ from prefline.training import losses
 from prefline.data.sources import local_files, members, parse_url
 
 try:
-    config = configuration.load(config, workflow.configfiles)
+    config = configuration.load(config, workflow.configfiles, workflow.config_settings.config)
     named_files.check(named_files.used(config))
 except InputError as error:
     raise WorkflowError(str(error))

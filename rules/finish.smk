@@ -7,14 +7,25 @@ from snakemake.persistence import PersistenceBase
 from prefline.machine import driver_lock
 from prefline.provenance import environments, records
 
-# The sections whose rules make policies.
-MAKING = ("prompts", "generate", "rewards", "rank", "tokenize", "logps", "train", "online", "merge")
+# The files whose rules make policies.
+MAKING = (
+    "models",
+    "models_train",
+    "prompts",
+    "generate",
+    "rewards",
+    "rank",
+    "tokenize",
+    "logps",
+    "train",
+    "train_online",
+)
 
 # The next iteration waits for what makes a policy, and nothing for what looks at it: where there is room for
 # one of them, answers to benchmarks can wait.
 for each in workflow.rules:
     if Path(each.snakefile).stem in MAKING:
-        each.priority = 1
+        each.priority = max(each.priority, 1)
 
 # Which builds `snakemake --sdm conda` installs: a rule that gets a GPU has CUDA's, as has one that gets a GPU
 # for some of its jobs (`raw` is None where a function says how many).

@@ -1,9 +1,12 @@
-# models.* -> results/models/{model}/, results/models/{model}.json, results/training/{model}/
+# Models that are not trained but taken, and what is made of trained adapters.
 #
-# Every model that is not a policy of a run: finished ones are fetched (from a directory or the hub), the
-# others are trained from the model that their `init` names; with `peft`, to results/adapters/{model}/.
-# Training resumes from its checkpoints in work/.
+#     a directory or the hub -> results/models/{model}/ and .json
+#     results/adapters/{model}/, what their training started from -> results/models/{model}/ and .json
+#  of  models; of merge_adapter: the key merge_into of `peft` in models.NAME.training, train and runs
+#
+# models_train.smk trains the others; policies of runs are made by train.smk and train_online.smk.
 
+ADAPTED = [model for model in [*config["models"], *TRAINED] if peft_of(model)]
 FETCHED = [name for name, model in config["models"].items() if model["source"] is not None]
 
 
@@ -47,109 +50,40 @@ rule fetch_model:
         """
 
 
-rule pretrain:
-    """Train the base model on raw text."""
+rule merge_adapter:
+    """Add adapters to the weights that their training started from."""
     input:
-        unpack(start_of),
+        adapter=ancient("results/adapters/{model}"),
+        adapter_manifest="results/adapters/{model}.json",
+        model=ancient(get_start),
+        manifest=lambda wildcards: f"{get_start(wildcards)}.json",
     output:
-        model=directory(trained("base")),
-        manifest=f"{trained('base')}.json",
-        metrics="results/training/{model}/metrics.json",
-        log_csv="results/training/{model}/log.csv",
+        model=directory("results/models/{model}"),
+        manifest="results/models/{model}.json",
     log:
-        "logs/pretrain/{model}.txt",
+        "logs/merge_adapter/{model}.txt",
     benchmark:
-        "logs/pretrain/{model}.tsv"
+        "logs/merge_adapter/{model}.tsv"
     wildcard_constraints:
-        model=trained_here("base"),
+        model="|".join(ADAPTED) or "(?!)",
     conda:
         "../envs/cpu/train.yaml"
-    threads: 2
     resources:
         gpu=1,
         nodes=1,
         mem_mb=per_attempt(3_000),
-        runtime=1440,
-        per_device_train_batch_size=8,
-        gradient_checkpointing="false",
-        parallel="ddp",
-        save_steps=500,
-        wandb_project="",
+        runtime=120,
     params:
-        code=code_of("pretrain"),
-        contents=lambda wildcards: contents_of(*data_of(wildcards.model)),
-        settings=settings_of,
-        script="pretrain",
+        code=code_of("merge_adapter"),
+        merge_into=lambda wildcards: peft_of(wildcards.model).get("merge_into", "original"),
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m prefline.machine.lease_gpus {resources.gpu:q} \
-            python -m prefline.machine.launch {resources.parallel:q} scripts.models.{params.script} \
+        exec python -m prefline.machine.lease_gpus {resources.gpu:q} python -m scripts.models.merge_adapter \
+            --adapter {input.adapter:q} \
             --model {input.model:q} \
-            {params.settings} \
-            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
-            --gradient-checkpointing {resources.gradient_checkpointing:q} \
-            --save-steps {resources.save_steps:q} \
-            --wandb-project={resources.wandb_project:q} \
-            --work-dir work/{params.script} \
+            --merge-into {params.merge_into:q} \
             --out {output.model:q} \
-            --manifest {output.manifest:q} \
-            --metrics {output.metrics:q} \
-            --log-csv {output.log_csv:q}
+            --manifest {output.manifest:q}
         """
-
-
-use rule pretrain as train_sft with:
-    output:
-        model=directory(trained("sft")),
-        manifest=f"{trained('sft')}.json",
-        metrics="results/training/{model}/metrics.json",
-        log_csv="results/training/{model}/log.csv",
-    log:
-        "logs/train_sft/{model}.txt",
-    benchmark:
-        "logs/train_sft/{model}.tsv"
-    wildcard_constraints:
-        model=trained_here("sft"),
-    resources:
-        gpu=1,
-        nodes=1,
-        mem_mb=per_attempt(3_000),
-        runtime=1440,
-        per_device_train_batch_size=16,
-        gradient_checkpointing="false",
-        parallel="ddp",
-        save_steps=200,
-        wandb_project="",
-    params:
-        code=code_of("train_sft"),
-        script="train_sft",
-
-
-use rule pretrain as train_reward_model with:
-    output:
-        model=directory(trained("reward_model")),
-        manifest=f"{trained('reward_model')}.json",
-        metrics="results/training/{model}/metrics.json",
-        log_csv="results/training/{model}/log.csv",
-    log:
-        "logs/train_reward_model/{model}.txt",
-    benchmark:
-        "logs/train_reward_model/{model}.tsv"
-    wildcard_constraints:
-        model=trained_here("reward_model"),
-    threads: 1  # trains beside sft
-    resources:
-        gpu=1,
-        nodes=1,
-        mem_mb=per_attempt(3_000),
-        runtime=1440,
-        per_device_train_batch_size=32,
-        gradient_checkpointing="false",
-        parallel="ddp",
-        save_steps=100,
-        wandb_project="",
-    params:
-        code=code_of("train_reward_model"),
-        script="train_reward_model",

@@ -2,8 +2,10 @@
 #
 #     results/samples/{policy}/tokenized.parquet, results/samples/{policy}/ref_logps/{reference}/*.parquet
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+#  of  train, runs, training_defaults, logps.temperature, seed
 #
-# With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter. online.smk has the other methods.
+# With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter. The methods that learn from what the
+# policy says meanwhile: train_online.smk; what a training was like: train_plots.smk.
 
 
 rule train_policy:
@@ -29,17 +31,12 @@ rule train_policy:
         run=runs_of_methods("preference"),
     conda:
         "../envs/cpu/train.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        nodes=1,
+        **TRAINING,
         mem_mb=per_attempt(3_000),
         runtime=720,
         per_device_train_batch_size=16,
-        gradient_checkpointing="false",
-        parallel="ddp",
         save_steps=50,
-        wandb_project="",
     params:
         code=code_of("train_policy"),
         own_code=lambda wildcards: own_code(losses_of(wildcards.run)),
@@ -61,16 +58,8 @@ rule train_policy:
             --scale-by {input.scale_by:q} \
             --model {input.model:q} \
             {params.settings} \
-            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
-            --gradient-checkpointing {resources.gradient_checkpointing:q} \
-            --save-steps {resources.save_steps:q} \
-            --wandb-project={resources.wandb_project:q} \
             --work-dir work/train_policy \
-            --out {output.model:q} \
-            --manifest {output.manifest:q} \
-            --metrics {output.metrics:q} \
-            --log-csv {output.log_csv:q}
-        """
+            """ + (TRAINING_FLAGS)
 
 
 use rule train_policy as train_adapter with:
@@ -104,17 +93,12 @@ rule train_kto:
         run=runs_of_methods("kto"),
     conda:
         "../envs/cpu/train.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        nodes=1,
+        **TRAINING,
         mem_mb=per_attempt(3_000),
         runtime=720,
         per_device_train_batch_size=64,
-        gradient_checkpointing="false",
-        parallel="ddp",
         save_steps=50,
-        wandb_project="",
     params:
         code=code_of("train_kto"),
         settings=lambda wildcards: flags(
@@ -130,16 +114,8 @@ rule train_kto:
             --model {input.model:q} \
             --reference {input.reference:q} \
             {params.settings} \
-            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
-            --gradient-checkpointing {resources.gradient_checkpointing:q} \
-            --save-steps {resources.save_steps:q} \
-            --wandb-project={resources.wandb_project:q} \
             --work-dir work/train_kto \
-            --out {output.model:q} \
-            --manifest {output.manifest:q} \
-            --metrics {output.metrics:q} \
-            --log-csv {output.log_csv:q}
-        """
+            """ + (TRAINING_FLAGS)
 
 
 use rule train_kto as train_kto_adapter with:

@@ -13,6 +13,7 @@ import jsonschema
 import yaml
 
 from prefline.config import judges as judge_settings
+from prefline.config import precedence
 from prefline.config import schema as schemas
 from prefline.errors import InputError
 from prefline.training import early_stopping, losses, methods
@@ -29,18 +30,21 @@ VALIDATOR = jsonschema.validators.extend(
 )(schemas.whole())
 
 
-def load(config, files=()):
-    """The config as the rules use it: coerced, validated, without removed runs and rewards.
+def load(config, files=(), given=None):
+    """The config as the rules use it: coerced, validated, complete, without removed runs and rewards.
 
-    config: dict, as Snakemake merged it; files: the YAML files it came from, overlays first: searched for
-    doubled keys, and the source of the runs' order, which merging turns around.
+    config: dict, as Snakemake merged it; files: the YAML files it came from, overlays first, the later the
+    stronger, then config.yaml; given: dict, values of --config. They decide which of several values of a
+    training counts (precedence.py), and the runs' order, which merging turns around.
     Raises InputError with one sentence for the first mistake.
     """
     for file in files:
         _check_doubled_keys(file)
     config = copy.deepcopy(config)
+    layers = precedence.layers(files, given) if files else []
+    precedence.settle(config, layers)
     if isinstance(config.get("runs"), dict):
-        order = [name for file in reversed(files) for name in _runs_of(file)]
+        order = [name for layer in layers for name in _runs_of(layer)]
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
         config["runs"] = {name: _without_nulls(run) for name, run in runs.items() if run is not None}
@@ -58,7 +62,10 @@ def load(config, files=()):
     if mistakes:
         raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
     config["mt_bench"] = judge_settings.complete(config["mt_bench"])
+    precedence.complete(config)
     _check_names(config)
+    named = [reward.get("model") for reward in config["rewards"].values()]
+    precedence.check_learning_rates(config, needed_models(config, ["sft", *named]), layers)
     return config
 
 
@@ -155,7 +162,7 @@ def _sentence(error):
 
 
 def _check_names(config):
-    for name in ("sft", "reward_model", "base"):
+    for name in precedence.TRAINED:
         model = config["models"][name]
         early_stopping.check(model["training"], f"config: models.{name}.training.")
         if model["source"] is None and model["init"] not in config["models"]:
@@ -271,10 +278,9 @@ def _check_reward(name, reward, models):
         )
 
 
-def _runs_of(file):
-    """Names of the runs in a YAML file, in its order."""
-    section = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-    runs = section.get("runs") if isinstance(section, dict) else None
+def _runs_of(layer):
+    """Names of the runs in the contents of a YAML file, in its order."""
+    runs = layer.get("runs") if isinstance(layer, dict) else None
     return list(runs) if isinstance(runs, dict) else []
 
 

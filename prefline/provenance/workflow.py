@@ -6,12 +6,14 @@ jobs that differ are the answer. No list of dependencies can be out of date.
 
 import contextlib
 import os
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from prefline.config import loading as configuration
+from prefline.config import precedence
 from prefline.config import schema as schemas
 from prefline.training import losses, methods
 
@@ -38,7 +40,7 @@ class Job(NamedTuple):
 def jobs(overlay=None):
     """{first output: Job} for everything that `snakemake` would run if nothing were made yet.
 
-    overlay: dict, config values laid over config.yaml.
+    overlay: dict, values that config.yaml is edited to have.
     """
     with dag(overlay, forceall=True) as made:
         return jobs_of(made)
@@ -51,18 +53,28 @@ def jobs_of(made):
 
 @contextlib.contextmanager
 def dag(overlay=None, **settings):
-    """Snakemake's graph of all jobs for its default target, in silence. settings: of its DAGSettings."""
+    """Snakemake's graph of all jobs for its default target, in silence.
+
+    overlay: as in `jobs`; settings: of its DAGSettings.
+    """
     from snakemake.api import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
+    from snakemake.utils import update_config
 
     with (
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
+        tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as edited,
         SnakemakeApi(OutputSettings(quiet={"all"})) as api,
     ):
+        # A file with all values: in one file a run's own still count more than those of `train`.
+        config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+        update_config(config, overlay or {})
+        yaml.safe_dump(config, edited, sort_keys=False)
+        edited.flush()
         workflow = api.workflow(
             ResourceSettings(),
-            config_settings=ConfigSettings(config=overlay or {}),
+            config_settings=ConfigSettings(configfiles=[Path(edited.name)]),
             snakefile=Path("Snakefile"),
         )
         # Snakemake has no call that only builds the graph; drawing it does.
@@ -106,10 +118,13 @@ def downstream(names, graph):
 def edits():
     """[(path, overlay)] with every value of config.yaml changed to other valid ones; path: tuple of keys.
 
-    What a run may override counts as a value of it, whether or not it does.
+    What a training may say counts as a value of it, whether or not it does.
     """
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     checked = configuration.load(config)
+    config["train"] = checked["train"]
+    for name in precedence.TRAINED:
+        config["models"][name]["training"] = checked["models"][name]["training"]
     for name in config["runs"]:
         config["runs"][name] = {**configuration.training(checked, name), **config["runs"][name]}
     return [

@@ -1,5 +1,17 @@
 # What the trainings of policies and other models read, and where it stands.
 
+# What a training is given by profiles and --set-resources, and the flags of these, as ENGINE is of engines; then
+# where its results go.
+TRAINING = {"gpu": 1, "nodes": 1, "gradient_checkpointing": "false", "parallel": "ddp", "wandb_project": ""}
+TRAINING_FLAGS = r"""--per-device-train-batch-size {resources.per_device_train_batch_size:q} \
+            --gradient-checkpointing {resources.gradient_checkpointing:q} \
+            --save-steps {resources.save_steps:q} \
+            --wandb-project={resources.wandb_project:q} \
+            --out {output.model:q} \
+            --manifest {output.manifest:q} \
+            --metrics {output.metrics:q} \
+            --log-csv {output.log_csv:q}
+"""
 
 # The models, policies of runs aside, that the start policy and the rewards are or come of.
 NEEDED = configuration.needed_models(config, [START, *(section.get("model") for section in REWARDS.values())])

@@ -163,7 +163,9 @@ def test_a_killed_driver_leaves_no_second_writer(slurm, small, undisturbed):
 
 
 def test_bad_input_fails_once_and_says_why(slurm, small):
-    (small / "small.yaml").write_text("models: {base: {source: data/world}}")
+    (small / "small.yaml").write_text(
+        "models: {base: {source: data/world}}\ntraining_defaults: {learning_rate: 1.0e-3}"
+    )
     driver = slurm.start_snakemake(small, *SFT)
     said, _ = driver.communicate(timeout=200)
     assert driver.returncode == 1

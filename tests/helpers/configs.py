@@ -12,6 +12,8 @@ from prefline.errors import InputError
 
 TEXT = Path("config.yaml").read_text(encoding="utf-8")
 DEFAULT = yaml.safe_load(TEXT)
+# With the training defaults where a section leaves them out.
+COMPLETE = configuration.load(DEFAULT)
 
 
 def leaves(section, path=()):

@@ -71,7 +71,7 @@ def test_no_value_of_a_recipe_is_missing_in_its_table(name):
 @pytest.mark.parametrize("overlays", [[], ["recipes/small.yaml"]], ids=["published", "small"])
 def test_a_recipe_is_a_valid_config(name, overlays):
     files = [f"recipes/{name}.yaml", *overlays]
-    config = configuration.load(merged(*files), [*reversed(files), "config.yaml"])
+    config = configuration.load(merged(*files), [*files, "config.yaml"])
     assert config["runs"]
 
 

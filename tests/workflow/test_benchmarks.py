@@ -26,6 +26,7 @@ metadata: {version: 1.0}
 """
 OVERLAY = """
 models: {sft: {source: given}}
+train: {learning_rate: 1.0e-4}
 benchmarks:
   small: {kind: lm_eval, tasks: [small], include_path: tasks, num_fewshot: 0, limit: null, apply_chat_template: true, dtype: float32}
   given: {kind: alpaca_eval_annotations, annotations: annotations.jsonl, regression_data: null}
@@ -75,7 +76,8 @@ def test_what_a_policy_writes_is_run(project):
     problem |= {"canonical_solution": "    return 1\n", "base_input": [[]], "plus_input": [[]]}
     (project / "problems.jsonl").write_text(json.dumps(problem) + "\n")
     (project / "overlay.yaml").write_text(
-        "models: {sft: {source: given}}\nbenchmarks: {code: {kind: evalplus, problems: problems.jsonl, "
+        "models: {sft: {source: given}}\ntrain: {learning_rate: 1.0e-4}\n"
+        "benchmarks: {code: {kind: evalplus, problems: problems.jsonl, "
         "temperature: 0, max_tokens: 4}}\n"
     )
     target = "results/benchmarks/code/sft.json"

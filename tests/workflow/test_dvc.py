@@ -148,9 +148,9 @@ def test_repro_from_nothing_and_again(finished, tmp_path):
     edit(copy, runs={"dpo": {"beta": 0.3}})
     said = run(copy, "dvc", "repro")
     assert sorted(re.findall(r"Running stage '(.*)'", said)) == [
-        "drift", "drift-dpo-1", "generate-dpo-1", "mt_bench-dpo-1", "publish-dpo-1", "publish-rebel-1",
-        "publish-rebel-2", "report", "rewards-dpo-1", "train-dpo-1", "vibe_check", "vibe_check-dpo-1",
-        "watch-dpo-1", "winrate",
+        "generate-dpo-1", "mt_bench-dpo-1", "publish-dpo-1", "publish-rebel-1", "publish-rebel-2", "report",
+        "rewards-dpo-1", "train-dpo-1", "train_plots", "train_plots-dpo-1", "vibe_check", "vibe_check-dpo-1",
+        "winrate",
     ]  # fmt: skip
     assert "nothing to train" not in said
     assert (copy / "results/models/dpo-1.json").read_bytes() != before

@@ -41,7 +41,7 @@ def test_rebel_without_rewards_is_one_sentence(copy):
 
 def test_a_finished_model_is_not_trained(copy):
     shutil.copytree(copy / "results/models/sft", copy / "finished_sft")
-    (copy / "mine.yaml").write_text("models: {sft: {source: finished_sft}}")
+    (copy / "mine.yaml").write_text("models: {sft: {source: finished_sft}}\ntrain: {learning_rate: 2.0e-4}")
     process = snakemake(copy, "results/models/sft.json", *QUICK, "mine.yaml", "-n", "--forceall")
     planned = process.stdout + process.stderr
     assert "fetch_model" in planned
@@ -51,7 +51,9 @@ def test_a_finished_model_is_not_trained(copy):
 def test_a_model_that_was_fetched_is_trained_once_the_config_says_so(finished, project):
     """Training has more outputs than fetching: the model that is there is not the one that is asked for."""
     shutil.copytree(finished / "results/models/sft", project / "finished_sft")
-    (project / "mine.yaml").write_text("models: {sft: {source: finished_sft}}")
+    (project / "mine.yaml").write_text(
+        "models: {sft: {source: finished_sft}}\ntrain: {learning_rate: 2.0e-4}"
+    )
     snakemake(project, "results/models/sft.json", *QUICK, "mine.yaml")
     jobs = planned(project, *QUICK, "--", "results/models/sft.json")
     assert jobs == {"fetch_model": 1, "pretrain": 1, "train_sft": 1}

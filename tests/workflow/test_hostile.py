@@ -78,6 +78,7 @@ def project(tmp_path, servers):
     write(directory / f"own {ODD}/rubric", RUBRIC)
     config = {
         "models": {"sft": {"source": str(source)}},
+        "train": {"learning_rate": 2e-4},
         "prompts": {
             "source": str(data.relative_to(directory)),
             "columns": {"prompt": "prompt", "reference": "right"},

@@ -9,7 +9,10 @@ from conftest import ROOT, snakemake
 sys.path.insert(0, str(ROOT / "tests/helpers"))
 import small_model
 
-OVERLAY = "models: {start: {source: given}, other: {source: given}, broken: {source: missing}}\n"
+OVERLAY = """
+models: {start: {source: given}, other: {source: given}, broken: {source: missing}}
+training_defaults: {learning_rate: 1.0e-3}
+"""
 TARGETS = [f"results/models/{name}.json" for name in ("start", "other", "broken")]
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import yaml
-from configs import DEFAULT, PROPERTIES, TEXT, changed, leaves, put, refused
+from configs import COMPLETE, DEFAULT, PROPERTIES, TEXT, changed, leaves, put, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,8 +27,12 @@ CLOSED = [path for path in LEAVES if not FREE & set(path[:-1])]
 def test_the_default_is_valid_and_stays_as_it_is():
     config = copy.deepcopy(DEFAULT)
     loaded = configuration.load(config, ["config.yaml"])
-    assert loaded == DEFAULT == config
-    assert [type(value) for _, value in leaves(loaded)] == [type(value) for _, value in leaves(DEFAULT)]
+    assert config == DEFAULT
+    shared, written = DEFAULT["training_defaults"], dict(leaves(DEFAULT))
+    for path, value in leaves(loaded):
+        wanted = written.get(path, shared.get(path[-1]))
+        assert value == wanted and type(value) is type(wanted), path
+    assert {path for path in written if path[0] != "training_defaults"} <= dict(leaves(loaded)).keys()
 
 
 def test_every_misspelt_key_is_named_with_the_right_one():
@@ -114,7 +118,7 @@ def test_every_number_read_as_text_becomes_a_number():
     config = copy.deepcopy(DEFAULT)
     for path, value in NUMBERS.items():
         put(config, path, str(value))
-    assert configuration.load(config) == DEFAULT
+    assert configuration.load(config) == COMPLETE
 
 
 @given(st.floats(min_value=1e-300, max_value=1e300))
@@ -129,7 +133,7 @@ def test_every_spelling_of_a_float_is_the_same_float(value):
 def test_yaml_reads_1e_6_as_text_and_the_config_as_a_number():
     text = TEXT.replace("adam_epsilon: 1.0e-8", "adam_epsilon: 1e-6")
     config = yaml.safe_load(text)
-    assert config["train"]["adam_epsilon"] == "1e-6"
+    assert config["training_defaults"]["adam_epsilon"] == "1e-6"
     assert configuration.load(config)["train"]["adam_epsilon"] == 1e-6
 
 
@@ -159,7 +163,7 @@ def test_a_doubled_key_is_named_with_its_line(tmp_path):
 def test_an_empty_overlay_is_no_mistake(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("# nothing yet\n")
-    assert configuration.load(DEFAULT, [str(file)]) == DEFAULT
+    assert configuration.load(DEFAULT, [str(file), "config.yaml"]) == COMPLETE
 
 
 @pytest.mark.parametrize("name", list(DEFAULT["models"]))
@@ -203,7 +207,7 @@ def with_run(**keys):
 def test_a_run_overrides_what_it_names_of_train():
     trained = configuration.training(configuration.load(with_run(loss_type="rebel", eta=40.0)), "own")
     foreign = {"method", *methods.KEYS}
-    shared = {key: value for key, value in DEFAULT["train"].items() if key not in foreign}
+    shared = {key: value for key, value in COMPLETE["train"].items() if key not in foreign}
     assert trained == {**shared, "loss_type": "rebel", "eta": 40.0, "reward_scaling": "none"}
 
 
@@ -350,7 +354,9 @@ def test_every_section_is_closed():
 def test_every_section_requires_all_its_keys():
     for name, section in DEFAULT.items():
         if name not in ("seed", "models", "rewards", "runs", "benchmarks"):
-            assert sorted(schemas.whole()["properties"][name]["required"]) == sorted(section), name
+            defaults = DEFAULT["training_defaults"] if name == "train" else ()
+            required = [*schemas.whole()["properties"][name]["required"], *defaults]
+            assert sorted(set(required)) == sorted({*section, *defaults}), name
 
 
 REWARD = {"kind": "classifier", "model": "base", "dtype": "float32", "head_weights": None}

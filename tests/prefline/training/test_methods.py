@@ -11,7 +11,8 @@ from prefline.config import loading as configuration
 from prefline.errors import InputError
 from prefline.training import methods
 
-DEFAULT = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+WRITTEN = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+DEFAULT = configuration.load(WRITTEN)
 RUN = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current", "global_batch_size": 16}
 REWARD = DEFAULT["rewards"]["reward_model"]
 PAIRS = {"kind": "pairwise", "model": "start", "dtype": "float32", "opponents": 0, "weight": 1.0}
@@ -22,7 +23,7 @@ JUDGE = {
 
 
 def loaded(rewards=None, **run):
-    config = {**copy.deepcopy(DEFAULT), "runs": {"own": RUN | run}}
+    config = {**copy.deepcopy(WRITTEN), "runs": {"own": RUN | run}}
     config["rewards"] = rewards or config["rewards"]
     return configuration.load(config)
 
@@ -42,7 +43,7 @@ def test_a_run_overrides_a_key_of_online():
 
 
 def test_the_runs_of_before_are_shaped_by_no_new_key():
-    config = configuration.load(copy.deepcopy(DEFAULT))
+    config = configuration.load(copy.deepcopy(WRITTEN))
     new = {"method", "desirable_weight", "undesirable_weight", *DEFAULT["online"]}
     for run in config["runs"]:
         assert not new & configuration.training(config, run).keys()

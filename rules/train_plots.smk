@@ -1,8 +1,42 @@
-# results/models/{run}-{t}/, results/samples/{run}-{t}/completions/test-*.parquet
-#  -> results/training/{run}-{t}/drift.json
-# results/training/*/drift.json, results/winrate.json -> results/drift.png
+# What a training was like, and what the policy got for going away from the start policy. No policy waits for it.
 #
-# How far policies went from the start policy, and what they got for it. No policy waits for it.
+#     results/training/{trained}/log.csv, metrics.json -> results/training/{trained}/training.png
+#     results/models/{run}-{t}/, results/samples/{run}-{t}/completions/test-*.parquet
+#  -> results/training/{run}-{t}/drift.json
+#     results/training/*/drift.json, results/winrate.json -> results/drift.png
+#  of  generate.temperature, logps.dtype
+
+
+rule plot_training:
+    """Draw the course of a training."""
+    input:
+        log_csv="results/training/{trained}/log.csv",
+        metrics="results/training/{trained}/metrics.json",
+    output:
+        picture="results/training/{trained}/training.png",
+    log:
+        "logs/{trained}/plot_training.txt",
+    benchmark:
+        "logs/{trained}/plot_training.tsv"
+    wildcard_constraints:
+        trained="|".join(TRAININGS),
+    conda:
+        "../envs/cpu/report.yaml"
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        code=code_of("plot_training"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.train.plot_training \
+            --name {wildcards.trained:q} \
+            --log-csv {input.log_csv:q} \
+            --metrics {input.metrics:q} \
+            --out {output.picture:q}
+        """
 
 
 rule measure_drift:
@@ -37,7 +71,6 @@ rule measure_drift:
         "logs/{run}-{iteration}/measure_drift.tsv"
     conda:
         "../envs/cpu/score.yaml"
-    threads: 1
     resources:
         gpu=1,
         nodes=1,
@@ -79,7 +112,6 @@ rule plot_drift:
         "logs/plot_drift.tsv"
     conda:
         "../envs/cpu/report.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1_000),
         runtime=30,

@@ -2,8 +2,9 @@
 #
 #     results/samples/{policy}/prompts/{shard}.parquet, what scores completions
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
+#  of  train, online, runs, training_defaults, rewards, rank.length_penalty, seed
 #
-# With `peft`, results/adapters/{run}-{t}/ and .json instead, as in train.smk.
+# With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter.
 
 
 rule train_online:
@@ -30,17 +31,12 @@ rule train_online:
         run=runs_of_methods("ppo", "rloo", "grpo"),
     conda:
         "../envs/cpu/train.yaml"
-    threads: 1
     resources:
-        gpu=1,
-        nodes=1,
+        **TRAINING,
         mem_mb=per_attempt(4_000),
         runtime=1440,
         per_device_train_batch_size=128,
-        gradient_checkpointing="false",
-        parallel="ddp",
         save_steps=50,
-        wandb_project="",
         batch_tokens=16384,
         servers=json.dumps({name: REWARDS[name].get("servers") for name in REWARDS}),
         judge_batch_size=64,
@@ -74,17 +70,9 @@ rule train_online:
             --judge-batch-size {resources.judge_batch_size:q} \
             --server-timeout {resources.server_timeout:q} \
             --batch-tokens {resources.batch_tokens:q} \
-            --per-device-train-batch-size {resources.per_device_train_batch_size:q} \
-            --gradient-checkpointing {resources.gradient_checkpointing:q} \
-            --save-steps {resources.save_steps:q} \
-            --wandb-project={resources.wandb_project:q} \
             --journal work/journal \
             --work-dir work/train_online \
-            --out {output.model:q} \
-            --manifest {output.manifest:q} \
-            --metrics {output.metrics:q} \
-            --log-csv {output.log_csv:q}
-        """
+            """ + (TRAINING_FLAGS)
 
 
 use rule train_online as train_online_adapter with:

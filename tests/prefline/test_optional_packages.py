@@ -7,8 +7,7 @@ import sys
 import pytest
 import small_model
 
-from prefline import files
-from prefline.machine import optional_packages
+from prefline import files, optional_packages
 
 # Runs a script as a job does, and prints which modules of the first argument it has imported in the end.
 RUN = """
@@ -55,7 +54,7 @@ def found_by(module):
     finder = "import importlib.util\ndef found(): return importlib.util.find_spec('sklearn') is not None"
     return (
         "import sys, types\n"
-        "from prefline.machine import optional_packages\n"
+        "from prefline import optional_packages\n"
         "optional_packages.hide()\n"
         f"module = types.ModuleType({module!r})\n"
         f"exec({finder!r}, vars(module))\n"
