@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import signal
 import sys
 import traceback
 import types
@@ -20,6 +21,9 @@ from pathlib import Path
 from prefline import files
 from prefline.errors import InputError
 from prefline.provenance import imports
+
+# The status with which a training that is stopped ends (SystemExit), whatever it is running.
+TERMINATED = 128 + signal.SIGTERM
 
 
 def file_of(name):
@@ -106,6 +110,8 @@ def _named(name, modules):
     try:
         yield
     except (Exception, SystemExit) as error:
+        if getattr(error, "code", None) == TERMINATED:
+            raise
         lines = [
             f"{modules[Path(frame.filename).resolve()]}, line {frame.lineno}"
             for frame in traceback.extract_tb(error.__traceback__)

@@ -1,6 +1,7 @@
 """Functions that the config names as FILE.py:NAME: what they take, and what is refused."""
 
 import inspect
+import signal
 import sys
 from pathlib import Path
 
@@ -160,3 +161,14 @@ def test_a_file_that_does_not_run_is_one_sentence(write, text, sentence):
 def test_what_a_call_raises_names_the_line(write, body, sentence):
     write(f"def f():\n    {body}\n")
     assert sentence in refused(functions.load("mine/own.py:f"))
+
+
+def test_a_job_that_is_stopped_in_a_call_ends_as_elsewhere(write):
+    """By the handler of SIGTERM, which exits in whatever is running."""
+    write("import os, signal\ndef f():\n    os.kill(os.getpid(), signal.SIGTERM)\n")
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            functions.load("mine/own.py:f")()
+    finally:
+        signal.signal(signal.SIGTERM, before)
