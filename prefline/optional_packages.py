@@ -10,6 +10,7 @@ an evaluation harness, a script of ours. A package that is in memory already is 
 that wants a library to use one imports it first (adapters.import_packages).
 """
 
+import contextlib
 import sys
 from importlib.machinery import PathFinder
 
@@ -52,3 +53,20 @@ def importer():
 def hide():
     """Hide the HIDDEN packages from their libraries, in what this process imports from now on."""
     sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
+
+
+@contextlib.contextmanager
+def absent(package):
+    """Have nobody find `package` (str) within; one in memory stays there."""
+
+    class Refusing:
+        @staticmethod
+        def find_spec(fullname, path=None, target=None):
+            if fullname == package:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    sys.meta_path.insert(0, Refusing)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(Refusing)

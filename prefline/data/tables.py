@@ -8,6 +8,12 @@ import pyarrow.parquet as pq
 
 from prefline import files
 from prefline.errors import InputError
+from prefline.machine import optional_packages
+
+# Before its first conversion pyarrow imports pandas where it can, which takes longer than most of what is
+# done with a table here. It looks again when a DataFrame is asked for.
+with optional_packages.absent("pandas"):
+    pa.array([0])
 
 ABOUT = b"prefline"  # the key of a file's metadata
 IDS = pa.list_(pa.int32())

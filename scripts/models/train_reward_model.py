@@ -19,7 +19,7 @@ from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.text import chat
-from prefline.training import adapters, repeated_rows, trainer
+from prefline.training import adapters, trainer
 
 
 def dialogue(prompt, answer, where):
@@ -124,6 +124,8 @@ def main(argv=None):
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
+
+    from prefline.training import repeated_rows
 
     class Rewarding(repeated_rows.Weighted, RewardTrainer):
         """TRL's, with the mean over the pairs of a step, however they are cut into batches."""

@@ -38,15 +38,14 @@ def test_pretraining_imports_none(tmp_path):
     assert imported([*MODEL_JOB, "trl"], "scripts.models.pretrain", words) == []
 
 
-@pytest.mark.parametrize(("peft", "needed"), [(None, []), (small_model.QLORA, ["bitsandbytes"])])
-def test_a_training_imports_what_its_adapters_need(tmp_path, peft, needed):
+def test_a_training_imports_what_its_adapters_need_and_no_more(tmp_path):
     small_model.make_model(tmp_path / "start")
     data = dialogues(tmp_path / "dialogues.jsonl")
     sources = {"model": tmp_path / "start", "train_data": data, "eval_data": data}
-    settings = {"columns": {"messages": "messages"}, "max_length": 64, "peft": peft}
+    settings = {"columns": {"messages": "messages"}, "max_length": 64, "peft": small_model.QLORA}
     words = small_model.flags(tmp_path / "out", **sources, **settings)
     names = [name for name in optional_packages.HIDDEN if name != "datasets"]  # which TRL is made of
-    assert imported(names, "scripts.models.train_sft", words) == needed
+    assert imported(names, "scripts.models.train_sft", words) == ["bitsandbytes"]
 
 
 def found_by(module):
@@ -82,3 +81,31 @@ def test_a_package_that_the_job_has_imported_is_found_by_all():
     pytest.importorskip("sklearn")
     code = "import sklearn\n" + found_by("transformers.utils.import_utils")
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "True"
+
+
+USE_TABLES = """
+import sys
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefline.data import tables
+
+row = {name: None for name in tables.REF_LOGPS.names} | {"prompt_id": "a", "chosen_tokens": 3}
+tables.write(sys.argv[1], [row], tables.REF_LOGPS)
+table = tables.read(sys.argv[1], tables.REF_LOGPS)
+table = table.filter(pc.equal(table["prompt_id"], "a"))
+assert table["chosen_tokens"].to_numpy().tolist() == pa.array(np.array([3])).to_pylist()
+assert "pandas" not in sys.modules
+"""
+USE_PANDAS = """
+import pandas
+frame = table.to_pandas()
+assert pa.Table.from_pandas(frame)["ref_chosen_logps"].null_count == 1
+assert pa.array(pandas.Series([1.0, float("nan")])).null_count == 1
+"""
+
+
+def test_tables_leave_pandas_alone_and_who_wants_frames_gets_them(tmp_path):
+    subprocess.run([sys.executable, "-c", USE_TABLES, tmp_path / "a.parquet"], check=True)
+    pytest.importorskip("pandas")
+    subprocess.run([sys.executable, "-c", USE_TABLES + USE_PANDAS, tmp_path / "a.parquet"], check=True)
