@@ -39,7 +39,7 @@ rule train_policy:
     params:
         code=code_of("train_policy"),
         settings=lambda wildcards: flags(
-            {"temperature": config["logps"]["temperature"]},
+            section("logps", "temperature"),
             configuration.of_job(configuration.training(config, wildcards.run)),
             seed=config["seed"],
         ),
