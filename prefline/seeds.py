@@ -18,3 +18,8 @@ def derive(seed, purpose, *ids):
 def uniform(seed, purpose, *ids):
     """A float in [0, 1), derived as `derive` does."""
     return (derive(seed, purpose, *ids) >> 10) / 2**53
+
+
+def for_libraries(seed, purpose):
+    """An integer that `derive` gives, below 2³²: NumPy takes no other seed."""
+    return derive(seed, purpose) % 2**32

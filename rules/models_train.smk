@@ -33,7 +33,11 @@ rule pretrain:
     params:
         code=code_of("pretrain"),
         contents=lambda wildcards: contents_of(*data_of(wildcards.model)),
-        settings=settings_of,
+        settings=lambda wildcards: flags(
+            section(f"models.{wildcards.model}", "train_data", "eval_data", "columns", "max_length"),
+            configuration.of_job(section(f"models.{wildcards.model}.training")),
+            seed=config["seed"],
+        ),
         script="pretrain",
     shell:
         r"""

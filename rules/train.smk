@@ -41,7 +41,7 @@ rule train_policy:
         code=code_of("train_policy"),
         own_code=lambda wildcards: own_code(losses_of(wildcards.run)),
         settings=lambda wildcards: flags(
-            {"temperature": config["logps"]["temperature"]},
+            section("logps", "temperature"),
             configuration.of_job(configuration.training(config, wildcards.run)),
             seed=config["seed"],
         ),

@@ -47,8 +47,8 @@ rule train_online:
         contents=contents_of(*rubrics()),
         settings=lambda wildcards: flags(
             configuration.of_job(configuration.training(config, wildcards.run)),
+            section("rank", "length_penalty"),
             method=configuration.method_of(config, wildcards.run),
-            length_penalty=config["rank"]["length_penalty"],
             rewards={
                 name: {key: section[key] for key in sorted(section) if key != "servers"}
                 for name, section in sorted(REWARDS.items())

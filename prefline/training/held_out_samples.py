@@ -11,7 +11,7 @@ from prefline.engines.model_files import ModelFiles
 from prefline.engines.transformers import Engine
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import logps, sharding, trainer
+from prefline.training import logps, process, sharding
 
 SAMPLES = 4
 NAMES = ("reward", "kl", "completions/mean_length", "completions/clipped_ratio")
@@ -29,13 +29,13 @@ class Sampler(Engine):
         self.batch_size, self.model, self.device = batch_size, model, model.device
 
 
-def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_tokens):
+def evaluate(settings, sampling, model, reference, accelerator, prompts, rewards, when, batch_tokens):
     """(means, completions): {name of TRL's: float} over SAMPLES completions to each of `prompts`, and these.
 
-    args: temperature, max_completion_length, seed, dtype, model (directory); reference: the reference model;
-    prompts: rows of tables.PROMPTS, of which this process takes every world_size-th; rewards: a
-    rewards.online.Rewards; when: str, for messages; batch_tokens: int, most tokens at once, of a forward
-    pass and of completions decoded together with their prompts. The models compute in args.dtype, as they do
+    settings: the training's Settings; sampling: an engines.Sampling; reference: the reference model; prompts:
+    rows of tables.PROMPTS, of which this process takes every world_size-th; rewards: a
+    rewards.online.Rewards; when: str, for messages; batch_tokens: int, most tokens at once, of a forward pass
+    and of completions decoded together with their prompts. The models compute in settings.dtype, as they do
     while training. The reward is the weighted sum without normalization, less the penalties. kl: of the
     policy from the reference, nats per completion, as the mean log-ratio of what the policy says. What has no
     reward is left out of all means; InputError if that is everything. The completions are this process's: a
@@ -46,23 +46,23 @@ def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_
     requests = [
         engines.Request(
             prompt["prompt_ids"],
-            seeds.derive(args.seed, "held out", prompt["prompt_id"], sample),
+            seeds.derive(settings.seed, "held out", prompt["prompt_id"], sample),
             f"prompt_id {prompt['prompt_id']}",
         )
         for prompt, sample in asked
     ]
     training = model.training
     model.to(accelerator.device).eval()  # what FSDP2 is yet to share out is on the CPU
-    sampling = engines.Sampling(args.temperature, 1.0, 0, args.max_completion_length)
-    longest = max((len(prompt["prompt_ids"]) for prompt in own), default=0) + args.max_completion_length
-    computing = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=args.dtype == "bfloat16")
+    longest = max((len(prompt["prompt_ids"]) for prompt in own), default=0) + sampling.max_tokens
+    computing = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
     with sharding.whole(model, reference), computing:
-        sampler = Sampler(args.model, model, max(batch_tokens // longest, 1))
+        sampler = Sampler(settings.model, model, max(batch_tokens // longest, 1))
         made = sampler.generate(requests, sampling)
         samples = [
             Sampled(prompt, completion.ids) for (prompt, _), completion in zip(asked, made, strict=True)
         ]
-        kl = _logps(args, model, samples, batch_tokens) - _logps(args, reference, samples, batch_tokens)
+        kl = _logps(model, samples, sampling.temperature, batch_tokens)
+        kl -= _logps(reference, samples, sampling.temperature, batch_tokens)
     totals = torch.zeros(len(NAMES) + len(rewards.sections) + 1, dtype=torch.float64)
     if samples:
         rewarded = rewards(samples, f"held-out prompts {when}", normalize=False)
@@ -74,7 +74,7 @@ def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_
         scored = rows.isfinite().all(dim=0)
         totals = torch.cat([rows[:, scored].sum(dim=1), scored.sum()[None]])
     model.train(training)
-    if trainer.world_size() > 1:
+    if process.world_size() > 1:
         totals = accelerator.reduce(totals.to(accelerator.device)).cpu()
     *sums, number = totals.tolist()
     if not number:
@@ -87,12 +87,12 @@ def evaluate(args, model, reference, accelerator, prompts, rewards, when, batch_
     return means, [(sample.prompt["prompt_ids"], sample.ids) for sample in samples]
 
 
-def _logps(args, model, samples, batch_tokens):
+def _logps(model, samples, temperature, batch_tokens):
     """Log-probabilities of the completions: float64 (len(samples),); InputError as logps.check has it."""
     logps.check(model)
     sums = torch.empty(len(samples), dtype=torch.float64)
     prompts = [sample.prompt["prompt_ids"] for sample in samples]
     completions = [sample.ids for sample in samples]
-    for rows, values in logps.score(model, prompts, completions, args.temperature, batch_tokens):
+    for rows, values in logps.score(model, prompts, completions, temperature, batch_tokens):
         sums[rows] = torch.tensor(values, dtype=torch.float64)
     return sums

@@ -21,7 +21,7 @@ from trl.experimental.utils import first_true_indices
 
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import checkpoints, trackers, trainer
+from prefline.training import log, loop, process, trackers
 
 
 class Stand(torch.nn.Module):
@@ -71,10 +71,10 @@ class PPO(PPOTrainer):
         if wrong is not None:
             raise InputError(
                 f"{wrong} at step {step} of {last}, in the completions of prompt_id "
-                f"{', '.join(self.sampled[: checkpoints.ROWS_NAMED])}; look at their rewards, or lower "
+                f"{', '.join(self.sampled[: loop.ROWS_NAMED])}; look at their rewards, or lower "
                 "learning_rate; ppo has no checkpoints"
             )
-        if trainer.is_main() and (step % trainer.log_steps(last) == 0 or step == last):
+        if process.is_main() and (step % log.steps_per_row(last) == 0 or step == last):
             print(
                 f"step {step}/{last}  loss {logs['loss']:.4f}  reward {logs['objective/scores']:.4f}  "
                 f"kl {logs['objective/kl']:.4f}",
@@ -123,15 +123,15 @@ def adapted(ppo):
         yield
 
 
-def fit(ppo, args, key):
-    """Train from the beginning; writes args.log_csv, and returns what is to know of it, as trainer.fit does.
+def fit(ppo, settings, key):
+    """Train from the beginning; writes settings.log_csv, and returns what is to know of it, as loop.fit does.
 
     TRL counts no tokens here: "train_completions" takes the place of "train_tokens" and its rates. key: str
-    from trainer.work_key. On SIGTERM it exits with status 143.
+    from results.work_key. On SIGTERM it exits with status 143.
     """
     watched = contextlib.nullcontext()
-    if trainer.is_main():
-        watched = contextlib.closing(trackers.Reports(args, key, 0, trainer.params(args)))
+    if process.is_main():
+        watched = contextlib.closing(trackers.Reports(settings, key, 0))
     started = time.monotonic()
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -141,17 +141,17 @@ def fit(ppo, args, key):
         signal.signal(signal.SIGTERM, before)
     history = [step for step in ppo.state.log_history if "loss" in step]
     seconds = time.monotonic() - started
-    if trainer.is_main():
-        trainer.write_log(args.log_csv, history)
+    if process.is_main():
+        log.write(settings.log_csv, history)
     return {
         "train_loss": math.fsum(step["loss"] for step in history) / len(history),
         "train_steps": len(history),
         "train_completions": ppo.state.episode,
         "train_runtime": round(seconds, 3),
-        **checkpoints.peak_memory(),
+        **loop.peak_memory(),
     }
 
 
 def _terminated(*_):
     print("stopped by SIGTERM; ppo has no checkpoints and will begin again", flush=True)
-    sys.exit(checkpoints.TERMINATED)
+    sys.exit(loop.TERMINATED)

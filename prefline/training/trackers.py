@@ -27,28 +27,28 @@ def check(project):
 class Reports:
     """The open reports of one training."""
 
-    def __init__(self, args, key, step, params):
-        """args: a training's flags; key: its work key; step: what it goes on after; params: dict, for W&B."""
+    def __init__(self, settings, key, step):
+        """settings: a training's Settings; key: its work key; step: what it goes on after."""
         from torch.utils.tensorboard import SummaryWriter
 
-        name = f"{Path(args.out).name}-{key[:8]}"
-        folder = Path(args.work_dir) / "tensorboard" / name
+        name = f"{Path(settings.out).name}-{key[:8]}"
+        folder = Path(settings.work_dir) / "tensorboard" / name
         self.wandb = None
         try:
             # What an interrupted run has written of later steps is hidden.
             self.tensorboard = SummaryWriter(folder, purge_step=step + 1)
         except OSError as error:
             self._give_up(error)
-        if args.wandb_project:
+        if settings.wandb_project:
             import wandb
 
             self.wandb = wandb.init(
-                project=args.wandb_project,
+                project=settings.wandb_project,
                 name=name,
                 id=f"{name}-{key[8:16]}",
                 resume="allow",
-                dir=args.work_dir,
-                config=params,
+                dir=settings.work_dir,
+                config=settings.params,
                 # The log of the job is Snakemake's matter, and has been read for secrets by nobody.
                 settings=wandb.Settings(console="off", save_code=False, silent=True),
             )

@@ -165,11 +165,3 @@ def start_of(wildcards):
 def data_of(model):
     """The data sources of a training."""
     return [config["models"][model][key] for key in ("train_data", "eval_data")]
-
-
-def settings_of(wildcards):
-    """The flags of the training of {model}."""
-    section = config["models"][wildcards.model]
-    keys = ("train_data", "eval_data", "columns", "max_length")
-    training = configuration.of_job(section["training"])
-    return flags({key: section[key] for key in keys}, training, seed=config["seed"])

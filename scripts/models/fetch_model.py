@@ -213,8 +213,7 @@ def _available(source, hub):
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument("--source", required=True, help="model directory, or hub:ID@COMMIT")
-    section.add(parser, "models.NAME", "chat_template", "remote_code", "pickled_weights")
+    section.add(parser, "models.NAME", "source", "chat_template", "remote_code", "pickled_weights")
     parser.add_argument(
         "--rewards", type=json.loads, required=True, help="JSON: [[kind, head weights], …] it is to serve as"
     )

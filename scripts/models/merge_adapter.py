@@ -23,7 +23,7 @@ from prefline import errors, files
 from prefline.config import section
 from prefline.errors import InputError
 from prefline.provenance import manifest
-from prefline.training import adapters, models, trainer
+from prefline.training import adapters, models, process
 
 METRICS = "merge.json"
 WAYS = {"quantized": "the dequantized weights", "original": "the original weights"}
@@ -117,15 +117,13 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--adapter", required=True, help="directory of the adapters")
     parser.add_argument("--model", required=True, help="directory of the model that it started from")
-    parser.add_argument(
-        "--merge-into", choices=WAYS, required=True, help="the weights that the adapters are added to"
-    )
+    section.add(parser, "training_defaults.peft", "merge_into")
     parser.add_argument("--out", required=True, help="model directory to write")
     parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
     args = parser.parse_args(argv)
 
     record = files.read_json(Path(args.adapter) / adapters.RECORD)
-    trainer.quiet()
+    process.quiet()
     adapters.import_packages(record["peft"])
     import torch
 

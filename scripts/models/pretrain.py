@@ -11,15 +11,15 @@ BOS, where the tokenizer has one, opens every document. The held-out text is cut
         --columns '{"text": "text"}' --max-length 256 --learning-rate 2e-3 ... --out results/models/base
 """
 
-import json
 import math
 
-from prefline import files, seeds
+from prefline import seeds
 from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.text import chat
-from prefline.training import trainer
+from prefline.training import arguments, evaluation, process, results, weights
+from prefline.training.settings import Settings
 
 
 def order(number, seed):
@@ -57,27 +57,24 @@ def blocks_of(source, documents, length):
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument("--model", required=True, help="model directory to begin with, weights or none in it")
-    parser.add_argument("--train-data", required=True, help="training text (jsonl, parquet, csv, hub:…)")
-    parser.add_argument("--eval-data", required=True, help="held-out text")
-    parser.add_argument("--columns", type=json.loads, required=True, help="JSON: the data's column of `text`")
-    parser.add_argument("--max-length", type=int, required=True, help="tokens in a block")
-    trainer.add_arguments(parser)
+    section.add(parser, "models.base", "train_data", "eval_data", "columns", "max_length")
+    Settings.add_flags(parser)
     args = parser.parse_args(argv)
 
     # A branch that has moved is other data, which no checkpoint of before belongs to.
     args.train_data, args.eval_data = map(sources.pinned, (args.train_data, args.eval_data))
     inputs = sources.local_files(args.train_data, args.eval_data)
-    key = trainer.work_key(args, "scripts/models/pretrain.py", [args.model, *inputs])
-    parents = trainer.parents(args, inputs)
-    if trainer.restore(args, key, "pretrain", parents):
+    settings = Settings.of(vars(args))
+    key = results.work_key(settings, "scripts/models/pretrain.py", [args.model, *inputs])
+    parents = results.parents(settings, inputs)
+    if results.restore(settings, key, "pretrain", parents):
         return
 
-    trainer.quiet()
+    process.quiet()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
-    from prefline.training import repeated_rows
+    from prefline.training import loop, repeated_rows
 
     tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     train = read(args.train_data, args.columns, tokenizer)
@@ -98,20 +95,20 @@ def main(argv=None):
         ids = torch.tensor(rows)
         return {"input_ids": ids, "labels": ids}
 
-    model = trainer.load_model(args, AutoModelForCausalLM)
+    model = weights.load(settings, AutoModelForCausalLM)
     pretraining = Pretraining(
         model=model,
-        args=trainer.arguments(args, remove_unused_columns=False),
+        args=arguments.make(settings, remove_unused_columns=False),
         train_dataset=train_blocks,
         eval_dataset=eval_blocks,
         data_collator=collate,
     )
-    before = trainer.mean_token_loss(pretraining)
+    before = evaluation.mean_token_loss(pretraining)
     names = [f"block {number}" for number in range(len(train_blocks))]
-    trained = trainer.fit(
-        pretraining, args, key, names, lambda: {"loss": trainer.mean_token_loss(pretraining)}
+    trained = loop.fit(
+        pretraining, settings, key, names, lambda: {"loss": evaluation.mean_token_loss(pretraining)}
     )
-    after = trainer.mean_token_loss(pretraining)
+    after = evaluation.mean_token_loss(pretraining)
     metrics = {
         "eval_loss_before": before,
         "eval_loss": after,
@@ -125,10 +122,8 @@ def main(argv=None):
         **trained,
     }
     print(f"held-out perplexity {metrics['eval_perplexity_before']:.4g} -> {metrics['eval_perplexity']:.4g}")
-    trainer.save(model, args, "pretrain", parents, [(block[:1], block[1:]) for block in eval_blocks])
-    if trainer.is_main():
-        files.write_json(args.metrics, metrics)
-    trainer.keep(args, key)
+    results.save(model, settings, "pretrain", parents, [(block[:1], block[1:]) for block in eval_blocks])
+    results.finish(settings, key, metrics)
 
 
 if __name__ == "__main__":

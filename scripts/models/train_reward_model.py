@@ -12,14 +12,12 @@ reward is read. Pairs with a dialogue over --max-length, or of two equal ones, a
         --max-length 256 --learning-rate 5e-4 ... --out results/models/reward_model
 """
 
-import json
-
-from prefline import files
 from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.text import chat
-from prefline.training import adapters, trainer
+from prefline.training import adapters, arguments, evaluation, process, results, weights
+from prefline.training.settings import Settings
 
 
 def dialogue(prompt, answer, where):
@@ -90,42 +88,37 @@ def mean_loss_and_accuracy(rewarding):
         losses, margins = bradley_terry(model(**batch, use_cache=False).logits)
         return torch.stack([losses.sum(), (margins > 0).float().sum()])
 
-    loss, right = trainer.held_out(rewarding, measure).tolist()
+    loss, right = evaluation.held_out(rewarding, measure).tolist()
     pairs = len(rewarding.eval_dataset)
     return {"loss": loss / pairs, "accuracy": right / pairs}
 
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument("--model", required=True, help="model directory to begin with")
-    parser.add_argument("--train-data", required=True, help="preference pairs (jsonl, parquet, csv, hub:…)")
-    parser.add_argument("--eval-data", required=True, help="held-out pairs")
-    parser.add_argument(
-        "--columns", type=json.loads, required=True, help="JSON: columns of prompt, chosen and rejected"
-    )
-    parser.add_argument("--max-length", type=int, required=True, help="longest dialogue in tokens")
-    trainer.add_arguments(parser)
+    section.add(parser, "models.reward_model", "train_data", "eval_data", "columns", "max_length")
+    Settings.add_flags(parser)
     args = parser.parse_args(argv)
 
     # A branch that has moved is other data, which no checkpoint of before belongs to.
     args.train_data, args.eval_data = map(sources.pinned, (args.train_data, args.eval_data))
     inputs = sources.local_files(args.train_data, args.eval_data)
-    key = trainer.work_key(args, "scripts/models/train_reward_model.py", [args.model, *inputs])
-    parents = trainer.parents(args, inputs)
-    if trainer.restore(args, key, "train_reward_model", parents):
+    settings = Settings.of(vars(args))
+    key = results.work_key(settings, "scripts/models/train_reward_model.py", [args.model, *inputs])
+    parents = results.parents(settings, inputs)
+    if results.restore(settings, key, "train_reward_model", parents):
         return
     tokenizer = chat.load_tokenizer(args.model)
     train, names, dropped = read(args.train_data, args.columns, tokenizer, args.max_length)
     test, _, test_dropped = read(args.eval_data, args.columns, tokenizer, args.max_length)
     print(f"{len(train)} pairs, dropped {dropped}; {len(test)} held out, dropped {test_dropped}")
 
-    trainer.quiet()
+    process.quiet()
     adapters.import_packages(args.peft)
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
-    from prefline.training import repeated_rows
+    from prefline.training import loop, repeated_rows
 
     class Rewarding(repeated_rows.Weighted, RewardTrainer):
         """TRL's, with the mean over the pairs of a step, however they are cut into batches."""
@@ -141,15 +134,15 @@ def main(argv=None):
 
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(tokenizer))
     rewarding = Rewarding(
-        model=trainer.load_model(args, AutoModelForSequenceClassification, num_labels=1),
-        args=trainer.arguments(args, RewardConfig, max_length=None),
+        model=weights.load(settings, AutoModelForSequenceClassification, num_labels=1),
+        args=arguments.make(settings, RewardConfig, max_length=None),
         train_dataset=Dataset.from_list(train),
         eval_dataset=Dataset.from_list(test),
         processing_class=tokenizer,
     )
     adapters.unrounded(rewarding.model)
     before = mean_loss_and_accuracy(rewarding)
-    trained = trainer.fit(rewarding, args, key, names, lambda: mean_loss_and_accuracy(rewarding))
+    trained = loop.fit(rewarding, settings, key, names, lambda: mean_loss_and_accuracy(rewarding))
     after = mean_loss_and_accuracy(rewarding)
     metrics = {
         **{f"eval_{name}_before": value for name, value in before.items()},
@@ -162,10 +155,8 @@ def main(argv=None):
     }
     print(f"held-out accuracy {before['accuracy']:.3f} -> {after['accuracy']:.3f}")
     dialogues = [(pair[side], []) for pair in test for side in ("chosen_ids", "rejected_ids")]
-    trainer.save(rewarding.model, args, "train_reward_model", parents, dialogues)
-    if trainer.is_main():
-        files.write_json(args.metrics, metrics)
-    trainer.keep(args, key)
+    results.save(rewarding.model, settings, "train_reward_model", parents, dialogues)
+    results.finish(settings, key, metrics)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ counted, never truncated.
         --columns '{"messages": "messages"}' --max-length 256 --learning-rate 1e-3 ... --out DIR
 """
 
-import json
-
-from prefline import files
 from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.text import chat
-from prefline.training import adapters, trainer
+from prefline.training import adapters, arguments, evaluation, process, results, weights
+from prefline.training.settings import Settings
 
 IGNORED = -100
 
@@ -98,17 +96,8 @@ def read(source, columns, tokenizer, max_length):
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument("--model", required=True, help="model directory to begin with")
-    parser.add_argument("--train-data", required=True, help="dialogues to learn (jsonl, parquet, hub:…)")
-    parser.add_argument("--eval-data", required=True, help="held-out dialogues")
-    parser.add_argument(
-        "--columns",
-        type=json.loads,
-        required=True,
-        help="JSON: the data's column of `messages`, or of `text`",
-    )
-    parser.add_argument("--max-length", type=int, required=True, help="longest dialogue in tokens")
-    trainer.add_arguments(parser)
+    section.add(parser, "models.sft", "train_data", "eval_data", "columns", "max_length")
+    Settings.add_flags(parser)
     args = parser.parse_args(argv)
 
     if (args.columns.get("messages") is None) == (args.columns.get("text") is None):
@@ -118,9 +107,10 @@ def main(argv=None):
     # A branch that has moved is other data, which no checkpoint of before belongs to.
     args.train_data, args.eval_data = map(sources.pinned, (args.train_data, args.eval_data))
     inputs = sources.local_files(args.train_data, args.eval_data)
-    key = trainer.work_key(args, "scripts/models/train_sft.py", [args.model, *inputs])
-    parents = trainer.parents(args, inputs)
-    if trainer.restore(args, key, "train_sft", parents):
+    settings = Settings.of(vars(args))
+    key = results.work_key(settings, "scripts/models/train_sft.py", [args.model, *inputs])
+    parents = results.parents(settings, inputs)
+    if results.restore(settings, key, "train_sft", parents):
         return
     tokenizer = chat.load_tokenizer(args.model)
     train, names, dropped = read(args.train_data, args.columns, tokenizer, args.max_length)
@@ -128,13 +118,13 @@ def main(argv=None):
     learnt = sum(label != IGNORED for row in train for label in row["labels"])
     print(f"{len(train)} dialogues with {learnt} tokens to learn, dropped {dropped}; {len(test)} held out")
 
-    trainer.quiet()
+    process.quiet()
     adapters.import_packages(args.peft)
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    from prefline.training import repeated_rows
+    from prefline.training import loop, repeated_rows
 
     class SFT(repeated_rows.Unlabelled, SFTTrainer):
         """TRL's; on several devices it ends where it does on one."""
@@ -142,9 +132,9 @@ def main(argv=None):
     # The head's logits only where something is learnt; TRL cannot do that through an adapter of the head.
     adapted_head = args.peft is not None and "lm_head" in (args.peft["target_modules"] or [])
     sft = SFT(
-        model=trainer.load_model(args, AutoModelForCausalLM),
-        args=trainer.arguments(
-            args,
+        model=weights.load(settings, AutoModelForCausalLM),
+        args=arguments.make(
+            settings,
             SFTConfig,
             max_length=None,
             loss_type="nll" if adapted_head else "chunked_nll",
@@ -155,11 +145,11 @@ def main(argv=None):
         processing_class=tokenizer,
     )
     adapters.unrounded(sft.model)
-    before = trainer.mean_token_loss(sft)
-    trained = trainer.fit(sft, args, key, names, lambda: {"loss": trainer.mean_token_loss(sft)})
+    before = evaluation.mean_token_loss(sft)
+    trained = loop.fit(sft, settings, key, names, lambda: {"loss": evaluation.mean_token_loss(sft)})
     metrics = {
         "eval_loss_before": before,
-        "eval_loss": trainer.mean_token_loss(sft),
+        "eval_loss": evaluation.mean_token_loss(sft),
         "train_rows": len(train),
         "train_rows_dropped": dropped,
         "train_tokens_learnt": learnt,
@@ -169,10 +159,8 @@ def main(argv=None):
     }
     print(f"held-out loss per token {before:.4f} -> {metrics['eval_loss']:.4f}")
     turns = [turn_of(row) for row in test]
-    trainer.save(sft.model, args, "train_sft", parents, turns)
-    if trainer.is_main():
-        files.write_json(args.metrics, metrics)
-    trainer.keep(args, key)
+    results.save(sft.model, settings, "train_sft", parents, turns)
+    results.finish(settings, key, metrics)
 
 
 if __name__ == "__main__":

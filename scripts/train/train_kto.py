@@ -13,13 +13,24 @@ in memory: each step also needs its log-probabilities of prompts with a neighbor
         --reference results/models/sft --beta 0.1 --desirable-weight 1.0 --undesirable-weight 1.0 … (--help)
 """
 
-from prefline import errors, files, seeds
+from prefline import errors, seeds
 from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
 from prefline.text import chat
-from prefline.training import adapters, models, ref_logps, reference_model, sharding, trainer
+from prefline.training import (
+    adapters,
+    arguments,
+    methods,
+    models,
+    process,
+    ref_logps,
+    results,
+    sharding,
+    weights,
+)
+from prefline.training.settings import Settings
 
 SIDES = {"chosen": True, "rejected": False}
 
@@ -77,29 +88,23 @@ def evaluate(kto):
 def parse(argv):
     parser = section.parser(__doc__)
     parser.add_argument("--tokenized", nargs="+", required=True, help="tokenized pairs, one file per policy")
-    parser.add_argument("--model", required=True, help="directory of the policy that training starts from")
     parser.add_argument("--reference", required=True, help="directory of the policy that it is held to")
-    parser.add_argument("--beta", type=float, required=True, help="weight of the KL penalty")
-    parser.add_argument(
-        "--desirable-weight", type=float, required=True, help="of what was chosen, in the loss"
-    )
-    parser.add_argument("--undesirable-weight", type=float, required=True, help="of what was rejected")
-    trainer.add_arguments(parser)
+    section.add(parser, "train", *methods.HYPERPARAMETERS["kto"])
+    Settings.add_flags(parser)
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse(argv)
     inputs = [args.reference, *args.tokenized]
-    key = trainer.work_key(args, "scripts/train/train_kto.py", [args.model, *inputs])
+    settings = Settings.of(vars(args))
+    key = results.work_key(settings, "scripts/train/train_kto.py", [args.model, *inputs])
     starts = sorted({args.model, args.reference})
     parents = [*(str(manifest.path_of(start)) for start in starts), *args.tokenized]
-    if trainer.restore(args, key, "train_kto", parents):
+    if results.restore(settings, key, "train_kto", parents):
         return
     sharding.refuse("kto", ["zero3"])
-    share, pieces = trainer.accumulation(
-        args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
-    )
+    share, pieces = arguments.shares(settings)
     if pieces > 1 or share < 2:
         raise InputError(
             f"kto estimates the distance from the reference by all {args.global_batch_size} rows of a step, "
@@ -110,14 +115,16 @@ def main(argv=None):
     rows = pairs.to_pylist()
     train, names = unpaired(rows, "train", args.seed)
     test, _ = unpaired(rows, "test", args.seed)
-    if trainer.is_main():
+    if process.is_main():
         print(f"{len(train)} train completions, {len(test)} test completions", flush=True)
 
-    trainer.quiet()
+    process.quiet()
     adapters.import_packages(args.peft)
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, PrinterCallback
     from trl import KTOConfig, KTOTrainer
+
+    from prefline.training import loop
 
     ref_logps.check_ids(pairs, models.vocabulary(args.model), "--tokenized")
 
@@ -127,13 +134,13 @@ def main(argv=None):
         def _prepare_dataset(self, dataset, *_):
             return dataset
 
-    model = trainer.load_model(args, AutoModelForCausalLM)
+    model = weights.load(settings, AutoModelForCausalLM)
     models.disable_dropout(model)
     kto = KTO(
         model=model,
-        ref_model=reference_model.load(args),
-        args=trainer.arguments(
-            args,
+        ref_model=weights.load_reference(args.reference, args.dtype),
+        args=arguments.make(
+            settings,
             KTOConfig,
             beta=args.beta,
             desirable_weight=args.desirable_weight,
@@ -148,17 +155,16 @@ def main(argv=None):
     adapters.unrounded(kto.model)
     kto.remove_callback(PrinterCallback)
     before = evaluate(kto)
-    metrics = trainer.fit(kto, args, key, names, lambda: evaluate(kto))
+    metrics = loop.fit(kto, settings, key, names, lambda: evaluate(kto))
     after = evaluate(kto)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
     held_out = [(row["prompt_ids"], row["completion_ids"]) for row in test]
-    trainer.save(model, args, "train_kto", parents, held_out)
-    if trainer.is_main():
-        files.write_json(args.metrics, metrics)
+    results.save(model, settings, "train_kto", parents, held_out)
+    if process.is_main():
         for name in ("loss", "rewards/margins", "kl"):
             print(f"held-out {name} {before[name]:.4g} -> {after[name]:.4g}")
-    trainer.keep(args, key)
+    results.finish(settings, key, metrics)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,18 @@ rloo and grpo go on from their checkpoints; TRL's ppo has none and begins again.
         --rewards '{"right": {"kind": "function", …}}' --beta 0.04 … (--help lists every flag)
 """
 
-import argparse
 import json
 from pathlib import Path
 
-from prefline import errors, files
-from prefline.config import section
+from prefline import engines, errors
+from prefline.config import schema, section
 from prefline.config.functions import file_of
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
 from prefline.rewards.combine import split_of
-from prefline.training import adapters, methods, models, reference_model, sharding, trainer
+from prefline.training import adapters, arguments, methods, models, process, results, sharding, weights
+from prefline.training.settings import Settings
 
 # Flags that shape no weights: where and how fast rewards are made.
 MACHINE = ("batch_tokens", "servers", "judge_batch_size", "server_timeout", "journal")
@@ -48,12 +48,10 @@ def read_prompts(paths):
     return list(splits["train"].values()), list(splits["test"].values())
 
 
-def check_batches(args, prompts):
+def check_batches(args, settings, prompts):
     """Raise InputError if the devices cannot share the global batch as the method needs it."""
-    rows, pieces = trainer.accumulation(
-        args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
-    )
-    share, world = rows * pieces, trainer.world_size()
+    rows, pieces = arguments.shares(settings)
+    share, world = rows * pieces, process.world_size()
     if args.method == "ppo" and pieces > 1:
         raise InputError(
             f"ppo averages over the tokens of all {args.global_batch_size} completions of a step, which must "
@@ -90,7 +88,7 @@ def check_padding(tokenizer, ends, directory):
         )
 
 
-def grouped(args, model, tokenizer, train, rewards, ends):
+def grouped(args, settings, model, tokenizer, train, rewards, ends):
     """TRL's rloo or grpo."""
     from datasets import Dataset
 
@@ -102,8 +100,8 @@ def grouped(args, model, tokenizer, train, rewards, ends):
     own += ("scale_rewards",) if args.method == "grpo" else ()
     made = TRAINERS[args.method](
         model=model,
-        args=trainer.arguments(
-            args,
+        args=arguments.make(
+            settings,
             CONFIGS[args.method],
             **{key: getattr(args, key) for key in own},
             model_init_kwargs={"dtype": args.dtype, "use_safetensors": True},
@@ -122,13 +120,14 @@ def grouped(args, model, tokenizer, train, rewards, ends):
         # begin, beside which those of a checkpoint are not loaded. Accelerate has its logits in float32.
         made.model.delete_adapter("ref")
         made.ref_model = made.accelerator.prepare_model(
-            reference_model.load(args).to(made.accelerator.device), evaluation_mode=True
+            weights.load_reference(args.reference, args.dtype).to(made.accelerator.device),
+            evaluation_mode=True,
         )
         adapters.unrounded(made.model)
     return made
 
 
-def proximal(args, model, tokenizer, train, rewards, ends):
+def proximal(args, settings, model, tokenizer, train, rewards, ends):
     """TRL's ppo, with a value model that begins with the policy's weights and a new head."""
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
@@ -140,14 +139,14 @@ def proximal(args, model, tokenizer, train, rewards, ends):
     own = ("kl_coef", "cliprange", "cliprange_value", "vf_coef", "gamma", "lam", "num_ppo_epochs")
     own += ("temperature",)
     tokenizer.padding_side = "left"
-    value_model = trainer.load_model(args, AutoModelForSequenceClassification, num_labels=1)
+    value_model = weights.load(settings, AutoModelForSequenceClassification, num_labels=1)
     models.disable_dropout(value_model)
     return PPO(
         model=model,
-        ref_model=reference_model.load(args),
+        ref_model=weights.load_reference(args.reference, args.dtype),
         value_model=value_model,
-        args=trainer.arguments(
-            args,
+        args=arguments.make(
+            settings,
             PPOConfig,
             **{key: getattr(args, key) for key in own},
             response_length=args.max_completion_length,
@@ -169,7 +168,6 @@ def parse(argv):
     parser = section.parser(__doc__)
     parser.add_argument("--method", choices=methods.ONLINE, required=True, help="how to train")
     parser.add_argument("--prompts", nargs="+", required=True, help="shards of prompts (parquet)")
-    parser.add_argument("--model", required=True, help="directory of the policy that training starts from")
     parser.add_argument("--reference", required=True, help="directory of the policy that it is held to")
     parser.add_argument("--rewards", type=json.loads, required=True, help="JSON: the config's rewards")
     parser.add_argument("--reward-models", nargs="*", required=True, help="directories of their models")
@@ -183,26 +181,10 @@ def parse(argv):
         help="most tokens at once in a reward model, and of held-out completions",
     )
     parser.add_argument("--journal", required=True, help="folder of finished verdicts; safe to delete")
-    parser.add_argument("--length-penalty", type=float, required=True, help="reward taken off per token")
-    for name, kind, text in (
-        ("temperature", float, "of sampling and log-probabilities"),
-        ("max-completion-length", int, "longest completion in tokens"),
-        ("missing-eos-penalty", float, "reward taken off what is cut off there"),
-        ("beta", float, "of rloo, grpo: weight of the KL penalty"),
-        ("num-generations", int, "of rloo, grpo: completions per prompt"),
-        ("num-iterations", int, "of rloo, grpo: steps on the same completions"),
-        ("epsilon", float, "of rloo, grpo: range of the probabilities' ratio"),
-        ("scale-rewards", str, "of grpo: group, batch or none"),
-        ("kl-coef", float, "of ppo: weight of the KL penalty"),
-        ("cliprange", float, "of ppo: range of the probabilities' ratio"),
-        ("cliprange-value", float, "of ppo: range of a value's change"),
-        ("vf-coef", float, "of ppo: weight of the value model's loss"),
-        ("gamma", float, "of ppo: discount"),
-        ("lam", float, "of ppo: lambda of the advantages"),
-        ("num-ppo-epochs", int, "of ppo: steps on the same completions"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
-    trainer.add_arguments(parser)
+    section.add(parser, "rank", "length_penalty")
+    section.add(parser, "online", optional=schema.properties(schema.at("online")))
+    section.add(parser, "train", "beta", optional=("beta",))
+    Settings.add_flags(parser)
     args = parser.parse_args(argv)
     missing = sorted(set(methods.HYPERPARAMETERS[args.method]) - vars(args).keys())
     if missing:
@@ -216,24 +198,25 @@ def main(argv=None):
     args = parse(argv)
     machine = {name: vars(args).pop(name) for name in MACHINE}
     inputs = [args.reference, *args.reward_models, *args.prompts]
-    inputs += [section["rubric"] for section in args.rewards.values() if section.get("rubric")]
-    own_files = [file_of(section["function"]) for section in args.rewards.values() if section.get("function")]
-    key = trainer.work_key(args, "scripts/train/train_online.py", [args.model, *inputs], own_files)
+    inputs += [reward["rubric"] for reward in args.rewards.values() if reward.get("rubric")]
+    own_files = [file_of(reward["function"]) for reward in args.rewards.values() if reward.get("function")]
+    settings = Settings.of(vars(args))
+    key = results.work_key(settings, "scripts/train/train_online.py", [args.model, *inputs], own_files)
     starts = {args.model, args.reference, *args.reward_models}
     parents = [*sorted(str(manifest.path_of(start)) for start in starts), *args.prompts]
-    if trainer.restore(args, key, "train_online", parents):
+    if results.restore(settings, key, "train_online", parents):
         return
     sharding.refuse(args.method, ["fsdp2", "zero3"] if args.method == "ppo" else ["zero3"])
     train, test = read_prompts(args.prompts)
-    check_batches(args, len(train))
+    check_batches(args, settings, len(train))
 
-    trainer.quiet()
+    process.quiet()
     adapters.import_packages(args.peft)
     from transformers import AutoModelForCausalLM
 
     from prefline.engines.model_files import ModelFiles
     from prefline.rewards.online import Rewards
-    from prefline.training import held_out_samples
+    from prefline.training import held_out_samples, loop
 
     policy = ModelFiles(args.model)
     rewards = Rewards(
@@ -245,16 +228,28 @@ def main(argv=None):
         seed=args.seed,
         **machine,
     )
-    if trainer.is_main():
+    if process.is_main():
         print(f"{len(train)} train prompts, {len(test)} test prompts", flush=True)
-    model = trainer.load_model(args, AutoModelForCausalLM)
+    model = weights.load(settings, AutoModelForCausalLM)
     models.disable_dropout(model)
     ppo = args.method == "ppo"
-    made = (proximal if ppo else grouped)(args, model, policy.tokenizer, train, rewards, policy.end_tokens)
+    made = (proximal if ppo else grouped)(
+        args, settings, model, policy.tokenizer, train, rewards, policy.end_tokens
+    )
+
+    sampling = engines.Sampling(args.temperature, 1.0, 0, args.max_completion_length)
 
     def evaluate(when):
         measured, said = held_out_samples.evaluate(
-            args, model, made.ref_model, made.accelerator, test, rewards, when, machine["batch_tokens"]
+            settings,
+            sampling,
+            model,
+            made.ref_model,
+            made.accelerator,
+            test,
+            rewards,
+            when,
+            machine["batch_tokens"],
         )
         # The loss is what the best checkpoint has least of.
         return {"loss": -measured["reward"], **measured}, said
@@ -263,18 +258,17 @@ def main(argv=None):
     if ppo:
         from prefline.training.ppo import fit
 
-        metrics = fit(made, args, key)
+        metrics = fit(made, settings, key)
     else:
-        metrics = trainer.fit(made, args, key, [], lambda: evaluate("while training")[0])
+        metrics = loop.fit(made, settings, key, [], lambda: evaluate("while training")[0])
     after, said = evaluate("after training")
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    trainer.save(model, args, "train_online", parents, said)
-    if trainer.is_main():
-        files.write_json(args.metrics, metrics)
+    results.save(model, settings, "train_online", parents, said)
+    if process.is_main():
         for name in ("reward", "kl", "completions/mean_length"):
             print(f"held-out {name} {before[name]:.4g} -> {after[name]:.4g}")
-    trainer.keep(args, key)
+    results.finish(settings, key, metrics)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,7 @@ policy implies (losses.implied_rewards).
         --temperature 1.0 --loss-type sigmoid --beta 0.1 … (--help lists every flag)
 """
 
-import argparse
-import json
 import math
-import os
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +27,20 @@ from prefline.config import section
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
-from prefline.training import adapters, losses, models, ref_logps, trainer
+from prefline.training import (
+    adapters,
+    arguments,
+    evaluation,
+    losses,
+    models,
+    process,
+    ref_logps,
+    results,
+    weights,
+)
+from prefline.training.settings import Settings
 
+HYPERPARAMETERS = sorted(losses.hyperparameters(list(losses.LOSSES)) | {"loss_arguments"})
 # Nats of log-ratio between chosen and rejected for each token of rejected: hardly a difference; what REBEL
 # does well with; more than a policy that still speaks the language can give.
 LEAST_NATS, SENSIBLE_NATS, MOST_NATS = 0.01, 0.5, 5.0
@@ -131,22 +140,20 @@ def split_of(pairs, split):
 
 
 def sequences(pairs):
-    """A Table's first completions, as trainer.save takes them: list of (prompt ids, completion ids)."""
+    """A Table's first completions, as results.save takes them: list of (prompt ids, completion ids)."""
     rows = pairs.slice(0, adapters.HELD_OUT).to_pylist()
     return [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in ("chosen", "rejected")]
 
 
-def check_batch(args):
+def check_batch(settings, values):
     """Raise InputError if the devices cannot share the global batch, or a loss needs it whole."""
-    _, batches = trainer.accumulation(
-        args.global_batch_size, args.per_device_train_batch_size, trainer.world_size()
-    )
-    sorting = losses.sorting(args.loss_type, vars(args))
-    pieces = batches * trainer.world_size()
+    _, batches = arguments.shares(settings)
+    sorting = losses.sorting(values["loss_type"], values)
+    pieces = batches * process.world_size()
     if sorting and pieces > 1:
         raise InputError(
-            f"the loss {sorting[0]} is one of the whole batch of {args.global_batch_size} pairs, which must "
-            f"be on one device at once, not in {pieces} pieces; raise the resource "
+            f"the loss {sorting[0]} is one of the whole batch of {settings.global_batch_size} pairs, which "
+            f"must be on one device at once, not in {pieces} pieces; raise the resource "
             "per_device_train_batch_size, lower global_batch_size, or train on one device"
         )
 
@@ -165,9 +172,9 @@ def evaluate(preference_trainer, prompt_ids):
         finite.extend(pair_losses.isfinite().tolist())
         return counted.sum(dim=1)
 
-    metrics = means(trainer.held_out(preference_trainer, measure))
+    metrics = means(evaluation.held_out(preference_trainer, measure))
     if not math.isfinite(metrics["loss"]):
-        own = prompt_ids[int(os.environ.get("RANK", "0")) :: trainer.world_size()]
+        own = prompt_ids[process.rank() :: process.world_size()]
         bad = [prompt_id for prompt_id, good in zip(own, finite, strict=False) if not good]
         raise InputError(
             f"the loss of the held-out pairs is {metrics['loss']} after "
@@ -175,11 +182,6 @@ def evaluate(preference_trainer, prompt_ids):
             f"{bad[0] if bad else '(on another device)'}; look at it, or at beta, eta and learning_rate"
         )
     return metrics
-
-
-def one_or_list(text):
-    """A name as it is, a JSON list of names as a list."""
-    return json.loads(text) if text.startswith("[") else text
 
 
 def parse(argv):
@@ -197,25 +199,10 @@ def parse(argv):
         required=True,
         help="for --reward-scaling by_run: tokenized pairs of the run's first iteration; else none",
     )
-    parser.add_argument("--model", required=True, help="directory of the policy that training starts from")
-    parser.add_argument(
-        "--temperature", type=float, required=True, help="divides the logits, as in ref_logps"
-    )
-    parser.add_argument(
-        "--loss-type", type=one_or_list, required=True, help="a loss, FILE.py:NAME, or a JSON list to add up"
-    )
-    for name, kind, text in (
-        ("beta", float, "of most losses: weight of the KL penalty"),
-        ("label-smoothing", float, "share of pairs that are the wrong way round"),
-        ("discopop-tau", float, "discopop's temperature"),
-        ("simpo-gamma", float, "simpo's margin"),
-        ("eta", float, "REBEL's nats of log-ratio for one unit of reward"),
-        ("reward-scaling", str, "REBEL's rewards: none, z_score or by_run"),
-        ("loss-arguments", json.loads, "of losses FILE.py:NAME: what else they take, as JSON, or null"),
-        ("loss-weights", json.loads, "of a list of losses: their weights as a JSON list, or null for 1"),
-    ):
-        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
-    trainer.add_arguments(parser)
+    section.add(parser, "logps", "temperature")
+    section.add(parser, "train", "loss_type")
+    section.add(parser, "train", *HYPERPARAMETERS, optional=HYPERPARAMETERS)
+    Settings.add_flags(parser)
     args = parser.parse_args(argv)
     losses.check_names(args.loss_type)
     missing = sorted(losses.hyperparameters(args.loss_type) - vars(args).keys())
@@ -230,12 +217,13 @@ def parse(argv):
 def main(argv=None):
     args = parse(argv)
     inputs = list(dict.fromkeys([*args.tokenized, *args.ref_logps, *args.scale_by]))
+    settings = Settings.of(vars(args))
     own_files = losses.own_files(args.loss_type)
-    key = trainer.work_key(args, "scripts/train/train_policy.py", [args.model, *inputs], own_files)
+    key = results.work_key(settings, "scripts/train/train_policy.py", [args.model, *inputs], own_files)
     parents = [manifest.path_of(args.model), args.reference, *inputs]
-    if trainer.restore(args, key, "train_policy", parents):
+    if results.restore(settings, key, "train_policy", parents):
         return
-    check_batch(args)
+    check_batch(settings, vars(args))
     reference = files.read_json(args.reference)["files"]
     pairs = ref_logps.joined(args.tokenized, args.ref_logps, reference, args.temperature)
     check_pairs(pairs, args.loss_type, vars(args))
@@ -244,24 +232,24 @@ def main(argv=None):
         first = tables.read(args.scale_by, tables.TOKENIZED)
         pairs = scale_rewards(pairs, args.reward_scaling, first)
     train, test = split_of(pairs, "train"), split_of(pairs, "test")
-    if trainer.is_main():
+    if process.is_main():
         print(f"{len(train)} train pairs, {len(test)} test pairs", flush=True)
         warning = reach_warning(train, args.eta) if rebel else None
         if warning:
             print(warning, flush=True)
 
-    trainer.quiet()
+    process.quiet()
     adapters.import_packages(args.peft)
     import torch
     from transformers import AutoModelForCausalLM
 
-    from prefline.training import logps
+    from prefline.training import logps, loop
     from prefline.training.preference_trainer import Pairs, PreferenceTrainer
 
     ref_logps.check_ids(pairs, models.vocabulary(args.model), "--tokenized")
-    model = trainer.load_model(args, AutoModelForCausalLM)
+    model = weights.load(settings, AutoModelForCausalLM)
     models.disable_dropout(model)
-    training_arguments = trainer.arguments(args, remove_unused_columns=False)
+    training_arguments = arguments.make(settings, remove_unused_columns=False)
     device = training_arguments.device
     with torch.autocast(device.type, torch.bfloat16, enabled=training_arguments.bf16):
         logps.prepare(model.to(device))
@@ -277,16 +265,17 @@ def main(argv=None):
     held_out = test["prompt_id"].to_pylist()
     before = evaluate(preference_trainer, held_out)
     rows = [f"prompt_id {prompt_id}" for prompt_id in train["prompt_id"].to_pylist()]
-    metrics = trainer.fit(preference_trainer, args, key, rows, lambda: evaluate(preference_trainer, held_out))
+    metrics = loop.fit(
+        preference_trainer, settings, key, rows, lambda: evaluate(preference_trainer, held_out)
+    )
     after = evaluate(preference_trainer, held_out)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    trainer.save(model, args, "train_policy", parents, sequences(test))
-    if trainer.is_main():
-        files.write_json(args.metrics, metrics)
+    results.save(model, settings, "train_policy", parents, sequences(test))
+    if process.is_main():
         for name in ("loss", "rewards/margins", "rewards/accuracies"):
             print(f"held-out {name} {before[name]:.4g} -> {after[name]:.4g}")
-    trainer.keep(args, key)
+    results.finish(settings, key, metrics)
 
 
 if __name__ == "__main__":

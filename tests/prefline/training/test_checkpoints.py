@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefline.errors import InputError
-from prefline.training import checkpoints, early_stopping, trainer
+from prefline.training import checkpoints, early_stopping, loop, results
 from scripts.models import pretrain
 
 # Overfits: the held-out loss falls, then rises.
@@ -116,7 +116,7 @@ def interrupted(world, out, step, number, **changed):
             os.kill(process.pid, number)
             break
     process.communicate()
-    assert process.returncode in (-signal.SIGKILL, checkpoints.TERMINATED, 0)
+    assert process.returncode in (-signal.SIGKILL, loop.TERMINATED, 0)
     status, said = run(world, out, **changed)
     assert status == 0, said
     return said
@@ -149,7 +149,7 @@ def test_stopped_but_not_saved_it_is_not_taken_further(world, tmp_path, monkeypa
     stopping = OVERFITTING | {"early_stopping_patience": 2, "save_steps": 1}
     words = flags(world, tmp_path / "a", **stopping)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(results, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pretrain.main(words)
     assert len(list(tmp_path.glob("a/work/*/checkpoint-*"))) == 2, "the last and the best"

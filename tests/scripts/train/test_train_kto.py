@@ -13,7 +13,7 @@ from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
 from prefline.text import chat
-from prefline.training import trainer
+from prefline.training import loop
 from scripts.train import train_kto
 
 TOKENIZER = small_model.make_tokenizer()
@@ -108,9 +108,9 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(world, tmp_path, mon
 
     flags = {"num_train_epochs": 2, "save_steps": 3}
     wanted, _, wanted_log = train(world, tmp_path / "whole", **flags)
-    fit = trainer.fit
+    fit = loop.fit
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr(trainer, "fit", terminated)
+        patched.setattr(loop, "fit", terminated)
         train(world, tmp_path / "cut", **flags)
     weights, _, log = train(world, tmp_path / "cut", **flags)
     assert [row["loss"] for row in log] == [row["loss"] for row in wanted_log]

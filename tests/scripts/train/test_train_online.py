@@ -1,12 +1,12 @@
 """ppo, rloo and grpo for real on a small Llama: what they are given, that they learn and resume."""
 
-import argparse
 import contextlib
 import importlib
 import json
 import math
 import shutil
 import signal
+import types
 from unittest import mock
 
 import pytest
@@ -22,6 +22,7 @@ from prefline.errors import InputError
 from prefline.provenance import manifest
 from prefline.text import chat
 from prefline.training import held_out_samples
+from prefline.training.settings import Settings
 from scripts.train import plot_training, train_online
 
 TOKENIZER = small_model.make_tokenizer()
@@ -266,13 +267,13 @@ def measured(made, world, batch_tokens):
         sizes.append(len(requests))
         return decode(sampler, requests, sampling)
 
-    args = argparse.Namespace(
-        temperature=1.0, max_completion_length=12, seed=1, dtype="float32", model=world / "sft"
-    )
+    settings = types.SimpleNamespace(seed=1, dtype="float32", model=world / "sft")
+    sampling = engines.Sampling(1.0, 1.0, 0, 12)
+    models = made.model, made.ref_model, made.accelerator
     prompts = tables.read_rows(world / "test-00000.parquet", tables.PROMPTS)
     with mock.patch.object(held_out_samples.Sampler, "_decode", counted):
         found = held_out_samples.evaluate(
-            args, made.model, made.ref_model, made.accelerator, prompts, made.rewards, "now", batch_tokens
+            settings, sampling, *models, prompts, made.rewards, "now", batch_tokens
         )
     return found, sizes, max(len(prompt["prompt_ids"]) for prompt in prompts) + 12
 
@@ -319,7 +320,7 @@ def trainer_of(world, out, method, **changed):
 
     from prefline.engines.model_files import ModelFiles
     from prefline.rewards.online import Rewards
-    from prefline.training import trainer
+    from prefline.training import weights
 
     args = train_online.parse(words(world, out, method, {"short": SHORT}, **changed))
     machine = {name: vars(args).pop(name) for name in train_online.MACHINE}
@@ -328,9 +329,10 @@ def trainer_of(world, out, method, **changed):
     rewards = Rewards(
         args.rewards, {}, policy=policy, length_penalty=0.0, missing_eos_penalty=0.0, seed=1, **machine
     )
-    model = trainer.load_model(args, AutoModelForCausalLM)
+    settings = Settings.of(vars(args))
+    model = weights.load(settings, AutoModelForCausalLM)
     make = train_online.proximal if method == "ppo" else train_online.grouped
-    return make(args, model, policy.tokenizer, train, rewards, policy.end_tokens), train
+    return make(args, settings, model, policy.tokenizer, train, rewards, policy.end_tokens), train
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
@@ -525,7 +527,7 @@ def test_completions_that_are_compared_must_be_on_one_device(world, tmp_path, mo
     with pytest.raises(
         InputError, match="each of 2 has 8 completions; take a global_batch_size that is a mult"
     ):
-        train_online.check_batches(args, 16)
+        train_online.check_batches(args, Settings.of(vars(args)), 16)
 
 
 def test_ppo_needs_a_padding_token_of_its_own(tmp_path):

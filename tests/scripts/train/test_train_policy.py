@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from prefline import files
+from prefline.config import schema
 from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
@@ -242,7 +243,7 @@ def test_a_loss_that_sorts_the_batch_must_have_it_whole(world, tmp_path):
 
 
 def test_batches_that_devices_cannot_share_are_refused_before_a_model_is_loaded(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("prefline.training.trainer.load_model", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr("prefline.training.weights.load", lambda *_: pytest.fail("it was loaded"))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="global_batch_size 8 cannot be shared by 3 devices"):
         train(world, tmp_path)
@@ -259,8 +260,10 @@ def half_alone(module, query, key, value, attention_mask, **kwargs):
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
-def test_an_attention_that_takes_half_precision_alone(world, tmp_path):
+def test_an_attention_that_takes_half_precision_alone(world, tmp_path, monkeypatch):
     """Weights are float32, and products are bfloat16 from the first trial on."""
+    keys = schema.whole()["$defs"]["optimization"]["properties"]
+    monkeypatch.setitem(keys["attn_implementation"], "enum", ["half_alone"])
     AttentionInterface.register("half_alone", half_alone)
     AttentionMaskInterface.register("half_alone", AttentionMaskInterface()["sdpa"])
     _, metrics, log = train(world, tmp_path, dtype="bfloat16", attn_implementation="half_alone")
@@ -743,7 +746,7 @@ def test_ids_that_a_model_does_not_have(world, tmp_path, name, ids, said):
 
 
 def test_a_policy_with_fewer_tokens_than_its_reference(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("prefline.training.trainer.load_model", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr("prefline.training.weights.load", lambda *_: pytest.fail("it was loaded"))
     small_model.make_model(tmp_path / "small", vocab_size=VOCABULARY - 2)
     with pytest.raises(InputError, match=rf"--tokenized, row \d+, .* vocabulary has {VOCABULARY - 2} tokens"):
         train(world, tmp_path / "out", model=tmp_path / "small")

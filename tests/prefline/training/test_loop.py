@@ -1,29 +1,22 @@
-"""Shared training machinery: flags, accumulation, work keys, log.csv, resuming, NaN, adapters."""
+"""The training loop: resuming, NaN, accumulation, precision, optimizers."""
 
-import argparse
 import errno
-import json
 import math
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import small_model
 import torch
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from prefline import files
 from prefline.errors import InputError
-from prefline.training import checkpoints, models, trainer
+from prefline.training import checkpoints, loop, models, results
 from scripts.models import pretrain
 
 
@@ -109,7 +102,7 @@ def test_killed_at_any_steps_it_is_the_same(world, undisturbed, tmp_path, seed):
 
 def test_sigterm_writes_a_checkpoint_of_that_step(world, undisturbed, tmp_path):
     changed = EVERY_STEP | {"save_steps": 1000}
-    assert stop_at(start(world, tmp_path, **changed), 8, signal.SIGTERM) == checkpoints.TERMINATED
+    assert stop_at(start(world, tmp_path, **changed), 8, signal.SIGTERM) == loop.TERMINATED
     (folder,) = {marker.parents[1] for marker in tmp_path.glob(f"work/*/*/{checkpoints.MARKER}")}
     step = int(checkpoints.last_complete(folder).name.rsplit("-", 1)[1])
     assert step >= 8
@@ -120,7 +113,7 @@ def test_sigterm_writes_a_checkpoint_of_that_step(world, undisturbed, tmp_path):
 def stop_before_saving(words, monkeypatch):
     """Train, and be killed before the model is written."""
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(results, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pretrain.main(words)
 
@@ -132,15 +125,6 @@ def test_a_training_that_was_over_is_not_taken_a_step_further(world, tmp_path, m
     pretrain.main(words)
     pretrain.main(flags(world, tmp_path / "b", num_train_epochs=0.5))
     assert_same(tmp_path / "a", tmp_path / "b")
-
-
-def test_a_half_written_checkpoint_is_not_gone_on_with(tmp_path):
-    for step in (5, 10, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    assert checkpoints.last_complete(tmp_path) is None
-    for step in (5, 10):
-        files.write_json(tmp_path / f"checkpoint-{step}" / checkpoints.MARKER, {})
-    assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-10"
 
 
 def test_a_checkpoint_that_is_shared_out_in_another_way_is_one_sentence(world, tmp_path, monkeypatch):
@@ -186,8 +170,8 @@ def test_a_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_last_good_c
 
     monkeypatch.setattr(Trainer, "training_step", poisoned)
     made = []
-    fit = trainer.fit
-    monkeypatch.setattr(trainer, "fit", lambda t, *rest: made.append(t.train_dataset) or fit(t, *rest))
+    fit = loop.fit
+    monkeypatch.setattr(loop, "fit", lambda t, *rest: made.append(t.train_dataset) or fit(t, *rest))
     with pytest.raises(InputError, match=r"loss became nan at step 7 of \d+ .*block.*checkpoint-6") as raised:
         pretrain.main(flags(world, tmp_path, save_steps=3, max_grad_norm=0.0))
     named = [f"block {made[0].index(row)}" for row in seen[6]]
@@ -224,7 +208,7 @@ def test_other_optimizers_learn_and_go_on_where_they_were(world, tmp_path, monke
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Watch, "on_step_end", stopped)
+        patch.setattr(loop.Watch, "on_step_end", stopped)
         with pytest.raises(KeyboardInterrupt):
             pretrain.main(flags(world, tmp_path / "stopped", **settings))
     assert list(tmp_path.glob("stopped/work/*/checkpoint-2"))
@@ -241,6 +225,15 @@ def test_an_attention_that_the_machine_lacks(world, tmp_path, name, needs):
         pretrain.main(flags(world, tmp_path, attn_implementation=name))
 
 
+def test_a_half_written_checkpoint_is_not_gone_on_with(tmp_path):
+    for step in (5, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert checkpoints.last_complete(tmp_path) is None
+    for step in (5, 10):
+        files.write_json(tmp_path / f"checkpoint-{step}" / checkpoints.MARKER, {})
+    assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-10"
+
+
 def test_a_gpu_that_is_too_old_for_an_attention(monkeypatch):
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -249,100 +242,3 @@ def test_a_gpu_that_is_too_old_for_an_attention(monkeypatch):
         models.check_attention("flash_attention_2", "bfloat16")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     models.check_attention("flash_attention_2", "bfloat16")
-
-
-def test_flags_are_the_keys_of_the_schema():
-    schema = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text())
-    parser = argparse.ArgumentParser()
-    trainer.add_arguments(parser)
-    known = {action.dest for action in parser._actions if action.required}
-    paths = {"seed", "work_dir", "out", "manifest", "metrics", "log_csv", "wandb_project"}
-    assert known - paths - set(trainer.PACE) == set(schema["$defs"]["optimization"]["properties"])
-    assert all(action.default is None for action in parser._actions if action.dest != "help")
-
-
-def arguments_of(world, out, **changed):
-    parser = argparse.ArgumentParser()
-    for name in ("model", "train-data", "eval-data"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--columns", type=json.loads)
-    parser.add_argument("--max-length", type=int)
-    trainer.add_arguments(parser)
-    return parser.parse_args(flags(world, out, **changed))
-
-
-class TestWorkKey:
-    def key(self, world, out, inputs=(), **changed):
-        args = arguments_of(world, out, **changed)
-        return trainer.work_key(args, "scripts/models/pretrain.py", [world / "train.jsonl", *inputs])
-
-    def test_paths_and_pace_do_not_count(self, world, tmp_path):
-        usual = self.key(world, tmp_path)
-        assert usual == self.key(world, tmp_path / "elsewhere")
-        assert usual == self.key(world, tmp_path, per_device_train_batch_size=1, save_steps=1)
-
-    @pytest.mark.parametrize("changed", [{"learning_rate": 2e-2}, {"seed": 2}, {"peft": small_model.LORA}])
-    def test_what_shapes_the_weights_counts(self, world, tmp_path, changed):
-        assert self.key(world, tmp_path) != self.key(world, tmp_path, **changed)
-
-    def test_contents_count(self, world, tmp_path):
-        model = tmp_path / "model"
-        files.write_json(model / "config.json", 1)
-        before = self.key(world, tmp_path, [model])
-        files.write_json(model / "config.json", 2)
-        assert self.key(world, tmp_path, [model]) != before
-
-    def test_code_counts_and_comments_do_not(self, world, tmp_path, monkeypatch):
-        for package in ("prefline", "scripts"):
-            shutil.copytree(package, tmp_path / package)
-        monkeypatch.chdir(tmp_path)
-        before = self.key(world, tmp_path)
-        script = Path("scripts/models/pretrain.py")
-        script.write_text(script.read_text() + "\n# a comment\n")
-        assert self.key(world, tmp_path) == before
-        module = Path("prefline/training/checkpoints.py")
-        module.write_text(module.read_text() + "\nMORE = 1\n")
-        assert self.key(world, tmp_path) != before
-
-    def test_a_manifest_stands_for_its_directory(self, world, tmp_path):
-        model = tmp_path / "model"
-        files.write_json(model / "config.json", 1)
-        before = self.key(world, tmp_path, [model])
-        files.write_json(
-            tmp_path / "model.json", {"files": {"config.json": files.sha256(model / "config.json")}}
-        )
-        assert self.key(world, tmp_path, [model]) == before
-
-
-@given(st.integers(1, 512), st.integers(1, 64), st.integers(1, 16))
-def test_accumulation_keeps_the_global_batch_or_says_why_not(global_batch, per_device, devices):
-    try:
-        rows, steps = trainer.accumulation(global_batch, per_device, devices)
-    except InputError:
-        assert global_batch % devices
-    else:
-        assert rows * steps * devices == global_batch
-        assert rows <= per_device
-
-
-def test_accumulation_takes_the_most_rows_that_fit_and_proposes_batches_that_do():
-    assert trainer.accumulation(64, 7, 4) == (4, 4)
-    assert trainer.accumulation(64, 100, 4) == (16, 1)
-    with pytest.raises(InputError, match=r"by 3 devices; take a .* of 63 or 66, or 2 or 4 devices$"):
-        trainer.accumulation(64, 8, 3)
-    with pytest.raises(InputError, match=r"by 4 devices; take a global_batch_size of 4, or 2 devices$"):
-        trainer.accumulation(2, 8, 4)
-
-
-def test_log_rows_are_means_over_their_steps(tmp_path):
-    steps = 2 * trainer.LOG_ROWS - 1
-    history = [
-        {"step": step, "epoch": step / steps, "learning_rate": 1 / step, "loss": float(step)}
-        for step in range(1, steps + 1)
-    ]
-    trainer.write_log(tmp_path / "log.csv", history)
-    header, first, *_, last = lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert len(lines) == 1 + trainer.LOG_ROWS
-    assert header == "step,epoch,learning_rate,loss"
-    assert first.split(",")[::3] == ["2", "1.5"]
-    assert last.split(",")[:2] == ["199", "1"] and last.split(",")[3] == "199"

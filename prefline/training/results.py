@@ -1,0 +1,96 @@
+"""What a training makes: written with its manifest, kept for another time, and taken from there.
+
+A training script calls, in this order,
+
+    work_key(settings, script, inputs)       names this training by all that shapes it
+    restore(settings, key, rule, parents)    its results, if they were kept: then nothing else is to be done
+    weights.load(settings, cls)              weights to start from, with adapters where `peft` has them
+    arguments.make(settings, cls)            TrainingArguments, SFTConfig, RewardConfig
+    loop.fit(trainer, settings, key, …)      trains, resuming what was interrupted; writes log.csv
+    save(model, settings, rule, parents, …)  the directory of the model or of its adapters, then its manifest
+    finish(settings, key, metrics)           metrics.json; then the results are kept, instead of checkpoints
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from prefline import files
+from prefline.provenance import imports, manifest
+from prefline.training import adapters, cache, models, process, sharding
+
+
+def work_key(settings, script, inputs, own_files=()):
+    """Return the name (str, hexadecimal) of a training: equal if and only if checkpoints and results are.
+
+    script: path of the script, whose code and imports count, comments aside; inputs: paths of data files and
+    model directories, whose contents count; own_files: the user's code, which counts as the script's does.
+    The keys of settings.PACE do not count, nor devices and how they share the work: after running out of
+    memory, a training resumes from its checkpoint with fewer rows per device, or on more devices. A
+    checkpoint that cannot be resumed so is refused (sharding.check_written, and online_trainers.py between
+    two steps on the same completions).
+    """
+    contents = {
+        "params": settings.params,
+        "inputs": [manifest.contents(path) for path in inputs],
+        "code": [imports.code_hash(path) for path in (script, *own_files)],
+        "packages": manifest.packages(manifest.PACKAGES),
+    }
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def parents(settings, inputs):
+    """Return the paths of what a model is made from: its start's manifest, where it has one, and the data."""
+    start = manifest.path_of(settings.model)
+    return [str(path) for path in (start, *inputs) if Path(path).is_file()]
+
+
+def save(model, settings, rule, parents, sequences):
+    """Write what was trained to settings.out, whole or not at all, then its manifest to settings.manifest.
+
+    That is the model; with adapters, it is the adapters alone, with the first of `sequences`, list of (prompt
+    ids, completion ids) that were held out, for scripts/models/merge_adapter.py. rule and parents: see
+    manifest.write.
+    """
+    whole = sharding.gathered(model)
+    if not process.is_main():
+        return
+    with files.atomic_directory(settings.out) as directory:
+        if settings.peft is not None:
+            adapters.save(model, directory, settings.dtype, settings.peft, sequences, whole)
+        else:
+            models.save(model, settings.model, settings.dtype, directory, whole)
+    manifest.write(settings.manifest, settings.out, rule, settings.params, parents)
+
+
+def restore(settings, key, rule, parents):
+    """Put the results of this very training in their places if they were kept; return whether they were.
+
+    The manifest is written anew, as a training would. rule and parents: see manifest.write.
+    """
+    folder = Path(settings.work_dir) / key
+    hashes = cache.whole(folder)
+    if hashes is None:
+        return False
+    if process.is_main():
+        cache.restore(folder, settings.out, _others(settings))
+        model = {name.removeprefix("model/"): value for name, value in hashes.items() if "/" in name}
+        manifest.write(settings.manifest, settings.out, rule, settings.params, parents, model)
+        print(f"nothing to train: this very training was done before, and {folder} kept its results")
+    return True
+
+
+def finish(settings, key, metrics):
+    """Write a training's metrics (dict), keep its results, now all written, and delete its checkpoints."""
+    if not process.is_main():
+        return
+    files.write_json(settings.metrics, metrics)
+    folder = Path(settings.work_dir) / key
+    cache.keep(folder, settings.out, _others(settings))
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _others(settings):
+    return {"metrics.json": settings.metrics, "log.csv": settings.log_csv}
