@@ -65,7 +65,7 @@ rule check_completions:
     input:
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
-        function=lambda wildcards: ancient(own_modules(functions_of(wildcards.reward))),
+        function=lambda wildcards: ancient(imports.own_modules(*functions_of(wildcards.reward))),
     output:
         rewards="results/samples/{policy}/rewards/{reward}/{shard}.parquet",
     log:
@@ -82,7 +82,7 @@ rule check_completions:
         runtime=60,
     params:
         code=code_of("check_completions"),
-        own_code=lambda wildcards: own_code(functions_of(wildcards.reward)),
+        own_code=lambda wildcards: imports.code_params(*functions_of(wildcards.reward)),
         settings=lambda wildcards: flags(reward_settings(wildcards, "function", "arguments")),
     shell:
         r"""
