@@ -46,17 +46,7 @@ RANKED = [name for name in DATA_POLICIES if name != START or not GIVEN_PAIRS]
 
 def code_of(script):
     """What a script and the modules that it imports do, as a hash: a comment runs no rule again."""
-    return imports.code_param(imports.script(script))
-
-
-def own_code(files):
-    """What the user's files of code and the modules that they import do, likewise."""
-    return [imports.code_param(file) for file in files]
-
-
-def own_modules(files):
-    """The user's files of code and those of their own modules: ancient inputs, whose hashes are params."""
-    return sorted({module for file in files for module in imports.own_modules(file)})
+    return imports.code_params(imports.script(script))[0]
 
 
 def per_attempt(amount):

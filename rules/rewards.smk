@@ -64,7 +64,7 @@ rule apply_reward_function:
     input:
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
-        function=lambda wildcards: ancient(own_modules(functions_of(wildcards.reward))),
+        function=lambda wildcards: ancient(imports.own_modules(*functions_of(wildcards.reward))),
     output:
         rewards="results/samples/{policy}/rewards/{reward}/{shard}.parquet",
     log:
@@ -80,7 +80,7 @@ rule apply_reward_function:
         runtime=60,
     params:
         code=code_of("apply_reward_function"),
-        own_code=lambda wildcards: own_code(functions_of(wildcards.reward)),
+        own_code=lambda wildcards: imports.code_params(*functions_of(wildcards.reward)),
         settings=lambda wildcards: flags(section(f"rewards.{wildcards.reward}", "function", "arguments")),
     shell:
         r"""

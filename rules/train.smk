@@ -15,7 +15,7 @@ rule train_policy:
         ref_logps=get_ref_logps,
         reference=lambda wildcards: f"results/models/{initial_or_previous(wildcards, 'reference')}.json",
         scale_by=get_scale_by,
-        loss=lambda wildcards: ancient(own_modules(losses_of(wildcards.run))),
+        loss=lambda wildcards: ancient(imports.own_modules(*losses_of(wildcards.run))),
         model=ancient(get_init),
         manifest=lambda wildcards: f"{get_init(wildcards)}.json",
     output:
@@ -39,7 +39,7 @@ rule train_policy:
         save_steps=50,
     params:
         code=code_of("train_policy"),
-        own_code=lambda wildcards: own_code(losses_of(wildcards.run)),
+        own_code=lambda wildcards: imports.code_params(*losses_of(wildcards.run)),
         settings=lambda wildcards: flags(
             section("logps", "temperature"),
             configuration.of_job(configuration.training(config, wildcards.run)),

@@ -17,7 +17,7 @@ rule train_online:
         reference_manifest=lambda wildcards: f"{get_reference(wildcards)}.json",
         reward_models=ancient(models_of_rewards()),
         reward_manifests=[f"{model}.json" for model in models_of_rewards()],
-        read=ancient(own_modules(functions_of(*REWARDS)) + rubrics()),
+        read=ancient(imports.own_modules(*functions_of(*REWARDS)) + rubrics()),
     output:
         model=directory("results/models/{run}-{iteration}"),
         manifest="results/models/{run}-{iteration}.json",
@@ -43,7 +43,7 @@ rule train_online:
         server_timeout=600,
     params:
         code=code_of("train_online"),
-        own_code=own_code(functions_of(*REWARDS)),
+        own_code=imports.code_params(*functions_of(*REWARDS)),
         contents=contents_of(*rubrics()),
         settings=lambda wildcards: flags(
             configuration.of_job(configuration.training(config, wildcards.run)),

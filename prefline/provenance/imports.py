@@ -36,9 +36,11 @@ def modules_of(script):
     return sorted(str(path) for path in found)
 
 
-def own_modules(file):
-    """Paths (list of str) of a user's file and of the modules it imports, without those of the project."""
-    return [path for path in modules_of(file) if path == str(Path(file)) or not _is_projects(Path(path))]
+def own_modules(*files):
+    """Paths (list of str) of the user's files and of the modules that they import, without the project's."""
+    given = {str(Path(file)) for file in files}
+    found = {path for file in files for path in modules_of(file) if not _is_projects(Path(path))}
+    return sorted(given | found)
 
 
 def code_hash(script):
@@ -50,9 +52,9 @@ def code_hash(script):
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def code_param(script):
-    """A file of code and what it does, as a param (str) that Snakemake compares and tools.lineage reads."""
-    return f"code {script} {code_hash(script)}"
+def code_params(*files):
+    """Files of code and what they do, as params (list of str) that Snakemake compares and lineage reads."""
+    return [f"code {file} {code_hash(file)}" for file in files]
 
 
 def tree(path):
