@@ -246,7 +246,7 @@ def test_what_is_listed_is_there():
         ("```bash\nsnakemake --sdm conda apptainer results/winrate.png\n```", "invalid choice"),
         ("```bash\nsnakemake --set-resources no_rule:batch_size=1\n```", "no rule no_rule"),
         ("```bash\nmake nothing\n```", "nothing"),
-        ("```bash\npython -m tools.costs --bench benchmarks --no-flag\n```", "--no-flag"),
+        ("```bash\npython -m tools.costs --logs logs --no-flag\n```", "--no-flag"),
         ("```bash\nrm -r results\n```", "none of the lists"),
         ("    python -m scripts.nowhere\n", "no module scripts.nowhere"),
         ("```yaml\nrun:\n  dpo: {beta: 0.2}\n```", "no key 'run'"),
