@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -34,3 +35,19 @@ class Together(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config, log):
     return Together(config, log)
+
+
+@pytest.fixture
+def start():
+    """start(says, ...) -> a StandIn, which ends with the test; says(payload) -> what the judge says."""
+    from stand_in import StandIn
+
+    started = []
+
+    def make(says=lambda payload: "Good. [[7]]", **options):
+        started.append(StandIn(says=says, **{"name": "judge"} | options))
+        return started[-1]
+
+    yield make
+    for stand_in in started:
+        stand_in.close()

@@ -58,7 +58,7 @@ class Client:
     concurrency: most requests in flight together; timeout: seconds to wait for an answer; key: str, None for
     that of the environment variable key_variable; attempts: tries of a request; first_wait, longest_wait:
     seconds before the second try and before the last ones, at most; headers(key): those that carry the key;
-    meter: a meter.Meter for servers that cost money or limit the rate, None for others. given_up: (request,
+    meter: a budget.Meter for servers that cost money or limit the rate, None for others. given_up: (request,
     exception) of what `each` gave up.
     """
 

@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ import pytest
 import snakemake.cli
 import yaml
 from markdown_it import MarkdownIt
+from project_copy import copy_project
 from snakemake.utils import update_config
 
 from docs.api_reference import parser_of
@@ -246,7 +246,7 @@ def test_what_is_listed_is_there():
         ("```bash\nsnakemake --sdm conda apptainer results/winrate.png\n```", "invalid choice"),
         ("```bash\nsnakemake --set-resources no_rule:batch_size=1\n```", "no rule no_rule"),
         ("```bash\nmake nothing\n```", "nothing"),
-        ("```bash\npython -m tools.costs --bench benchmarks --no-flag\n```", "--no-flag"),
+        ("```bash\npython -m tools.costs --logs logs --no-flag\n```", "--no-flag"),
         ("```bash\nrm -r results\n```", "none of the lists"),
         ("    python -m scripts.nowhere\n", "no module scripts.nowhere"),
         ("```yaml\nrun:\n  dpo: {beta: 0.2}\n```", "no key 'run'"),
@@ -276,12 +276,7 @@ PAGES_THAT_RUN = [
 @pytest.fixture
 def project(tmp_path):
     """The project's files, nothing made yet."""
-    names = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], text=True)
-    for name in names.rstrip("\0").split("\0"):
-        if Path(name).is_symlink() or Path(name).is_file():
-            (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, tmp_path / "copy" / name, follow_symlinks=False)
-    return tmp_path / "copy"
+    return copy_project(tmp_path / "copy")
 
 
 @pytest.mark.slow

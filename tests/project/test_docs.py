@@ -3,6 +3,7 @@
 import itertools
 import posixpath
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,17 @@ def test_every_page_is_in_the_site_once():
     assert sorted(entry for entry in inside if not entry.startswith("api/")) == sorted([*pages, "self"])
     made = {*api_reference.library_pages(), "scripts", "tools", "measurements"}
     assert {entry for entry in inside if entry.startswith("api/")} == {f"api/{name}" for name in made}
+
+
+def test_the_tree_has_every_folder():
+    tracked = subprocess.check_output(["git", "ls-files"], text=True).splitlines()
+    folders = {name.split("/")[0] + "/" for name in tracked if "/" in name and not name.startswith(".")}
+    for inside in ("rules", "scripts", "prefline"):
+        folders |= {
+            f"{path.name}/" for path in Path(inside).iterdir() if path.name != "__pycache__" and path.is_dir()
+        }
+    shown = re.split(r"\s+", Path("docs/tree.md").read_text(encoding="utf-8"))
+    assert sorted(folders - set(shown)) == []
 
 
 def schema_keys(schema):

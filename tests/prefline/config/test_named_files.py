@@ -23,7 +23,7 @@ TRAINED = ("base", "sft", "reward_model")
 LOOK_LIKE_PATHS = {
     path
     for path, schema in PROPERTIES
-    # A loss is sought where its signature is read: test_config.py.
+    # A loss is sought where its signature is read: test_runs.py.
     if ("{}" in str(schema.get("pattern")) or "path" in schema) and path[-1] != "loss_type"
 } | {("prompts", "source")}
 

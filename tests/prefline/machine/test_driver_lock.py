@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefline.machine import driver_lock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TAKE = "from prefline.machine import driver_lock; driver_lock.remove_stale_locks()"
 
 

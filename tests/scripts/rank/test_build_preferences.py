@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scored_shards import write_shard
 
 from prefline import files
 from prefline.config import schema
@@ -159,33 +160,6 @@ def test_max_min_has_the_widest_gap(rewards):
 
 
 # Whole shards, as the script reads them.
-
-
-def write_shard(folder, name, rewards, finish_reason="stop", texts=None):
-    """rewards: {prompt_id: one reward per sample}."""
-    prompts = [
-        {"prompt_id": p, "messages": [{"role": "user", "content": p}], "prompt_ids": [1, 2]} for p in rewards
-    ]
-    completions = [
-        {
-            "prompt_id": p,
-            "sample": sample,
-            "completion_ids": [5] * (sample + 1),
-            "completion": texts or f"answer {sample}",
-            "finish_reason": finish_reason,
-            "seed": 1,
-        }
-        for p in rewards
-        for sample in range(len(rewards[p]))
-    ]
-    scores = [
-        {"prompt_id": p, "sample": sample, "reward": reward}
-        for p in rewards
-        for sample, reward in enumerate(rewards[p])
-    ]
-    tables.write(folder / "prompts" / f"{name}.parquet", prompts, tables.PROMPTS)
-    tables.write(folder / "completions" / f"{name}.parquet", completions, tables.COMPLETIONS)
-    tables.write(folder / "rewards" / "rm" / f"{name}.parquet", scores, tables.REWARDS)
 
 
 WEIGHTING = {"rm": {"kind": "classifier", "weight": 1.0, "normalize": "none"}}

@@ -1,271 +1,28 @@
-"""A judge with a rubric: what it is asked, what counts as its verdict, and servers that fail."""
+"""A judge with a rubric rates completions: rewards, restarts, and verdicts that cannot be read."""
 
 import functools
 import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from stand_in import StandIn
 
 from prefline.data import tables
 from prefline.errors import InputError
-from prefline.rewards import Dialogue, rubric
 from prefline.servers import conversation
 from prefline.servers.client import KEY_VARIABLE, Client
-from prefline.servers.conversation import Answer, Conversation, Request
 from scripts.rewards import rate_completions
 
+PACE = {"attempts": 4, "first_wait": 0.01, "longest_wait": 0.05}
+# An answer that is one in form.
+CHOICE = {"message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}
 RUBRIC = "Asked:\n{prompt}\n\nRight:\n{reference}\n\nSaid:\n<{completion}>\n\nEnd with [[number]]."
 QUESTION = [{"role": "user", "content": "How many legs has a cat?"}]
-PACE = {"attempts": 4, "first_wait": 0.01, "longest_wait": 0.05}
-# An answer that is one in form, and what becomes of it.
-CHOICE = {"message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}
-TRANSIENT = [
-    (429, {"Retry-After": "0"}),
-    (500, {}),
-    "hang",
-    "disconnect",
-    "truncated JSON",
-    "no choices",
-    "two choices",
-    "aborted",
-    [],
-    {"choices": [{"finish_reason": "stop"}]},
-    {"choices": [{"finish_reason": "stop", "message": "fine"}]},
-    {"choices": [{"finish_reason": "stop", "message": {"content": ["fine"]}}]},
-]
-
-
-@pytest.fixture
-def start():
-    """start(says, ...) -> a StandIn, which ends with the test; says(payload) -> what the judge says."""
-    started = []
-
-    def make(says=lambda payload: "Good. [[7]]", **options):
-        started.append(StandIn(says=says, **{"name": "judge"} | options))
-        return started[-1]
-
-    yield make
-    for stand_in in started:
-        stand_in.close()
 
 
 def completion_of(payload):
     """What the rubric above had put into it; nothing in the trial."""
     found = re.search(r"<(.*)>", payload["messages"][0]["content"], re.DOTALL)
     return found[1] if found else ""
-
-
-# The rubric.
-
-
-def load(tmp_path, text):
-    (tmp_path / "rubric.txt").write_text(text, encoding="utf-8")
-    return rubric.load(tmp_path / "rubric.txt")
-
-
-def test_all_that_is_known_is_put_in(tmp_path):
-    asked = rubric.fill(load(tmp_path, RUBRIC), Dialogue(QUESTION, "Four.", "", "4"))
-    assert asked == "Asked:\nHow many legs has a cat?\n\nRight:\n4\n\nSaid:\n<Four.>\n\nEnd with [[number]]."
-
-
-@pytest.mark.parametrize("reference", [None, ""])
-def test_the_paragraph_of_a_reference_that_is_none_is_left_out(tmp_path, reference):
-    asked = rubric.fill(load(tmp_path, RUBRIC), Dialogue(QUESTION, "Four.", "", reference))
-    assert asked == "Asked:\nHow many legs has a cat?\n\nSaid:\n<Four.>\n\nEnd with [[number]]."
-
-
-texts = st.text() | st.sampled_from(["{prompt}", "{completion} {reference}", "{0}", "}{", r"\1 \g<prompt>"])
-
-
-@given(prompt=texts, completion=texts, reference=texts.filter(bool))
-def test_what_is_put_in_comes_out_as_it_was(prompt, completion, reference):
-    dialogue = Dialogue([{"role": "user", "content": prompt}], completion, "", reference)
-    asked = rubric.fill(["A {prompt}", "B {reference}", "C {completion}"], dialogue)
-    assert asked == f"A {prompt}\n\nB {reference}\n\nC {completion}"
-
-
-def test_of_several_turns_each_says_who_speaks():
-    messages = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Hello!"},
-        {"role": "assistant", "content": "Yes?"},
-        {"role": "user", "content": "Go on.\n\nPlease."},
-    ]
-    assert rubric.transcript(messages) == (
-        "System: Be brief.\n\nUser: Hello!\n\nAssistant: Yes?\n\nUser: Go on.\n\nPlease."
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("Rate {completion}", r"rubric.txt: the rubric has no {prompt}; write it where the prompt belongs"),
-        ("Rate {prompt}", r"rubric.txt: the rubric has no {completion}"),
-        ("{prompt}\n{completion}\n{answer}", r"rubric.txt, line 3: a rubric has no braces but those of"),
-        ('{prompt} {completion} {"score": 1}', r"rubric.txt, line 1: a rubric has no braces"),
-        ("{prompt}\n{completion}\n{{prompt}}", r"rubric.txt, line 3: a rubric has no braces"),
-        ("{prompt}\n\n{completion}\n{reference}", r"rubric.txt: {reference} needs a paragraph of its own"),
-    ],
-)
-def test_a_rubric_that_is_none_is_one_sentence(tmp_path, text, sentence):
-    with pytest.raises(InputError, match=sentence):
-        load(tmp_path, text)
-
-
-def test_a_rubric_in_another_encoding_is_one_sentence(tmp_path):
-    (tmp_path / "rubric.txt").write_bytes("{prompt} {completion} größer".encode("latin-1"))
-    with pytest.raises(InputError, match=r"rubric.txt: a rubric is a text file in UTF-8"):
-        rubric.load(tmp_path / "rubric.txt")
-
-
-def test_the_rubric_that_ships_is_one():
-    paragraphs = rubric.load("data/rubric.txt")
-    asked = rubric.fill(paragraphs, Dialogue(QUESTION, "Four.", "", None))
-    assert "legs" in asked and "Four." in asked and "CORRECT ANSWER =" not in asked
-    assert asked.endswith("[[number]]")
-
-
-# The verdict.
-
-
-@pytest.mark.parametrize(
-    ("verdict", "score"),
-    [
-        ("It is fine. [[7]]", 7),
-        ("It claims [[10]]. It is wrong.\n\n[[ 2.5 ]]\n", 2.5),
-        ("[[7]] or rather [[+8]].", 8),
-        ("Good [[3]], I mean [[11]]", None),  # the last counts, not the last that would do
-        ("[[0]]", None),
-        ("[[-3]]", None),
-        ("[[9999" + "9" * 400 + "]]", None),
-        ("[[8/10]]", None),
-        ("[[eight]] [[]] [8] 8", None),
-        ("[[nan]] [[inf]]", None),
-        ("", None),
-    ],
-)
-def test_the_last_number_is_the_score_if_it_is_in_range(verdict, score):
-    assert rubric.score(verdict, 1, 10) == score
-
-
-@given(st.text(alphabet="[]0123456789.-+ e"), st.integers(-5, 5), st.integers(6, 9))
-def test_a_score_is_in_range_or_none(verdict, lowest, highest):
-    value = rubric.score(verdict, lowest, highest)
-    assert value is None or lowest <= value <= highest
-
-
-# The conversation.
-
-
-def talk(*servers, name="judge", concurrency=4, timeout=0.5, **options):
-    urls = [server if isinstance(server, str) else server.url for server in servers]
-    return Conversation(urls, name, 32, concurrency, timeout, "rewards.helpful", **PACE | options)
-
-
-def requests(number):
-    return [Request([{"role": "user", "content": f"{n}"}], 0.5, n, f"row {n}") for n in range(number)]
-
-
-def echo(payload):
-    return "You said " + payload["messages"][-1]["content"]
-
-
-@pytest.mark.parametrize("fault", TRANSIENT, ids=str)
-def test_what_fails_once_is_asked_again(start, fault):
-    server = start(echo)
-    server.faults = [fault]
-    judge = talk(server)
-    assert dict(judge.answers(requests(6))) == {n: Answer(f"You said {n}", "stop") for n in range(6)}
-    assert judge.client.retries == 1
-
-
-@pytest.mark.parametrize(
-    ("choice", "answer"),
-    [
-        (CHOICE, Answer("fine", "stop")),
-        (CHOICE | {"finish_reason": "length"}, Answer("fine", "length")),
-        (CHOICE | {"message": {"content": ""}}, Answer("", "stop")),
-        (CHOICE | {"message": {"content": None, "refusal": "no"}}, Answer("", "stop")),
-        (
-            CHOICE | {"message": {"content": None}, "finish_reason": "content_filter"},
-            Answer("", "content_filter"),
-        ),
-    ],
-)
-def test_an_answer_without_text_is_an_answer(start, choice, answer):
-    server = start()
-    server.faults = [{"choices": [choice]}]
-    assert dict(talk(server).answers(requests(1))) == {0: answer}
-
-
-def test_a_request_is_what_was_asked_for_and_no_more(start):
-    server = start()
-    dict(talk(server).answers(requests(2)[1:]))
-    assert server.asked[-1] == {
-        "model": "judge",
-        "messages": [{"role": "user", "content": "1"}],
-        "temperature": 0.5,
-        "max_tokens": 32,
-        "seed": 1,
-    }
-
-
-@pytest.mark.parametrize(
-    ("refused", "fields"),
-    [
-        (["seed"], {"max_tokens"}),
-        (["max_tokens"], {"max_completion_tokens", "seed"}),
-        (["max_tokens", "seed"], {"max_completion_tokens"}),
-    ],
-)
-def test_servers_that_know_less_are_found_out_before_the_first_request(start, refused, fields):
-    server = start(refused=refused)
-    assert len(dict(talk(server).answers(requests(3)))) == 3
-    assert len(server.asked) == 1 + 3
-    assert all(set(asked) - {"model", "messages", "temperature"} == fields for asked in server.asked)
-
-
-def test_a_server_that_refuses_more_is_quoted(start):
-    server = start(refused=["max_tokens", "temperature"])
-    with pytest.raises(InputError, match=r"refuses a plain request for 'judge': .*: max_tokens.*temperature"):
-        talk(server)
-
-
-def test_what_a_server_gives_up_is_named_and_the_rest_goes_on(start, capsys):
-    server = start(echo)
-    judge = talk(server, concurrency=1)
-    server.faults = ["no choices"] * 4 + [(400, {})]
-    made = dict(judge.answers(requests(4)))
-    assert [n for n in made if made[n] is None] == [0, 1]
-    said = capsys.readouterr().out
-    assert "row 0 is given up: an answer with 0 choices" in said
-    assert re.search("row 1 is given up: .* status 400, not now", said)
-
-
-def test_servers_that_fail_at_everything_are_one_sentence(start):
-    server = start()
-    judge = talk(server)
-    server.faults = [(500, {})] * 1000
-    with pytest.raises(InputError, match=r"the server fails at every request: .* status 500, not now"):
-        list(judge.answers(requests(40)))
-
-
-def test_no_more_requests_at_once_than_wanted(start):
-    server = start()
-    list(talk(server, concurrency=3).answers(requests(60)))
-    assert server.most <= 3
-
-
-def test_servers_share_the_requests(start):
-    servers = [start(), start()]
-    list(talk(*servers).answers(requests(60)))
-    assert all(len(server.asked) > 10 for server in servers)
-
-
-# The script.
 
 
 @pytest.fixture

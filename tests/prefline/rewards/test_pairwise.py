@@ -1,93 +1,25 @@
-"""Two kinds of models that compare completions, and the script that holds a tournament with them."""
-
-import secrets
+"""Two kinds of models that compare completions: their probabilities, and what they refuse."""
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from comparing_models import DIALOGUE, QUESTION, save_language_model, save_pairrm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_model import CHATML, make_model, make_tokenizer
+from small_model import CHATML, make_tokenizer
 
 from prefline import files
-from prefline.data import tables
 from prefline.errors import InputError
 from prefline.rewards import pair_preference, pairrm, pairwise
 from scripts.models import fetch_model
-from scripts.rewards import compare_completions
 
-QUESTION = [{"role": "user", "content": "Which bird is blue?"}]
-DIALOGUE = [
-    {"role": "system", "content": "Be brief."},
-    *QUESTION,
-    {"role": "assistant", "content": "A jay."},
-    {"role": "user", "content": "And green?"},
-]
 # As published (RLHFlow/RLHF-Reward-Modeling, pair-pm/README.md); transformers renders it.
 PUBLISHED_TURNS = (
     "\n{% for message in messages %}{% if loop.index0 % 2 == 0 %}\n\n<turn> user\n {{ message['content'] }}"
     "{% else %}\n\n<turn> assistant\n {{ message['content'] }}{% endif %}{% endfor %}\n\n\n"
 )
-
-
-# Models
-
-
-def save_language_model(path, architecture="LlamaForCausalLM", tokenizer=None, **config):
-    tokenizer = tokenizer or make_tokenizer(CHATML, bos_token=None)
-    shape = {"num_key_value_heads": 1, "max_position_embeddings": 512} | config
-    return make_model(path, tokenizer, architecture, **shape)
-
-
-def save_pairrm(path, n_tasks=2):
-    """A small DeBERTa with the names, tokens and markers of llm-blender/PairRM-hf, and random weights."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    letters = [chr(number) for number in range(33, 127)]
-    names = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "▁", *letters]
-    spm = Tokenizer(models.Unigram([(name, -1.0) for name in names], unk_id=3))
-    spm.normalizer = normalizers.NFKC()
-    spm.pre_tokenizer = pre_tokenizers.Metaspace()
-    spm.add_special_tokens(names[:4])
-    spm.add_tokens(["<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>"])
-    spm.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    spm.enable_truncation(64)  # as tokenizer.json may have it, saved from a training
-    markers = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "cand_prefix_id")
-    config = transformers.DebertaV2Config(
-        vocab_size=len(names) + 4,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.5,
-        max_position_embeddings=512,
-        relative_attention=True,
-        position_buckets=16,
-        norm_rel_ebd="layer_norm",
-        share_att_key=True,
-        pos_att_type=["p2c", "c2p"],
-        position_biased_input=False,
-        type_vocab_size=0,
-        layer_norm_eps=1e-7,
-        n_tasks=n_tasks,
-        drop_out=0.05,
-        architectures=["DebertaV2PairRM"],
-        **{name: len(names) + number for number, name in enumerate(markers)},
-    )
-    torch.manual_seed(0)
-    body = transformers.DebertaV2Model(config).state_dict()
-    weights = {f"pretrained_model.{name}": tensor.contiguous() for name, tensor in body.items()}
-    for name, shape in {"1.weight": (16, 32), "1.bias": (16,), "4.weight": (2, 16), "4.bias": (2,)}.items():
-        weights[f"head_layer.{name}"] = torch.randn(shape)
-    path.mkdir(exist_ok=True)
-    save_file(weights, path / "model.safetensors")
-    config.save_pretrained(path)
-    spm.save(str(path / "tokenizer.json"))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -349,109 +281,3 @@ def test_pairrm_with_another_tokenizer_is_refused(tmp_path):
     files.write_json(path, files.read_json(path) | {"cand1_prefix_id": 999})
     with pytest.raises(InputError, match="has no token 999"):
         pairwise.load(tmp_path, 100, "float32")
-
-
-# The script
-
-SAMPLES = [
-    ("p1", 0, "ab"),
-    ("p0", 2, "abc"),
-    ("p0", 0, "hello"),
-    ("p1", 2, None),
-    ("p1", 1, "cd"),
-    ("p0", 1, "hello"),
-]
-
-
-def write_shard(folder, samples):
-    prompts = [
-        {"prompt_id": name, "messages": messages, "prompt_ids": [1], "reference": None}
-        for name, messages in (("p0", QUESTION), ("p1", DIALOGUE))
-    ]
-    completions = [
-        {
-            "prompt_id": name,
-            "sample": sample,
-            "completion_ids": [4],
-            "completion": text or "",
-            "finish_reason": "error" if text is None else "stop",
-            "seed": 1,
-        }
-        for name, sample, text in samples
-    ]
-    folder.mkdir(exist_ok=True)
-    tables.write(folder / "prompts.parquet", prompts, tables.PROMPTS)
-    tables.write(folder / "completions.parquet", completions, tables.COMPLETIONS)
-
-
-def run(folder, model, journal, opponents=0):
-    compare_completions.main(
-        [
-            *(
-                "--prompts",
-                str(folder / "prompts.parquet"),
-                "--completions",
-                str(folder / "completions.parquet"),
-            ),
-            *("--model", str(model), "--opponents", str(opponents), "--seed", "1", "--batch-tokens", "700"),
-            *("--dtype", "float32", "--journal", str(journal), "--out", str(folder / "rewards.parquet")),
-        ]
-    )
-    return tables.read_rows(folder / "rewards.parquet", tables.REWARDS)
-
-
-@pytest.mark.parametrize("kind", ["llama", "pair_rm"])
-def test_the_script_holds_a_tournament_for_each_prompt(tmp_path, kind, request, monkeypatch):
-    path, journal = request.getfixturevalue(kind), tmp_path / "journal"
-    write_shard(tmp_path, SAMPLES)
-    rows = run(tmp_path, path, journal)
-    assert [(row["prompt_id"], row["sample"]) for row in rows] == [sample[:2] for sample in SAMPLES]
-    model = pairwise.load(path, 1000, "float32")
-    ((_, [p0]),) = model.batches([pairwise.Comparison(QUESTION, "abc", "hello", "")])
-    ((_, [p1]),) = model.batches([pairwise.Comparison(DIALOGUE, "ab", "cd", "")])
-    expected = {
-        ("p0", 0): [0.5, 0.5, 1 - p0],
-        ("p0", 1): [0.5, 0.5, 1 - p0],
-        ("p0", 2): [p0, p0, 0.5],
-        ("p1", 0): [0.5, p1, None],
-        ("p1", 1): [1 - p1, 0.5, None],
-    }
-    for row in rows:
-        parts = expected.get((row["prompt_id"], row["sample"]))
-        if parts is None:
-            assert row["reward"] is row["parts"] is None
-            continue
-        assert [part is None for part in row["parts"]] == [part is None for part in parts]
-        known = [part for part in parts if part is not None]
-        assert [part for part in row["parts"] if part is not None] == pytest.approx(known, abs=1e-5)
-        assert row["reward"] == pytest.approx(np.mean(known), abs=1e-5)
-
-    # Nothing is left to compare, whatever the order of the rows and the number of opponents.
-    first = {(row["prompt_id"], row["sample"]): row["reward"] for row in rows}
-    monkeypatch.setattr(pairwise, "load", lambda *_: pytest.fail("a model was loaded"))
-    write_shard(tmp_path / "again", SAMPLES[::-1])
-    again = run(tmp_path / "again", path, journal, opponents=1)
-    assert {(row["prompt_id"], row["sample"]): row["reward"] for row in again} == first
-
-
-def test_a_sampled_tournament_leaves_out_what_was_not_held(tmp_path, llama):
-    samples = [("p0", sample, "x" * (sample + 1)) for sample in range(6)]
-    write_shard(tmp_path, samples)
-    rows = run(tmp_path, llama, tmp_path / secrets.token_hex(4), opponents=3)
-    for row in rows:
-        held = [part for part in row["parts"] if part is not None]
-        assert len(held) == 4, "itself and three others"
-        assert row["parts"][row["sample"]] == 0.5
-        others = (sum(held) - 0.5) / 3
-        assert row["reward"] == pytest.approx((0.5 + 5 * others) / 6, abs=1e-6)
-    lines = [line for path in tmp_path.rglob("*.jsonl") for line in path.read_text().splitlines()]
-    assert len(lines) == 9
-
-
-def test_a_comparison_too_long_names_both_samples(tmp_path, llama):
-    write_shard(tmp_path, [("p0", 0, "short"), ("p0", 1, "x" * 800)])
-    with pytest.raises(
-        InputError, match=r"completions\.parquet: prompt_id p0, sample 0, beside sample 1: has"
-    ):
-        run(tmp_path, llama, tmp_path / "journal")
-    assert not (tmp_path / "rewards.parquet").exists()

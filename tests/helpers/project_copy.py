@@ -1,0 +1,45 @@
+"""Copies of the project's files, and what Snakemake says and does in them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def copy_project(to):
+    """The files that git knows or would know, as they are now."""
+    names = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, text=True
+    )
+    for name in names.rstrip("\0").split("\0"):
+        source = ROOT / name
+        if source.is_symlink() or source.is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, to / name, follow_symlinks=False)
+    return to
+
+
+def snakemake(directory, *arguments, check=True):
+    """Run Snakemake in `directory` with this interpreter's environment; the finished process."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.run(
+        ["snakemake", *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    if check:
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    return process
+
+
+def planned(directory, *arguments):
+    """{rule: number of jobs} that Snakemake would run in `directory`, the target `all` aside."""
+    said = snakemake(directory, "-n", *arguments)
+    table = re.search(r"^Job stats:\n.*?\n-+.*?\n(.*?)^total", said.stdout + said.stderr, re.S | re.M)
+    if not table:
+        assert "Nothing to be done" in said.stdout + said.stderr
+        return {}
+    rows = [line.split() for line in table[1].splitlines() if line.strip()]
+    return {rule: int(count) for rule, count in rows if rule != "all"}
