@@ -6,9 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prefline import files
+from prefline import files, optional_packages
 from prefline.errors import InputError
-from prefline.machine import optional_packages
 
 # Before its first conversion pyarrow imports pandas where it can, which takes longer than most of what is
 # done with a table here. It looks again when a DataFrame is asked for.

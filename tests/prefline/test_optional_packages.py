@@ -51,7 +51,7 @@ def test_a_training_imports_what_its_adapters_need_and_no_more(tmp_path):
 def test_all_trainers_of_trl_do_without():
     code = """
 import sys
-from prefline.machine import optional_packages
+from prefline import optional_packages
 optional_packages.hide()
 from prefline.training import online_trainers, ppo
 from trl import KTOTrainer, RewardTrainer, SFTTrainer
