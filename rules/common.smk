@@ -126,6 +126,7 @@ ENGINE_FLAGS = r"""--batch-size {resources.batch_size:q} \
 """
 
 
+include: "functions/models.smk"
 include: "functions/policies.smk"
 include: "functions/rewards.smk"
 include: "functions/mt_bench.smk"
