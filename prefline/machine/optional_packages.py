@@ -14,18 +14,16 @@ import contextlib
 import sys
 from importlib.machinery import PathFinder
 
-# Packages, and the libraries that do without each.
+# Packages, and the libraries that do without each. Libraries that ask one another are told the same.
 HIDDEN = {
     "sklearn": ("transformers",),  # for assisted decoding and metrics of GLUE
     "scipy": ("transformers",),  # for losses of object detection
     "datasets": ("transformers",),  # for its Trainer, to know a Dataset when it sees one
-    "wandb": ("transformers", "trl"),  # to report to it, which prefline.training.trackers does itself
+    "wandb": ("accelerate", "transformers", "trl"),  # to report to it; our own trackers.py does
     "bitsandbytes": ("peft",),  # for adapters on quantized weights
     "boto3": ("accelerate", "tensorboard"),  # for trainings on SageMaker, and event files on S3
     "trio": ("httpcore2",),  # for requests within another event loop than asyncio's
 }
-
-
 # Imports what a model's own code names, to see that it is there.
 EXEMPT = "transformers.dynamic_module_utils"
 

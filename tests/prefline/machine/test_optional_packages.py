@@ -49,6 +49,21 @@ def test_a_training_imports_what_its_adapters_need_and_no_more(tmp_path):
     assert imported(names, "scripts.models.train_sft", words) == ["bitsandbytes"]
 
 
+def test_all_trainers_of_trl_do_without():
+    code = """
+import sys
+from prefline.machine import optional_packages
+optional_packages.hide()
+from prefline.training import online_trainers, ppo
+from trl import KTOTrainer, RewardTrainer, SFTTrainer
+print(*sorted(optional_packages.HIDDEN.keys() & sys.modules.keys()))
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == [
+        "bitsandbytes",  # of TRL's own client of vLLM
+        "datasets",
+    ]
+
+
 def found_by(module):
     """Whether scikit-learn is found by the code of a module of this name."""
     finder = "import importlib.util\ndef found(): return importlib.util.find_spec('sklearn') is not None"
