@@ -25,7 +25,7 @@ TYPES = {
 }
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 # Sections whose keys depend on `kind`.
-KINDS = {path: schemas.kinds(path) for path in ("rewards.NAME", "benchmarks.NAME")}
+KINDS = {path: schemas.kinds(path) for path in ("endpoints.NAME", "rewards.NAME", "benchmarks.NAME")}
 # A run takes the keys of these sections beside its own.
 OVERRIDES = {"runs": ("train", "online")}
 

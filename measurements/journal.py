@@ -27,7 +27,7 @@ from scripts.generate import generate_completions
 SAMPLES, SEED = 5, 1
 FLAGS = {
     "engine": "transformers", "dtype": "float32", "seed-per": "completion", "vllm": "{}",
-    "served-model": "null", "servers": "", "server-timeout": 60, "batch-size": 8, "tensor-parallel-size": 1,
+    "served-model": "null", "endpoint": "null", "batch-size": 8, "tensor-parallel-size": 1,
     "gpu-memory-percent": 90, "max-num-batched-tokens": 0, "num-completions": SAMPLES, "temperature": 0.8,
     "top-p": 1.0, "top-k": 0, "max-tokens": 1024, "seed": SEED,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from prefline.config import section
+from prefline.config import endpoints, section
 
 WORDS = "The answer of this policy goes on for a while, as answers do. " * 20
 
@@ -69,15 +69,15 @@ def judge(folder, number, url, concurrency):
         ]
         for policy in ("dpo-1", "sft")
     }
+    asked = {"name": "stand_in", "kind": "openai", "model": "judge", "urls": [url], "timeout": 60}
+    asked |= {"input_price": 30, "output_price": 60}
     flags = {
         "questions": write(folder / "question.jsonl", questions),
         "references": write(folder / "reference.jsonl", []),
         "judge-prompts": "data/mt_bench/judge_prompts.jsonl",
-        "judge": "stand_in", "kind": "openai", "model": "", "dtype": "float32", "servers": url,
-        "served-model": "judge", "server-timeout": 60, "batch-size": concurrency, "tensor-parallel-size": 1,
-        "gpu-memory-percent": 90, "max-num-batched-tokens": 0, "key-variable": "null", "max-tokens": 512,
-        "requests-per-minute": 0, "tokens-per-minute": 0, "input-price": 30, "output-price": 60,
-        "max-calls": "null", "max-cost": "null", "seed": 1, "journal": folder / "journal",
+        "judge": "stand_in", "model": "", "batch-size": concurrency, "tensor-parallel-size": 1,
+        "gpu-memory-percent": 90, "max-num-batched-tokens": 0, "max-tokens": 512,
+        "endpoint": json.dumps(endpoints.DEFAULTS | asked), "seed": 1, "journal": folder / "journal",
         "out": folder / f"{number}.jsonl",
     }  # fmt: skip
     paths = [write(folder / f"{policy}.jsonl", rows) for policy, rows in answers.items()]

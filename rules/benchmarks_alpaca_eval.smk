@@ -1,6 +1,6 @@
 # results/benchmarks/{benchmark}/answers/{policy}.jsonl -> results/benchmarks/{benchmark}/annotations/{policy}.jsonl
 # a policy's annotations                                -> results/benchmarks/{benchmark}/{policy}.json
-# config: benchmarks of the kinds alpaca_eval and alpaca_eval_annotations
+# config: benchmarks of the kinds alpaca_eval and alpaca_eval_annotations, endpoints
 
 
 rule annotate_alpaca_eval:
@@ -22,13 +22,12 @@ rule annotate_alpaca_eval:
         mem_mb=per_attempt(2_000),
         runtime=240,
         concurrency=16,
-        server_timeout=600,
+        endpoint=lambda wildcards: json.dumps(BENCHMARKS[wildcards.benchmark]["endpoint"]),
     params:
         code=code_of("annotate_alpaca_eval"),
+        endpoint=lambda wildcards: flags(endpoints.counted(BENCHMARKS[wildcards.benchmark]["endpoint"])),
         contents=lambda wildcards: contents_of(BENCHMARKS[wildcards.benchmark]["references"]),
-        settings=lambda wildcards: flags(
-            section(f"benchmarks.{wildcards.benchmark}", "annotator", "servers", "judge")
-        ),
+        settings=lambda wildcards: flags(section(f"benchmarks.{wildcards.benchmark}", "annotator")),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -38,7 +37,7 @@ rule annotate_alpaca_eval:
             --answers {input.answers:q} \
             {params.settings} \
             --concurrency {resources.concurrency:q} \
-            --server-timeout {resources.server_timeout:q} \
+            --endpoint {resources.endpoint:q} \
             --journal work/journal \
             --out {output.annotations:q}
         """
@@ -66,10 +65,7 @@ rule score_alpaca_eval:
         code=code_of("score_alpaca_eval"),
         contents=lambda wildcards: contents_of(*given_annotations(wildcards), *regression_data(wildcards)),
         settings=lambda wildcards: flags(
-            section(
-                f"benchmarks.{wildcards.benchmark}",
-                *({"judge", "regression_data"} & BENCHMARKS[wildcards.benchmark].keys()),
-            )
+            section(f"benchmarks.{wildcards.benchmark}", "regression_data"), annotated_by(wildcards)
         ),
     shell:
         r"""

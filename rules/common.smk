@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
+from prefline.config import endpoints
 from prefline.config import judges
 from prefline.config import loading as configuration
 from prefline.config import named_files
@@ -86,46 +87,7 @@ def shards(split):
 ALL_SHARDS = shards("test") + shards("train")
 
 
-def engine_settings():
-    """The config values of what runs the policies, less those of engines that are not in use."""
-    chosen = config["generate"]
-    starts_vllm = chosen["engine"] == "vllm" or chosen["engine"] == "server" and not chosen["servers"]
-    return {
-        **section("generate", "engine", "dtype", "seed_per"),
-        "vllm": chosen["vllm"] if starts_vllm else {},
-        "served_model": chosen["served_model"] if chosen["engine"] == "server" else None,
-    }
-
-
-def engine_gpus():
-    """How many GPUs a job that asks a policy takes: none where servers elsewhere run it."""
-    section = config["generate"]
-    return 0 if section["engine"] == "server" and section["servers"] else 1
-
-
-# What a job that runs a language model is given by profiles and --set-resources, and the flags of these. They are
-# resources, since they decide how fast it goes and not what it makes: prefline/engines/pace.py. Rules add the flags
-# in parentheses, without which `snakemake --lint` takes them for a part of a path.
-ENGINE = {
-    "gpu": engine_gpus(),
-    "nodes": 1,
-    "mem_mb": per_attempt(3_000),
-    "batch_size": 256,
-    "tensor_parallel_size": 1,
-    "gpu_memory_percent": 90,
-    "max_num_batched_tokens": 0,
-    "servers": config["generate"]["servers"] or "",
-    "server_timeout": 600,
-}
-ENGINE_FLAGS = r"""--batch-size {resources.batch_size:q} \
-            --tensor-parallel-size {resources.tensor_parallel_size:q} \
-            --gpu-memory-percent {resources.gpu_memory_percent:q} \
-            --max-num-batched-tokens {resources.max_num_batched_tokens:q} \
-            --servers={resources.servers:q} \
-            --server-timeout {resources.server_timeout:q}
-"""
-
-
+include: "functions/engines.smk"
 include: "functions/models.smk"
 include: "functions/policies.smk"
 include: "functions/rewards.smk"

@@ -1,17 +1,11 @@
 # policies' answers   -> results/mt_bench/judgments/{judge}/{match}.jsonl, of judges that are language models
-# config: mt_bench (questions, references, judge_prompts, modes, judge, judges), seed
-
-# Keys of a judge's section that change no verdict. They are resources: a new value runs nothing again.
-JUDGE_LIMITS = ("key_variable", *judges.LIMITS)
-JUDGE_FLAGS = "".join(
-    f"--{key.replace('_', '-')} {{resources.{key}:q}} \\\n            " for key in JUDGE_LIMITS
-)
+# config: mt_bench (questions, references, judge_prompts, modes, judge, judges), endpoints, seed
 
 
 rule ask_judge:
     """Have a language model compare two policies' answers in both orders, or rate one policy's."""
     input:
-        unpack(get_judge_model),
+        unpack(lambda wildcards: served(LLM_JUDGES[wildcards.judge])),
         questions=ancient(mt_bench_file("questions")),
         references=ancient(mt_bench_file("references")),
         judge_prompts=ancient(mt_bench_file("judge_prompts")),
@@ -27,23 +21,15 @@ rule ask_judge:
     conda:
         "../envs/cpu/generate.yaml"
     resources:
-        **{key: of_judge(key) for key in JUDGE_LIMITS},
-        **(
-            ENGINE
-            | {
-                "gpu": lambda wildcards: 0 if LLM_JUDGES[wildcards.judge]["servers"] else 1,
-                "batch_size": 16,
-                "servers": lambda wildcards: LLM_JUDGES[wildcards.judge]["servers"] or "",
-            }
-        ),
+        **asking(lambda wildcards: LLM_JUDGES[wildcards.judge]["endpoint"]) | {"batch_size": 16},
         runtime=480,
     params:
         code=code_of("ask_judge"),
         contents=contents_of(*section("mt_bench", "questions", "references", "judge_prompts").values()),
         model=lambda wildcards, input: input.get("model", ""),
+        endpoint=lambda wildcards: flags(endpoints.counted(LLM_JUDGES[wildcards.judge]["endpoint"])),
         settings=lambda wildcards: flags(
-            section(f"mt_bench.judges.{wildcards.judge}", "kind", "dtype", "served_model", "max_tokens"),
-            seed=config["seed"],
+            section(f"mt_bench.judges.{wildcards.judge}", "max_tokens"), seed=config["seed"]
         ),
         models=lambda wildcards: [name for name in (MATCHES | SINGLE)[wildcards.match] if name],
     shell:
@@ -61,7 +47,7 @@ rule ask_judge:
             {params.settings} \
             --journal work/journal \
             --out {output.judgments:q} \
-            """ + (JUDGE_FLAGS + ENGINE_FLAGS)
+            """ + (ENGINE_FLAGS)
 
 
 # `snakemake judging_costs`: what the judges would be asked and cost, before they are.

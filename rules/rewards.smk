@@ -6,7 +6,7 @@
 rule score_completions:
     """Score each completion with a reward model."""
     input:
-        unpack(get_reward_model),
+        unpack(lambda wildcards: served(REWARDS[wildcards.reward])),
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
     output:
@@ -97,7 +97,7 @@ rule apply_reward_function:
 rule rate_completions:
     """Have a language model rate each completion by a rubric."""
     input:
-        unpack(get_reward_model),
+        unpack(lambda wildcards: served(REWARDS[wildcards.reward])),
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
         rubric=lambda wildcards: ancient(REWARDS[wildcards.reward]["rubric"]),
@@ -112,22 +112,15 @@ rule rate_completions:
     conda:
         "../envs/cpu/generate.yaml"
     resources:
-        **ENGINE
-        | {
-            "gpu": lambda wildcards: 0 if REWARDS[wildcards.reward]["servers"] else 1,
-            "batch_size": 64,
-            "servers": lambda wildcards: REWARDS[wildcards.reward]["servers"] or "",
-        },
+        **asking(lambda wildcards: REWARDS[wildcards.reward]["endpoint"]) | {"batch_size": 64},
         runtime=240,
     params:
         code=code_of("rate_completions"),
         contents=lambda wildcards: contents_of(REWARDS[wildcards.reward]["rubric"]),
         model=lambda wildcards, input: input.get("model", ""),
+        endpoint=lambda wildcards: flags(endpoints.counted(REWARDS[wildcards.reward]["endpoint"])),
         settings=lambda wildcards: flags(
-            section(
-                f"rewards.{wildcards.reward}", "dtype", "served_model", "lowest", "highest", "max_tokens"
-            ),
-            seed=config["seed"],
+            section(f"rewards.{wildcards.reward}", "lowest", "highest", "max_tokens"), seed=config["seed"]
         ),
     shell:
         r"""

@@ -2,7 +2,7 @@
 #
 #     results/samples/{policy}/prompts/{shard}.parquet, what scores completions
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
-#  of  train, online, runs, training_defaults, rewards, rank.length_penalty, seed
+#  of  train, online, runs, training_defaults, rewards, endpoints, rank.length_penalty, seed
 #
 # With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter.
 
@@ -38,9 +38,10 @@ rule train_online:
         per_device_train_batch_size=128,
         save_steps=50,
         batch_tokens=16384,
-        servers=json.dumps({name: REWARDS[name].get("servers") for name in REWARDS}),
+        endpoints=json.dumps(
+            {name: section["endpoint"] for name, section in REWARDS.items() if "endpoint" in section}
+        ),
         judge_batch_size=64,
-        server_timeout=600,
     params:
         code=code_of("train_online"),
         own_code=imports.code_params(*functions_of(*REWARDS)),
@@ -49,10 +50,7 @@ rule train_online:
             configuration.of_job(configuration.training(config, wildcards.run)),
             section("rank", "length_penalty"),
             method=configuration.method_of(config, wildcards.run),
-            rewards={
-                name: {key: section[key] for key in sorted(section) if key != "servers"}
-                for name, section in sorted(REWARDS.items())
-            },
+            rewards={name: scoring(section) for name, section in sorted(REWARDS.items())},
             seed=config["seed"],
         ),
     shell:
@@ -66,9 +64,8 @@ rule train_online:
             --reference {input.reference:q} \
             --reward-models {input.reward_models:q} \
             {params.settings} \
-            --servers {resources.servers:q} \
+            --endpoints {resources.endpoints:q} \
             --judge-batch-size {resources.judge_batch_size:q} \
-            --server-timeout {resources.server_timeout:q} \
             --batch-tokens {resources.batch_tokens:q} \
             --journal work/journal \
             --work-dir work/train_online \

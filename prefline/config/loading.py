@@ -12,8 +12,8 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from prefline.config import endpoints, precedence
 from prefline.config import judges as judge_settings
-from prefline.config import precedence
 from prefline.config import schema as schemas
 from prefline.errors import InputError
 from prefline.training import early_stopping, losses, methods
@@ -56,15 +56,19 @@ def load(config, files=(), given=None):
         config["benchmarks"] = {
             name: section for name, section in config["benchmarks"].items() if section is not None
         }
+    if isinstance(config.get("endpoints"), dict):
+        config["endpoints"] = endpoints.without_nulls(config["endpoints"])
+    endpoints.check_places(config)
     for error in VALIDATOR.iter_errors(config):
         _coerce(config, error)
     mistakes = list(VALIDATOR.iter_errors(config))
     if mistakes:
         raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
     config["mt_bench"] = judge_settings.complete(config["mt_bench"])
+    endpoints.resolve(config)
     precedence.complete(config)
     _check_names(config)
-    named = [reward.get("model") for reward in config["rewards"].values()]
+    named = map(endpoints.model_of, config["rewards"].values())
     precedence.check_learning_rates(config, needed_models(config, ["sft", *named]), layers)
     return config
 
@@ -174,18 +178,10 @@ def _check_names(config):
         _check_reward(name, reward, config["models"])
     for name, section in config["benchmarks"].items():
         _check_keys("benchmarks", name, section, {"kind"})
-    judge_settings.check(config["mt_bench"], config["models"])
     if "reward" in judge_settings.names_of(config["mt_bench"]) and not any(
         reward["kind"] == "classifier" for reward in config["rewards"].values()
     ):
         raise InputError("config: mt_bench.judge is reward, but no entry of `rewards` is a classifier")
-    for name, section in [("generate", config["generate"]), *config["rewards"].items()]:
-        if set("@?#") & set(section.get("servers") or ""):
-            key = name if name == "generate" else f"rewards.{name}"
-            raise InputError(
-                f"config: {key}.servers: an address ends with /v1 and has no user or key in it, which logs "
-                "would repeat; export the key as PREFLINE_API_KEY"
-            )
     _check_loss("train", config["train"])
     taken = set(config["models"])
     for run in config["runs"]:
@@ -261,17 +257,14 @@ def _check_reward(name, reward, models):
     key = f"rewards.{name}"
     wanted = _check_keys("rewards", name, reward, {"kind", "weight", "normalize"})
     model = reward.get("model")
-    if model is None and "dtype" in wanted and not reward.get("servers"):
+    if model is None and "model" in wanted:
         raise InputError(f"config: {key}.model: name an entry of `models`")
     if reward["kind"] == "classifier" and model in ("base", "sft") and models[model]["source"] is None:
         raise InputError(f"config: {key}.model: {model} is trained as a language model, and gives no scores")
     if reward["kind"] == "pairwise" and model == "reward_model" and models[model]["source"] is None:
         raise InputError(f"config: {key}.model: {model} is trained as a classifier, and compares no answers")
-    if reward["kind"] == "judge":
-        if model is None and reward["served_model"] is None:
-            raise InputError(f"config: {key}.served_model: say what the servers call the judge")
-        if reward["lowest"] >= reward["highest"]:
-            raise InputError(f"config: {key}.lowest is {reward['lowest']}: it must be below {key}.highest")
+    if reward["kind"] == "judge" and reward["lowest"] >= reward["highest"]:
+        raise InputError(f"config: {key}.lowest is {reward['lowest']}: it must be below {key}.highest")
     if model is not None and model not in models:
         raise InputError(
             f"config: {key}.model names the model {model!r}, which `models` lacks; known: {', '.join(models)}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 
 from prefline import files
-from prefline.config import functions, schema
+from prefline.config import endpoints, functions, schema
 from prefline.config import judges as judge_settings
 from prefline.config import loading as configuration
 from prefline.data import sources
@@ -41,7 +41,7 @@ def used(config):
     """
     judges = judge_settings.names_of(config["mt_bench"])
     asked = [config["mt_bench"]["judges"][name] for name in judges if name not in judge_settings.BUILT_IN]
-    named = [section.get("model") for section in (*config["rewards"].values(), *asked)]
+    named = [endpoints.model_of(section) for section in (*config["rewards"].values(), *asked)]
     models = {
         name: _without(config["models"][name], *_unused_of_model(config["models"][name]))
         for name in configuration.needed_models(config, ["sft", *named])

@@ -12,8 +12,9 @@ requests that the engine is given, too; it is for engines whose seeds for single
 GPU) or that have none (some servers).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from prefline.config import section
 from prefline.errors import InputError
 
 # The engines, and the Python packages that shape what each of them says.
@@ -35,7 +36,11 @@ class Settings:
     served_model: str | None
 
 
-SETTINGS = tuple(field.name for field in fields(Settings))
+def add(parser):
+    """Add the flags of `Settings` to an argparse parser."""
+    section.add(parser, "generate", "engine", "dtype", "seed_per", "vllm")
+    name = section.reader({"type": ["string", "null"]})
+    parser.add_argument("--served-model", type=name, required=True, help="the model's name; null: its own")
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,8 @@ def start(model, settings, pace, seed):
         )
     seeds = {"seed_per": settings.seed_per, "seed": seed}
     vllm = settings.vllm | pace.of_vllm()
-    server = {
-        "servers": pace.servers,
-        "served_model": settings.served_model,
-        "timeout": pace.server_timeout,
-        "vllm": vllm,
-    }
+    server = {"served_model": settings.served_model, "endpoint": pace.endpoint, "vllm": vllm}
+    server["journal"] = pace.journal
     options = {"transformers": {}, "vllm": vllm | seeds, "server": server | seeds}
     return load(settings.engine, model, pace.batch_size, settings.dtype, **options[settings.engine])
 

@@ -6,14 +6,12 @@ times, each with a seed of its own: at temperature 0 it would be the same. Then 
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from prefline import engines, seeds
 from prefline.engines.model_files import ModelFiles
-from prefline.errors import InputError
 from prefline.provenance import journal
-from prefline.servers.budget import OverBudget
+from prefline.servers.budget import OverBudget, size_of
 from prefline.servers.conversation import Answer, Anthropic, Conversation, Request
 
 # How warm the model is, from try to try.
@@ -24,7 +22,7 @@ HOPELESS = 16
 TEMPLATE_SLACK = 64
 # Seconds between two lines of progress.
 INTERVAL = 10.0
-KINDS = {"openai": Conversation, "anthropic": Anthropic}
+KINDS = {"openai": Conversation, "anthropic": Anthropic, "vllm": Conversation}
 
 
 class Question(NamedTuple):
@@ -36,45 +34,78 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked, and what shapes its answers.
+    """What is asked for.
 
-    model: its directory, where this machine has it; served_model: what servers call it, None for the
-    directory's name; max_tokens: longest answer; seed: of the experiment.
+    model: the model's directory, where the job serves it, else ""; max_tokens: longest answer; seed: of the
+    experiment.
     """
 
     model: str
-    served_model: str | None
-    dtype: str
     max_tokens: int
     seed: int
 
-    @property
-    def name(self):
-        """What the servers call the model (str)."""
-        return self.served_model or Path(self.model).name
+
+def context(settings, endpoint):
+    """What shapes all answers alike, for the journal; what is asked, and its seed, name the row.
+
+    Answers from servers elsewhere may cost money: of the code, only what makes the requests counts for them.
+    """
+    shared = {"name": endpoint.model, "max_tokens": settings.max_tokens}
+    shared |= {"kind": endpoint.kind, "form": endpoint.form}
+    if endpoint.urls:
+        return journal.context("prefline/servers/conversation.py", None, (), **shared)
+    packages = engines.packages("server")
+    return journal.context(
+        "prefline/engines/asking.py", settings.model, packages, dtype=endpoint.dtype, **shared
+    )
 
 
-class Servers:
-    """The model behind servers, or behind one of the job's own: it is there from the first question on.
+class Asked:
+    """The model behind an endpoint; one of the kind vllm is served by the job from the first question on.
 
     settings: Settings; pace: pace.Pace; texts: list of str, all that it may be asked, which is what the
-    context of its own server is made for; section: of the config, for messages; kind: of KINDS; client():
-    further arguments of client.Client (dict), called before the first question is asked.
+    context of the job's own server is made for.
     """
 
-    def __init__(self, settings, pace, texts, section, kind="openai", client=dict):
-        self.settings, self.pace, self.texts = settings, pace, texts
-        self.section, self.kind, self.client = section, kind, client
+    def __init__(self, settings, pace, texts):
+        self.settings, self.pace, self.texts, self.endpoint = settings, pace, texts, pace.endpoint
+        self.meter = self.endpoint.meter(settings.max_tokens, pace.journal)
         self.local = self.conversation = None
-        self.over_budget = False  # whether not even the first question could be asked
+        self.failures = []  # of the first request, the trial
 
-    def answers(self, wanted):
+    def until_read(self, questions, read, kept):
+        """What the function until_read gives for `questions`, with the answers in `kept` (Journal).
+
+        Raises InputError where the endpoint's budget is used up.
+        """
+        with self.meter.alone():
+            values, reasons, answers = until_read(
+                questions, read, lambda wanted: kept.rows(wanted, self._answers), self.settings.seed
+            )
+        failures = [*self.failures, *(failure for _, failure in self.given_up())]
+        self.endpoint.check_budget(
+            self.meter, failures, sizes_of(one for key, one in questions.items() if key not in values)
+        )
+        return values, reasons, answers
+
+    def given_up(self):
+        """(Request, exception) of what the servers gave up."""
+        return [] if self.conversation is None else self.conversation.client.given_up
+
+    def close(self):
+        """End the connections, and the server if it is the job's own."""
+        if self.conversation is not None:
+            self.conversation.close()
+        if self.local is not None:
+            self.local.close()
+
+    def _answers(self, wanted):
         """Yield {key: Answer} as they end, for {key: Request}, without those that the servers give up."""
         try:
             if self.conversation is None:
                 self._open()
-        except OverBudget:
-            self.over_budget = True
+        except OverBudget as failure:
+            self.failures.append(failure)
             return
         keys, printed = list(wanted), time.monotonic()
         answers = self.conversation.answers(list(wanted.values()))
@@ -85,28 +116,20 @@ class Servers:
                 printed = time.monotonic()
                 print(f"{done} of {len(keys)} verdicts", flush=True)
 
-    def given_up(self):
-        """(Request, exception) of what the servers gave up."""
-        return [] if self.conversation is None else self.conversation.client.given_up
-
-    def close(self):
-        if self.conversation is not None:
-            self.conversation.close()
-        if self.local is not None:
-            self.local.close()
-
     def _open(self):
-        servers, client = self.pace.servers, self.client()
-        if not servers:
+        endpoint, client = self.endpoint, self.endpoint.client(self.meter)
+        urls = endpoint.urls
+        if not urls:
             self.local = self._serve()
-            servers, client["key"] = [self.local.url], self.local.key
-        self.conversation = KINDS[self.kind](
-            servers,
-            self.settings.name,
+            urls, client["key"] = [self.local.url], self.local.key
+        self.conversation = KINDS[endpoint.kind](
+            urls,
+            endpoint.model,
             self.settings.max_tokens,
             self.pace.batch_size,
-            self.pace.server_timeout,
-            self.section,
+            endpoint.timeout,
+            endpoint.section,
+            endpoint.form,
             **client,
         )
 
@@ -115,56 +138,14 @@ class Servers:
 
         settings, files = self.settings, ModelFiles(self.settings.model)
         vllm = self.pace.of_vllm() | limits(settings.max_tokens, files, self.texts)
-        return serve(files, settings.name, self.pace.batch_size, settings.dtype, settings.seed, **vllm)
-
-
-class Offline:
-    """The model in this process, by vLLM: as Servers."""
-
-    def __init__(self, settings, pace, texts):
-        self.settings, self.pace, self.texts, self.engine = settings, pace, texts, None
-
-    def answers(self, wanted):
-        """Yield {key: Answer} as they end, for {key: Request} of one temperature."""
-        from prefline.text import chat
-
-        if self.engine is None:
-            self._open()
-        keys, asked = list(wanted), list(wanted.values())
-        requests = [
-            engines.Request(chat.prompt_ids(self.engine.tokenizer, one.messages), one.seed, one.name)
-            for one in asked
-        ]
-        sampling = engines.Sampling(asked[0].temperature, 1.0, 0, self.settings.max_tokens)
-        for index, made in self.engine.stream(requests, sampling):
-            if made.finish_reason == "error":
-                raise InputError(f"{asked[index].name}: the engine gives it up; see the lines above")
-            text = self.engine.tokenizer.decode(made.ids, skip_special_tokens=True).strip()
-            yield {
-                keys[index]: Answer(text, made.finish_reason, len(requests[index].prompt_ids), len(made.ids))
-            }
-
-    def given_up(self):
-        return []
-
-    over_budget = False
-
-    def close(self):
-        if self.engine is not None:
-            self.engine.close()
-
-    def _open(self):
-        settings = self.settings
-        self.engine = engines.load(
-            "vllm",
-            settings.model,
-            self.pace.batch_size,
-            settings.dtype,
-            seed_per="completion",
-            seed=settings.seed,
-            **self.pace.of_vllm(),
-            **limits(settings.max_tokens, ModelFiles(settings.model), self.texts),
+        return serve(
+            files, self.endpoint.model, self.pace.batch_size, self.endpoint.dtype, settings.seed, **vllm
         )
+
+
+def sizes_of(questions):
+    """Bytes (list of int) that the questions (Question) take."""
+    return [size_of({"messages": question.messages}) for question in questions]
 
 
 def limits(max_tokens, files, texts):

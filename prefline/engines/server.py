@@ -18,7 +18,9 @@ from prefline.engines import Base, Completion, completion
 from prefline.engines.local_server import serve
 from prefline.engines.model_files import ModelFiles
 from prefline.errors import InputError
+from prefline.servers.budget import Meter, OverBudget, size_of
 from prefline.servers.client import HOPELESS, Client, Refused, Transient, only_choice
+from prefline.servers.endpoint import TIMEOUT
 
 # How a server is asked, the best first: vLLM's additions, OpenAI's own fields, and text for a prompt.
 DIALECTS = ("token ids", "ids in, text out", "text")
@@ -27,13 +29,13 @@ DIALECTS = ("token ids", "ids in, text out", "text")
 class Engine(Base):
     """See `prefline.engines.load`.
 
-    batch_size: requests in flight. servers: URLs (list of str) up to /v1, none for a server of the job's own
-    with the engine arguments `vllm`; served_model: the model's name there, None for the policy's; timeout:
-    seconds to wait for a completion; seed_per: "shard" sends no seeds; client: see client.Client.
+    batch_size: requests in flight. endpoint: an Endpoint, None for a server of the job's own with the engine
+    arguments `vllm`; served_model: the model's name there, None for the policy's; seed_per: "shard" sends no
+    seeds; journal: work/journal; client: see client.Client.
     """
 
     def __init__(
-        self, model, batch_size, dtype, seed_per, seed, servers, served_model, timeout, vllm, **client
+        self, model, batch_size, dtype, seed_per, seed, endpoint, served_model, vllm, journal, **client
     ):
         began = time.monotonic()
         atexit.register(self.close)
@@ -42,15 +44,18 @@ class Engine(Base):
         self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
         self.batch_size, self.seed_per = batch_size, seed_per
         self.name = served_model or Path(model).name
-        if not servers:
+        self.endpoint, self.meter = endpoint, endpoint.meter(1, journal) if endpoint else Meter(1)
+        if endpoint is None:
             self.local = serve(self.files, self.name, batch_size, dtype, seed, **vllm)
-            servers = [self.local.url]
-        key = self.local.key if self.local else None
-        self.client = Client(servers, batch_size, timeout, key, **client)
+            urls, timeout, client["key"] = [self.local.url], TIMEOUT, self.local.key
+        else:
+            urls, timeout, client = endpoint.urls, endpoint.timeout, client | endpoint.client(self.meter)
+        self.client = Client(urls, batch_size, timeout, **client)
         self.checked = self.differ = 0
         try:
-            self.client.check_model(self.name, "generate")
-            self.dialect = self._find_dialect()
+            self.client.check_model(self.name, endpoint.section if endpoint else "generate")
+            with self.meter.alone():
+                self.dialect = self._find_dialect()
         except BaseException:
             self.close()
             raise
@@ -63,11 +68,13 @@ class Engine(Base):
             raise InputError(
                 f"{self.client.servers[0].url}: takes no top_k; set generate.top_k to 0 in the config"
             )
-        hopeless = min(HOPELESS, len(requests))
-        for index, made in self.client.each(
-            lambda request: self._answer(request, sampling), requests, hopeless
-        ):
-            yield index, made or Completion([], "error")
+        hopeless, self.meter.max_tokens = min(HOPELESS, len(requests)), sampling.max_tokens
+        with self.meter.alone():
+            for index, made in self.client.each(
+                lambda request: self._answer(request, sampling), requests, hopeless
+            ):
+                yield index, made or Completion([], "error")
+        self._check_budget([request for request, _ in self.client.given_up], sampling)
 
     def report(self):
         return {
@@ -84,6 +91,13 @@ class Engine(Base):
             self.local.close()
             self.local = None
 
+    def _check_budget(self, requests, sampling):
+        """Raise InputError if some of `requests`, which were given up, were so for want of a budget."""
+        if self.endpoint is not None:
+            asked = [self._payload(one.prompt_ids, sampling, one.seed, self.dialect) for one in requests]
+            failures = [failure for _, failure in self.client.given_up]
+            self.endpoint.check_budget(self.meter, failures, [size_of(payload) for payload in asked])
+
     def _find_dialect(self):
         """The first of DIALECTS that the servers understand, tried on the least prompt."""
         from prefline.engines import Sampling
@@ -97,6 +111,8 @@ class Engine(Base):
                 said = refused
             except Transient as failure:
                 raise InputError(f"the server answers no request: {failure}") from None
+            except OverBudget as failure:
+                self.endpoint.check_budget(self.meter, [failure], [])
         raise InputError(f"the server refuses a plain request for {self.name!r}: {said}")
 
     def _payload(self, prompt_ids, sampling, seed, dialect):

@@ -19,6 +19,7 @@ from prefline.training import losses, methods
 
 CONFIG = Path("config.yaml")
 OUR_FUNCTIONS = [f"prefline/rewards/functions.py:{name}" for name in ("length", "valid_json")]
+ANOTHER = {"another": {"kind": "openai", "urls": ["http://localhost/v1"], "model": "another"}}
 
 
 class Job(NamedTuple):
@@ -155,6 +156,8 @@ def _nested(path, value, config):
         overlay = {key: overlay}
     if (path[0], path[-1]) in (("models", "init"), ("rewards", "model")):
         overlay.setdefault("models", {})["another"] = {"source": config["models"]["start"]["source"]}
+    if path[-1] in ("endpoint", "judges"):
+        overlay["endpoints"] = ANOTHER
     if path[-1] == "kind":
         dropped = dict.fromkeys(schemas.kinds("rewards.NAME")[config["rewards"][path[1]]["kind"]])
         function = {"function": OUR_FUNCTIONS[0], "arguments": {}}
@@ -189,8 +192,10 @@ def _others(path, value, schema):
         return ["reward"]
     if path == ("mt_bench", "modes"):
         return [["pairwise-all"]]
+    if path == ("endpoints",):
+        return [ANOTHER]
     if path == ("mt_bench", "judges"):
-        return [{"another": {"kind": "anthropic", "served_model": "another", "max_tokens": 1}}]
+        return [{"another": {"endpoint": "another", "max_tokens": 1}}]
     if path == ("benchmarks",):
         kind = "alpaca_eval_annotations"
         return [{"another": {"kind": kind, "annotations": "data/README.md", "regression_data": None}}]

@@ -35,23 +35,22 @@ class Rewards:
     """Calls give the rewards of completions.
 
     sections: {name: section}, the config's `rewards`; models: {name: directory} of those that they name;
-    servers: {name of a judge: its servers}; policy: engines.model_files.ModelFiles of the policy;
+    endpoints: {name of a judge: Endpoint}; policy: engines.model_files.ModelFiles of the policy;
     length_penalty: reward taken off per token; missing_eos_penalty: taken off what is cut off; batch_tokens:
     int, most tokens at once in a model's forward pass; judge_batch_size: requests to a judge in flight;
-    server_timeout: seconds to wait for a verdict; journal: folder of the judges' finished verdicts.
+    journal: folder of the judges' finished verdicts.
     """
 
     def __init__(
         self,
         sections,
         models,
-        servers,
+        endpoints,
         policy,
         length_penalty,
         missing_eos_penalty,
         batch_tokens,
         judge_batch_size,
-        server_timeout,
         journal,
         seed,
     ):
@@ -67,8 +66,7 @@ class Rewards:
             elif kind == "function":
                 self.scorers[name] = function(section)
             else:
-                pace = Pace(judge_batch_size, (servers[name] or "").split(), server_timeout)
-                self.scorers[name] = judge(name, section, pace, model, journal, seed)
+                self.scorers[name] = judge(section, Pace(judge_batch_size, endpoints[name], journal), seed)
 
     def __call__(self, samples, where, normalize=True):
         """The Rewarded of a list of Sampled; where: str, names them in messages ("step 3", say).
@@ -144,12 +142,8 @@ def function(section):
     ]
 
 
-def judge(name, section, pace, model, journal, seed):
+def judge(section, pace, seed):
     """Of a language model that follows a rubric, on servers; the journal keeps its verdicts."""
-    settings = asking.Settings(
-        model or "", section["served_model"], section["dtype"], section["max_tokens"], seed
-    )
-    asked = Judge(
-        section["rubric"], section["lowest"], section["highest"], settings, pace, journal, f"rewards.{name}"
-    )
+    settings = asking.Settings("", section["max_tokens"], seed)
+    asked = Judge(section["rubric"], section["lowest"], section["highest"], settings, pace)
     return lambda dialogues, _: asked.rate(dialogues).rewards

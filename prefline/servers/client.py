@@ -102,14 +102,14 @@ class Client:
     def check_model(self, name, section):
         """InputError unless every server is there and has the model `name`.
 
-        section: of the config, with the keys `servers` and `served_model`.
+        section: of the config, with the keys `urls` and `model`.
         """
         for server in self.servers:
             try:
                 models = self.get(server, "/models")
             except Transient as failure:
                 raise InputError(
-                    f"{failure}: the server is not reachable; start it, or correct {section}.servers in the "
+                    f"{failure}: the server is not reachable; start it, or correct {section}.urls in the "
                     "config"
                 ) from None
             except Refused:
@@ -118,7 +118,7 @@ class Client:
             if name not in names:
                 raise InputError(
                     f"{server.url}: the server has no model {name!r}, only {', '.join(map(repr, names))}; "
-                    f"serve it under that name (--served-model-name), or set {section}.served_model"
+                    f"serve it under that name (--served-model-name), or set {section}.model"
                 )
 
     def post(self, path, payload, read):

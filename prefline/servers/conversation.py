@@ -8,15 +8,20 @@ Which form they take is found out before the first request, with a plain one. Wh
 said in their words.
 """
 
-import itertools
 from typing import NamedTuple
 
 from prefline.errors import InputError
 from prefline.servers.budget import tokens_of
 from prefline.servers.client import Client, Refused, Transient, only_choice
 
-# The name of the longest answer, and whether a seed is sent; what is tried first comes first.
-FORMS = tuple(itertools.product(("max_tokens", "max_completion_tokens"), (True, False)))
+# The name of the longest answer, and whether a seed is sent, by the config's names; what is tried first comes
+# first.
+FORMS = {
+    "max_tokens+seed": ("max_tokens", True),
+    "max_tokens": ("max_tokens", False),
+    "max_completion_tokens+seed": ("max_completion_tokens", True),
+    "max_completion_tokens": ("max_completion_tokens", False),
+}
 FINISH_REASONS = ("stop", "length", "content_filter")
 ANTHROPIC_VERSION = "2023-06-01"
 # Anthropic's reasons, in OpenAI's words.
@@ -58,18 +63,19 @@ class Conversation:
     """The model `name` on `servers` (list of str, URLs up to /v1), which share the requests.
 
     max_tokens: longest answer; concurrency: most requests in flight; timeout: seconds to wait for an answer;
-    section: of the config, for messages; client: see client.Client, the key included. Raises InputError for a
-    server that is not there, has no such model, or refuses a plain request or the key.
+    section: of the config, for messages; form: of FORMS, None for the one that a trial finds; client: see
+    client.Client, the key included. Raises InputError for a server that is not there, has no such model, or
+    refuses a plain request or the key.
     """
 
-    path, forms, headers = "/chat/completions", FORMS, None
+    path, forms, headers = "/chat/completions", tuple(FORMS.values()), None
 
-    def __init__(self, servers, name, max_tokens, concurrency, timeout, section, **client):
+    def __init__(self, servers, name, max_tokens, concurrency, timeout, section, form=None, **client):
         self.name, self.max_tokens = name, max_tokens
         self.client = Client(servers, concurrency, timeout, headers=self.headers, **client)
         try:
             self._check_model(section)
-            self.form = self._find_form()
+            self.form = FORMS[form] if form else self._find_form()
         except BaseException:
             self.close()
             raise

@@ -93,8 +93,8 @@ def check_reward(method, reward, section):
             f"rewards.{reward}.normalize is prompt, but ppo has one completion of each prompt; take none, or "
             "rloo or grpo"
         )
-    if section["kind"] == "judge" and not section["servers"]:
+    if section["kind"] == "judge" and section["endpoint"]["kind"] == "vllm":
         raise InputError(
-            f"rewards.{reward} has no servers: {method} asks the judge while it trains; start one "
-            "(docs/generation.md) and name it in servers"
+            f"rewards.{reward}.endpoint is of the kind vllm: {method} asks the judge while it trains, and "
+            "they would share the device; start a server and name it (docs/endpoints.md)"
         )

@@ -49,6 +49,12 @@ def given_annotations(wildcards):
     return [named_by(wildcards.benchmark, key) for key in keys]
 
 
+def annotated_by(wildcards):
+    """The model that makes a benchmark's annotations, as a setting; none for given ones."""
+    endpoint = BENCHMARKS[wildcards.benchmark].get("endpoint")
+    return {"judge": endpoint["model"]} if endpoint else {}
+
+
 def get_annotations(wildcards):
     """A policy's annotations, made by a judge or elsewhere."""
     made = f"results/benchmarks/{wildcards.benchmark}/annotations/{wildcards.policy}.jsonl"

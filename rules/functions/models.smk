@@ -14,7 +14,7 @@ TRAINING_FLAGS = r"""--per-device-train-batch-size {resources.per_device_train_b
 """
 
 # The models, policies of runs aside, that the start policy and the rewards are or come of.
-NEEDED = configuration.needed_models(config, [START, *(section.get("model") for section in REWARDS.values())])
+NEEDED = configuration.needed_models(config, [START, *map(endpoints.model_of, REWARDS.values())])
 # What has a log.csv.
 TRAININGS = [name for name in NEEDED if config["models"][name]["source"] is None] + TRAINED
 

@@ -8,7 +8,7 @@ SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
 JUDGES = judges.names_of(config["mt_bench"])
 LLM_JUDGES = config["mt_bench"]["judges"]
 # Those of them that cost money.
-PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["servers"]]
+PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["endpoint"]["urls"]]
 MODES = config["mt_bench"]["modes"]
 # The matches that the main judge decides.
 JUDGED = list(MATCHES) if "pairwise-all" in MODES else TRAINED
@@ -35,24 +35,6 @@ def evaluations():
     """What shows how good the policies are, by the modes of judging."""
     ratings = ["results/ratings.csv"] if "single" in MODES else []
     return ["results/winrate.png", "results/winrate.csv", *ratings]
-
-
-def of_judge(key):
-    """A value of a judge's section, as a resource."""
-
-    def value(wildcards):
-        found = LLM_JUDGES[wildcards.judge][key]
-        return found if isinstance(found, str) else json.dumps(found)
-
-    return value
-
-
-def get_judge_model(wildcards):
-    """The model of a judge that runs on this machine, as inputs; none for another."""
-    model = LLM_JUDGES[wildcards.judge]["model"]
-    if model is None:
-        return {}
-    return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
 
 
 def matches_of(judge):

@@ -11,22 +11,20 @@ def rewards_of(policy):
 
 def rewards_of_model(model):
     """What a model is to score as: (kind, head weights) of every reward that names it."""
-    sections = [section for section in REWARDS.values() if section.get("model") == model]
+    sections = [section for section in REWARDS.values() if endpoints.model_of(section) == model]
     return [(section["kind"], section.get("head_weights")) for section in sections]
-
-
-def get_reward_model(wildcards):
-    """The model that a reward names, as inputs; none if it names none."""
-    model = REWARDS[wildcards.reward]["model"]
-    if model is None:
-        return {}
-    return {"model": ancient(f"results/models/{model}"), "manifest": f"results/models/{model}.json"}
 
 
 def models_of_rewards():
     """The directories of all models that rewards name."""
     named = {section["model"] for section in REWARDS.values() if section.get("model")}
     return [f"results/models/{model}" for model in sorted(named)]
+
+
+def scoring(section):
+    """What of a reward's section its scores depend on: of an endpoint, what counts."""
+    values = {key: section[key] for key in sorted(section)}
+    return values | ({"endpoint": endpoints.counted(section["endpoint"])} if "endpoint" in section else {})
 
 
 def functions_of(*rewards):

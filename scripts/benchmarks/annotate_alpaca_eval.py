@@ -6,8 +6,8 @@ and paced, and each verdict is a row of the journal, so that a restart asks for 
 
     python -m scripts.benchmarks.annotate_alpaca_eval --references alpaca_eval_gpt4_baseline.json \\
         --answers results/benchmarks/alpaca/answers/dpo-1.jsonl \\
-        --annotator weighted_alpaca_eval_gpt4_turbo --servers https://api.example.com/v1 \\
-        --judge gpt-4-1106-preview --concurrency 16 --server-timeout 600 --journal work/journal \\
+        --annotator weighted_alpaca_eval_gpt4_turbo --concurrency 16 \\
+        --endpoint '{"name": "gpt_4", "kind": "openai", …}' --journal work/journal \\
         --out results/benchmarks/alpaca/annotations/dpo-1.jsonl
 
     writes  annotations in the library's form, in the order of the references; preference is null where the
@@ -21,6 +21,8 @@ from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 from prefline.provenance import journal
+from prefline.servers import endpoint
+from prefline.servers.budget import size_of
 
 # What is kept of an annotation.
 COLUMNS = ("instruction", "generator_1", "output_1", "generator_2", "output_2", "annotator", "preference")
@@ -38,18 +40,20 @@ class Call(NamedTuple):
 class Judge:
     """What the library calls to have prompts completed: see `__call__`.
 
-    servers: list of str, URLs up to /v1; name: the judge's there; kept: the Journal of its answers.
+    endpoint: endpoint.Endpoint; concurrency: requests in flight; root: work/journal.
     """
 
-    def __init__(self, servers, name, concurrency, timeout, kept):
-        self.servers, self.name, self.kept = servers, name, kept
-        self.concurrency, self.timeout = concurrency, timeout
+    def __init__(self, endpoint, concurrency, root):
+        self.endpoint, self.name, self.concurrency, self.root = endpoint, endpoint.model, concurrency, root
+        shaped_by = journal.context("prefline/servers/client.py", None, (), judge=self.name)
+        self.kept = journal.Journal(root, "annotations", shaped_by, self.name)
 
     def __call__(self, prompts, max_tokens, temperature, logprobs=False, top_logprobs=None, **_):
         """The library's completions (dict of lists) of `prompts` (list of str in ChatML).
 
         The other arguments are the annotator's; its model name is not among those that count: the config says
-        who judges. Raises InputError if servers give a prompt up, or leave out log-probabilities.
+        who judges. Raises InputError if servers give a prompt up, or leave out log-probabilities, and where
+        the endpoint's budget is used up.
         """
         from alpaca_eval.utils import prompt_to_chatml
 
@@ -60,12 +64,17 @@ class Judge:
             journal.key(prompt, settings): Call(prompt_to_chatml(prompt), f"annotation {number}")
             for number, prompt in enumerate(prompts)
         }
-        choices = self.kept.rows(calls, lambda missing: self._ask(missing, settings, logprobs))
-        lost = len(calls.keys() - choices.keys())
-        if lost:
+        meter, failures = self.endpoint.meter(max_tokens, self.root), []
+        with meter.alone():
+            choices = self.kept.rows(
+                calls, lambda missing: self._ask(missing, settings, logprobs, meter, failures)
+            )
+        open_calls = [{"messages": call.messages} for key, call in calls.items() if key not in choices]
+        self.endpoint.check_budget(meter, failures, [size_of(call) for call in open_calls])
+        if open_calls:
             raise InputError(
-                f"the judge's servers give up {lost} of {len(calls)} annotations; start again later: those "
-                "that are done are kept"
+                f"the judge's servers give up {len(open_calls)} of {len(calls)} annotations; start again "
+                "later: those that are done are kept"
             )
         ordered = [choices[journal.key(prompt, settings)] for prompt in prompts]
         return {
@@ -75,10 +84,12 @@ class Judge:
             "time_per_example": [float("nan")] * len(prompts),
         }
 
-    def _ask(self, missing, settings, logprobs):
+    def _ask(self, missing, settings, logprobs, meter, failures):
+        """Yield {key: choice} as they end; `failures` (list) gets the exceptions of what is given up."""
         from prefline.servers.client import Client, Transient, only_choice
 
-        client = Client(self.servers, self.concurrency, self.timeout)
+        asked = self.endpoint
+        client = Client(asked.urls, self.concurrency, asked.timeout, **asked.client(meter))
 
         def read(body):
             choice = only_choice(body, FINISH_REASONS)
@@ -92,7 +103,7 @@ class Judge:
             return {name: choice.get(name) for name in ("message", "logprobs", "finish_reason")}
 
         try:
-            client.check_model(self.name, "benchmarks")
+            client.check_model(self.name, asked.section)
             keys = list(missing)
             requests = list(missing.values())
             for index, choice in client.each(
@@ -102,6 +113,7 @@ class Judge:
                 if choice is not None:
                     yield {keys[index]: choice}
         finally:
+            failures += [failure for _, failure in client.given_up]
             client.close()
 
 
@@ -147,9 +159,9 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--references", required=True, help="outputs to compare with (json or jsonl)")
     parser.add_argument("--answers", required=True, help="the policy's outputs (jsonl)")
-    section.add(parser, "benchmarks.NAME", "annotator", "servers", "judge")
+    section.add(parser, "benchmarks.NAME", "annotator")
+    parser.add_argument("--endpoint", type=endpoint.read, required=True, help="who judges, JSON")
     parser.add_argument("--concurrency", type=int, required=True, help="most requests in flight")
-    parser.add_argument("--server-timeout", type=float, required=True, help="seconds for a verdict")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="annotations (jsonl)")
     args = parser.parse_args(argv)
@@ -157,12 +169,10 @@ def main(argv=None):
     references = benchmark_results.read_questions(args.references, "alpaca_eval")
     answers = benchmark_results.read_questions(args.answers, "alpaca_eval")
     check_answers(references, answers)
-    shaped_by = journal.context("prefline/servers/client.py", None, (), judge=args.judge)
-    kept = journal.Journal(args.journal, "annotations", shaped_by, args.judge)
-    judge = Judge(args.servers.split(), args.judge, args.concurrency, args.server_timeout, kept)
+    judge = Judge(args.endpoint, args.concurrency, args.journal)
     annotations = annotate(references, answers, args.annotator, judge)
     files.write_jsonl(args.out, [written(one) for one in annotations])
-    print(f"{len(annotations)} annotations by {args.judge}")
+    print(f"{len(annotations)} annotations by {judge.name}")
 
 
 if __name__ == "__main__":

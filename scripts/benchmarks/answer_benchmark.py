@@ -49,7 +49,7 @@ def main(argv=None):
     )
     parser.add_argument("--policy", required=True, help="the policy's name")
     parser.add_argument("--model", required=True, help="the policy's directory")
-    section.add(parser, "generate", *engines.SETTINGS)
+    engines.add(parser)
     pace.add(parser)
     section.add(parser, "benchmarks.NAME", "temperature", "max_tokens")
     section.add(parser, "seed")

@@ -85,14 +85,15 @@ def main(argv=None):
     parser.add_argument("--policy", required=True, help="the policy's name, generator_2 of its annotations")
     parser.add_argument("--benchmark", required=True, help="its name in the config")
     parser.add_argument("--annotations", required=True, help="in the library's form (json or jsonl)")
-    section.add(parser, "benchmarks.NAME", "judge", "regression_data", optional=["judge"])
+    section.add(parser, "benchmarks.NAME", "regression_data")
+    parser.add_argument("--judge", help="the model that made the annotations; none: they say it")
     parser.add_argument("--out", required=True, help="results (json)")
     args = parser.parse_args(argv)
 
     if args.regression_data is not None and not Path(args.regression_data).is_file():
         raise InputError(f"{args.regression_data}: no such file; get it with: {FETCH_REGRESSION}")
     annotations = read_annotations(args.annotations, args.policy)
-    settings = {"annotator": annotations[0].get("annotator"), "judge": getattr(args, "judge", None)}
+    settings = {"annotator": annotations[0].get("annotator"), "judge": args.judge}
     rows, notes = metrics(annotations, args.regression_data, settings)
     version = importlib.metadata.version("alpaca_eval")
     benchmark_results.write(args.out, args.policy, args.benchmark, "alpaca_eval", version, rows, notes)

@@ -76,7 +76,7 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--prompts", required=True, help="a shard of prompts (parquet)")
     parser.add_argument("--model", required=True, help="the policy's directory")
-    section.add(parser, "generate", *engines.SETTINGS)
+    engines.add(parser)
     section.add(parser, "generate", "num_completions", "temperature", "top_p", "top_k", "max_tokens")
     section.add(parser, "seed")
     pace.add(parser)

@@ -73,7 +73,7 @@ def main(argv=None):
     parser.add_argument("--questions", required=True, help="questions in FastChat's form (jsonl)")
     parser.add_argument("--model-id", required=True, help="the policy's name in the answers")
     parser.add_argument("--model", required=True, help="the policy's directory")
-    section.add(parser, "generate", *engines.SETTINGS)
+    engines.add(parser)
     pace.add(parser)
     section.add(parser, "mt_bench", "max_tokens", "temperature")
     section.add(parser, "seed")

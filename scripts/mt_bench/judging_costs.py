@@ -1,11 +1,11 @@
 """Say how many calls the judges in the config would be, and what they may cost, without making one.
 
 For each judge that is asked on servers, and each match, the same as `scripts.mt_bench.ask_judge --dry-run`;
-then the sum. Judges are JSON, {name: section of mt_bench.judges}; matches are JSON, lists of one or two
-policies.
+then the sum. Judges are JSON, {name: {"endpoint": {…}, "max_tokens": …}}; matches are JSON, lists of one
+or two policies.
 
     python -m scripts.mt_bench.judging_costs --questions data/mt_bench/question.jsonl --references … \\
-        --judge-prompts … --answers results/mt_bench/answers --judges '{"gpt_4": {"kind": "openai", …}}' \\
+        --judge-prompts … --answers results/mt_bench/answers --judges '{"gpt_4": {…}}' \\
         --matches '{"gpt_4": [["dpo-1", "sft"], ["sft"]]}' --seed 1 --journal work/journal
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prefline import errors
 from prefline.config import section
+from prefline.servers.endpoint import Endpoint
 from scripts.mt_bench import ask_judge
 
 
@@ -37,7 +38,8 @@ def main(argv=None):
         for policies in args.matches[name]:
             answers = [str(Path(args.answers) / f"{policy}.jsonl") for policy in policies]
             asked = {"judge": name, "models": policies, "answers": answers, "model": ""}
-            number, price = ask_judge.say_costs(argparse.Namespace(**vars(args) | judge | asked))
+            asked |= {"endpoint": Endpoint(**judge["endpoint"]), "max_tokens": judge["max_tokens"]}
+            number, price = ask_judge.say_costs(argparse.Namespace(**vars(args) | asked))
             calls, cost = calls + number, cost + price
         print(f"judge {name}: {calls} calls in all, about {cost:.2f} by the config's prices")
 

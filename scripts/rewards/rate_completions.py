@@ -5,7 +5,7 @@ asked at temperature 0 and only what it says is read: a completion with a [[10]]
 A verdict that is cut off, or ends without a number from --lowest to --highest, is asked for again
 (prefline/engines/asking.py). If no try can be read, the completion has no reward: null, never a number
 that nobody gave. Neither has one that the servers give up. If that is so for more than half of the shard,
-what is left would rank by accident, and the script fails.
+what is left would rank by accident, and the script fails. So it does where the endpoint's budget is used up.
 
 Every answer is a row of the journal, as text, from which the number is read anew: a restart asks nobody
 twice, and with another --lowest or --highest only what is then out of range is asked for again. What the
@@ -13,14 +13,13 @@ servers give up is tried again by the next job that wants it.
 
     python -m scripts.rewards.rate_completions --prompts results/samples/sft/prompts/train-00000.parquet \\
         --completions results/samples/sft/completions/train-00000.parquet \\
-        --rubric data/rubric.txt --lowest 1 --highest 10 --model results/models/judge --dtype bfloat16 \\
-        --servers '' --served-model null --max-tokens 512 --batch-size 64 --server-timeout 600 \\
+        --rubric data/rubric.txt --lowest 1 --highest 10 --max-tokens 512 --model results/models/judge \\
+        --endpoint '{"name": "own", "kind": "vllm", …}' --batch-size 64 \\
         --tensor-parallel-size 1 --gpu-memory-percent 90 --max-num-batched-tokens 0 --seed 1 \\
         --journal work/journal --out results/samples/sft/rewards/helpful/train-00000.parquet
 """
 
 import contextlib
-from pathlib import Path
 
 from prefline import errors
 from prefline.config import section
@@ -38,16 +37,14 @@ def main(argv=None):
     parser.add_argument("--prompts", required=True, help="prompts of the shard (parquet)")
     parser.add_argument("--completions", required=True, help="completions of the shard (parquet)")
     parser.add_argument("--rubric", required=True, help="what the judge is asked (text)")
-    parser.add_argument("--model", required=True, help="the judge's directory; none: see --servers")
-    section.add(parser, "rewards.NAME", "dtype", "served_model", "lowest", "highest", "max_tokens")
+    parser.add_argument("--model", required=True, help="the judge's directory; none: servers have it")
+    section.add(parser, "rewards.NAME", "lowest", "highest", "max_tokens")
     section.add(parser, "seed")
     pace.add(parser)
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="rewards of the shard (parquet)")
     args = parser.parse_args(argv)
 
-    if not args.model and not args.servers:
-        raise InputError("a judge needs a model or servers; name one of them in the reward's section")
     rows, dialogues = shard.read(args.prompts, args.completions)
     judge = Judge(
         args.rubric,
@@ -55,8 +52,6 @@ def main(argv=None):
         args.highest,
         section.pick(asking.Settings, vars(args)),
         section.pick(pace.Pace, vars(args)),
-        args.journal,
-        f"rewards.{Path(args.out).parent.name}",
     )
     with contextlib.closing(judge):
         rated = judge.rate(dialogues)

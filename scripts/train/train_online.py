@@ -25,11 +25,12 @@ from prefline.data import tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
 from prefline.rewards.combine import split_of
+from prefline.servers.endpoint import Endpoint
 from prefline.training import adapters, arguments, methods, models, process, results, sharding, weights
 from prefline.training.settings import Settings
 
 # Flags that shape no weights: where and how fast rewards are made.
-MACHINE = ("batch_tokens", "servers", "judge_batch_size", "server_timeout", "journal")
+MACHINE = ("batch_tokens", "endpoints", "judge_batch_size", "journal")
 # Rewards that look at the other completions to a prompt.
 COMPARING = {"kind": "pairwise", "normalize": "prompt"}
 
@@ -164,6 +165,11 @@ def proximal(args, settings, model, tokenizer, train, rewards, ends):
     )
 
 
+def read_endpoints(text):
+    """{name of a judge: Endpoint} of a flag's text."""
+    return {name: Endpoint(**values) for name, values in json.loads(text).items()}
+
+
 def parse(argv):
     parser = section.parser(__doc__)
     parser.add_argument("--method", choices=methods.ONLINE, required=True, help="how to train")
@@ -171,9 +177,8 @@ def parse(argv):
     parser.add_argument("--reference", required=True, help="directory of the policy that it is held to")
     parser.add_argument("--rewards", type=json.loads, required=True, help="JSON: the config's rewards")
     parser.add_argument("--reward-models", nargs="*", required=True, help="directories of their models")
-    parser.add_argument("--servers", type=json.loads, required=True, help="JSON: servers of each judge")
+    parser.add_argument("--endpoints", type=read_endpoints, required=True, help="JSON: of each judge")
     parser.add_argument("--judge-batch-size", type=int, required=True, help="requests to a judge in flight")
-    parser.add_argument("--server-timeout", type=float, required=True, help="seconds to wait for a verdict")
     parser.add_argument(
         "--batch-tokens",
         type=int,
@@ -190,7 +195,7 @@ def parse(argv):
     if missing:
         parser.error(f"{args.method} needs --{missing[0].replace('_', '-')}")
     for name, reward in args.rewards.items():
-        methods.check_reward(args.method, name, {"servers": args.servers.get(name), **reward})
+        methods.check_reward(args.method, name, reward)
     return args
 
 

@@ -23,7 +23,7 @@ def main(argv=None):
     parser = section.parser(__doc__)
     section.add(parser, "vibe_check")
     parser.add_argument("--model", required=True, help="the policy's directory")
-    section.add(parser, "generate", *engines.SETTINGS)
+    engines.add(parser)
     pace.add(parser)
     section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")

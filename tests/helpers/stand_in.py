@@ -140,6 +140,15 @@ class StandIn:
         return reply(handler, 200, fault)
 
 
+def endpoint(server, **changed):
+    """An endpoint (dict) as the config resolves it: a StandIn, an address, or none ("")."""
+    from prefline.config import endpoints
+
+    url = server if isinstance(server, str) else server.url
+    known = {"name": "stand_in", "kind": "openai", "model": "judge", "dtype": "float32", "timeout": 30}
+    return endpoints.DEFAULTS | known | {"urls": [url] if url else []} | changed
+
+
 def reply(handler, status, body, headers=()):
     text = (body if isinstance(body, str) else json.dumps(body)).encode()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):

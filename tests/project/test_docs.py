@@ -153,7 +153,7 @@ def test_every_value_of_the_config_is_in_the_reference():
         ("models.NAME.init", "text", "`start` (base), `base` (sft), `base` (reward_model)"),
         ("rewards.NAME.weight", "number", "`1.0` (reward_model)"),
         ("runs.NAME.iterations", "integer ≥ 1", "`1` (dpo), `2` (rebel)"),
-        ("mt_bench.judges.NAME.max_cost", "number ≥ 0 or null", None),
+        ("endpoints.NAME.max_cost", "number ≥ 0", None),
         ("train.peft.r", "integer ≥ 1", None),
     ],
 )

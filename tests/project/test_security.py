@@ -114,15 +114,21 @@ def test_a_key_that_no_header_takes_is_not_repeated(monkeypatch, key):
 @pytest.mark.parametrize(
     "url", ["http://user:canary@host/v1", "http://host/v1?key=canary", "http://host/v1#canary"]
 )
-@pytest.mark.parametrize("section", ["generate", "rewards.polite"])
-def test_a_key_in_an_address_is_refused_and_not_repeated(url, section):
-    config = changed(("generate", "servers"), f"http://host/v1 {url}" if section == "generate" else None)
-    judge = {"kind": "judge", "weight": 1.0, "normalize": "none", "model": None, "dtype": "float32"}
-    judge |= {"rubric": "rubric.txt", "lowest": 1, "highest": 10, "max_tokens": 8, "served_model": "judge"}
-    if section != "generate":
-        config["rewards"]["polite"] = judge | {"servers": url}
+@pytest.mark.parametrize("urls", [lambda url: ["http://host/v1", url], lambda url: url, lambda url: {url: 1}])
+def test_a_key_in_an_address_is_refused_and_not_repeated(url, urls):
+    config = changed(("endpoints",), {"polite": {"kind": "openai", "model": "judge", "urls": urls(url)}})
     said = refused(config)
-    assert f"{section}.servers" in said and "canary" not in said
+    assert "endpoints.polite.urls" in said and "canary" not in said
+
+
+@pytest.mark.parametrize("section", ["generate", "benchmarks.alpaca"])
+def test_a_key_in_an_address_at_an_old_place_is_not_repeated(section):
+    config = changed(("benchmarks",), {"alpaca": {"kind": "alpaca_eval"}} if "." in section else {})
+    (config["benchmarks"]["alpaca"] if "." in section else config["generate"])["servers"] = (
+        "http://a:canary@b/v1"
+    )
+    said = refused(config)
+    assert f"{section}.servers: moved to" in said and "canary" not in said
 
 
 FAKE_SERVER = """

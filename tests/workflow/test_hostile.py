@@ -88,10 +88,13 @@ def project(tmp_path, servers):
             "num_test_prompts": 2,
             "shard_size": 8,
         },
+        "endpoints": {
+            "policy": {"kind": "openai", "urls": [policy.url], "model": policy.name},
+            "judge": {"kind": "openai", "urls": [judge.url], "model": judge.name},
+        },
         "generate": {
             "engine": "server",
-            "servers": policy.url,
-            "served_model": policy.name,
+            "endpoint": "policy",
             "num_completions": 3,
             "max_tokens": 16,
         },
@@ -106,10 +109,7 @@ def project(tmp_path, servers):
             },
             "polite": {
                 "kind": "judge",
-                "model": None,
-                "dtype": "float32",
-                "servers": judge.url,
-                "served_model": judge.name,
+                "endpoint": "judge",
                 "rubric": f"own {ODD}/rubric",
                 "lowest": 1,
                 "highest": 10,

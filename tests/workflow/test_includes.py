@@ -13,10 +13,14 @@ INCLUDE = re.compile(r'^include: "(.+)"\n', re.M)
 FILE = "data/mt_bench/question.jsonl"
 # Every rule file has jobs: a language model judges, and there is a benchmark of each kind.
 OVERLAY = {
+    "endpoints": {
+        "own": {"kind": "vllm", "model": "start"},
+        "local": {"kind": "openai", "urls": ["http://localhost/v1"], "model": "j"},
+    },
     "mt_bench": {
         "judge": ["own", "reference", "reward"],
         "modes": ["pairwise-all"],
-        "judges": {"own": {"kind": "vllm", "model": "start", "max_tokens": 8}},
+        "judges": {"own": {"endpoint": "own", "max_tokens": 8}},
     },
     "benchmarks": {
         "lm_eval": {
@@ -25,7 +29,7 @@ OVERLAY = {
         },
         "alpaca": {
             **{"kind": "alpaca_eval", "references": FILE, "temperature": 0, "max_tokens": 8},
-            **{"annotator": "a", "servers": "http://localhost/v1", "judge": "j", "regression_data": None},
+            **{"annotator": "a", "endpoint": "local", "regression_data": None},
         },
         "annotated": {"kind": "alpaca_eval_annotations", "annotations": FILE, "regression_data": None},
         "code": {"kind": "evalplus", "problems": FILE, "temperature": 0, "max_tokens": 8},

@@ -9,8 +9,10 @@ from stand_in import StandIn
 from prefline import files
 
 OVERLAY = """
+endpoints:
+  local: {{kind: openai, urls: ["{url}"], model: judge}}
 rewards:
-  helpful: {{kind: judge, model: null, dtype: float32, servers: "{url}", served_model: judge,
+  helpful: {{kind: judge, endpoint: local,
             rubric: rubric.txt, lowest: 0, highest: {highest}, max_tokens: 8,
             weight: 1.0, normalize: policy}}
 """

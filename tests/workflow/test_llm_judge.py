@@ -9,12 +9,13 @@ from stand_in import StandIn
 from prefline import files
 
 OVERLAY = """
+endpoints:
+  local: {{kind: openai, urls: ["{url}"], model: judge, input_price: 10, max_calls: {calls}}}
 mt_bench:
   modes: [pairwise-all, single]
   judge: gpt
   judges:
-    gpt: {{kind: openai, servers: "{url}", served_model: judge, max_tokens: 64,
-          input_price: 10, max_calls: {calls}}}
+    gpt: {{endpoint: local, max_tokens: 64}}
 """
 TARGETS = ["results/winrate.png", "results/ratings.csv", "results/mt_bench/model_judgment/gpt_pair.jsonl"]
 GAMES, RATINGS = 2 * 160 * 6, 160 * 4  # of four policies, if no two answers were alike

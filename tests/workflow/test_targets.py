@@ -15,10 +15,17 @@ TARGETS = {"prompts": "prompts", "completions": "generate", "rewards": "rewards"
 PIECE = re.compile(r"results/samples/([^/]+)/(prompts|completions|rewards|ref_logps)/(?:([^/]+)/)?[^/]+")
 ONLINE = {"method": "rloo", "iterations": 3, "init": "previous", "reference": "initial", "data": "all"}
 JUDGE = {
-    **{"kind": "judge", "model": "sft", "dtype": "float32", "servers": None, "served_model": None},
-    **{"rubric": "data/rubric.txt", "lowest": 1, "highest": 10, "max_tokens": 16},
+    **{
+        "kind": "judge",
+        "endpoint": "own",
+        "rubric": "data/rubric.txt",
+        "lowest": 1,
+        "highest": 10,
+        "max_tokens": 16,
+    },
     **{"weight": 1.0, "normalize": "none"},
 }
+OWN = {"own": {"kind": "vllm", "model": "sft"}}
 PUBLISHED = ("dagster-dpo", "hf-dpo-2024", "hf-rlhf-2023", "rebel", "online-rlhf")
 CONFIGS = {
     "default": [],
@@ -28,7 +35,7 @@ CONFIGS = {
     "four_methods": ["recipes/four_methods.yaml"],
     "online iterations": [{"runs": {"dpo": None, "rebel": None, "own": ONLINE}}],
     "given pairs": [{"runs": {"own": ONLINE}, "prompts": {"preferences": {"use": True}}}],
-    "several rewards": [{"rewards": {"judge": JUDGE}, "logps": {"num_shards": 3}}],
+    "several rewards": [{"rewards": {"judge": JUDGE}, "endpoints": OWN, "logps": {"num_shards": 3}}],
 }
 
 

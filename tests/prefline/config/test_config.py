@@ -222,7 +222,7 @@ def test_every_section_is_closed():
 
 def test_every_section_requires_all_its_keys():
     for name, section in DEFAULT.items():
-        if name not in ("seed", "models", "rewards", "runs", "benchmarks"):
+        if name not in ("seed", "models", "endpoints", "rewards", "runs", "benchmarks"):
             defaults = DEFAULT["training_defaults"] if name == "train" else ()
             required = [*schemas.whole()["properties"][name]["required"], *defaults]
             assert sorted(set(required)) == sorted({*section, *defaults}), name
@@ -231,10 +231,7 @@ def test_every_section_requires_all_its_keys():
 REWARD = {"kind": "classifier", "model": "base", "dtype": "float32", "head_weights": None}
 JUDGE = {
     "kind": "judge",
-    "model": None,
-    "dtype": "float32",
-    "servers": "http://a/v1",
-    "served_model": "b",
+    "endpoint": "local",
     "rubric": "data/rubric.txt",
     "lowest": 1,
     "highest": 10,
@@ -260,17 +257,17 @@ JUDGE = {
             {"kind": "function", "function": "f", "arguments": {}},
             "rewards.other.function: 'f' does not match",
         ),
-        (JUDGE | {"servers": None}, "rewards.other.model: name an entry of `models`"),
-        (JUDGE | {"served_model": None}, "rewards.other.served_model: say what the servers call the judge"),
+        (JUDGE | {"endpoint": None}, "rewards.other.endpoint: name an entry of `endpoints`"),
         (JUDGE | {"lowest": 10}, "rewards.other.lowest is 10: it must be below rewards.other.highest"),
     ],
     ids=[
         *("lacks", "foreign", "unknown model", "no model", "classifier", "no function"),
-        *("no server", "no name", "no range"),
+        *("no endpoint", "no range"),
     ],
 )
 def test_a_reward_has_the_keys_of_its_kind(reward, sentence):
     config = copy.deepcopy(DEFAULT)
+    config["endpoints"]["local"] = {"kind": "openai", "urls": ["http://a/v1"], "model": "b"}
     config["rewards"]["other"] = {"weight": 1.0, "normalize": "none", **reward}
     assert sentence in refused(config)
 

@@ -10,14 +10,23 @@ from prefline.config import named_files
 from prefline.errors import InputError
 
 JUDGE = {
-    **{"kind": "judge", "model": None, "dtype": "float32", "servers": "http://a/v1", "served_model": "b"},
-    **{"rubric": "README.md", "lowest": 1, "highest": 10, "max_tokens": 64, "weight": 1, "normalize": "none"},
+    **{
+        "kind": "judge",
+        "endpoint": "own",
+        "rubric": "README.md",
+        "lowest": 1,
+        "highest": 10,
+        "max_tokens": 64,
+        "weight": 1,
+        "normalize": "none",
+    },
 }
 FUNCTION = {
     **{"kind": "function", "function": "prefline/rewards/functions.py:length", "arguments": {}},
     **{"weight": 1, "normalize": "none"},
 }
-LLM = {"kind": "anthropic", "served_model": "c", "max_tokens": 1}
+LLM = {"endpoint": "claude", "max_tokens": 1}
+ENDPOINTS = {"own": {"kind": "vllm", "model": "judge"}, "claude": {"kind": "anthropic", "model": "c"}}
 TRAINED = ("base", "sft", "reward_model")
 # Keys that look like paths to a reader of the schema, by their patterns.
 LOOK_LIKE_PATHS = {
@@ -32,7 +41,8 @@ def everything_used():
     """A config in which every key that names a file or folder counts, and none of them is missing."""
     config = copy.deepcopy(DEFAULT)
     config["models"]["judge"] = {"source": "data/policy", "chat_template": "recipes/plain.jinja"}
-    config["rewards"] |= {"asked": JUDGE | {"model": "judge", "servers": None}, "counted": FUNCTION}
+    config["endpoints"] = ENDPOINTS
+    config["rewards"] |= {"asked": JUDGE, "counted": FUNCTION}
     config["prompts"]["preferences"]["use"] = True
     config["mt_bench"] |= {"judge": ["reference", "llm"], "judges": {"llm": LLM}}
     return copy.deepcopy(config)

@@ -181,14 +181,14 @@ def test_the_engine_is_known():
 def test_the_resources_of_a_job_reach_its_engine(monkeypatch):
     monkeypatch.setattr(engines, "load", lambda *given, **options: (given, options))
     settings = engines.Settings("server", "float32", "shard", {"max_model_len": 64}, "sft")
-    given, options = engines.start("models/sft", settings, Pace(8, ["http://a/v1"], 60.0, 2, 80, 99), 1)
+    given, options = engines.start("models/sft", settings, Pace(8, "an endpoint", "journal", 2, 80, 99), 1)
     assert given == ("server", "models/sft", 8, "float32")
     vllm = {"tensor_parallel_size": 2, "gpu_memory_percent": 80, "max_num_batched_tokens": 99}
     assert options == {
         **{
-            "servers": ["http://a/v1"],
+            "endpoint": "an endpoint",
+            "journal": "journal",
             "served_model": "sft",
-            "timeout": 60.0,
             "seed_per": "shard",
             "seed": 1,
         },

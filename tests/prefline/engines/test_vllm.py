@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from small_model import ENGINE, make_model, make_tokenizer
+from stand_in import endpoint
 from transformers import LlamaForCausalLM
 
 from prefline import engines, files
@@ -56,7 +57,7 @@ def engine(model):
 
 @pytest.fixture(scope="module")
 def server(model):
-    options = {"servers": [], "served_model": None, "timeout": 60, "vllm": VLLM}
+    options = {"endpoint": None, "served_model": None, "vllm": VLLM, "journal": "nowhere"}
     engine = engines.load("server", model, 32, "float32", **SEEDS, **options)
     yield engine
     engine.close()
@@ -190,15 +191,15 @@ def test_a_judge_that_babbles_leaves_its_verdicts_and_one_sentence(tmp_path, ser
         tables.COMPLETIONS,
     )
     (tmp_path / "rubric.txt").write_text("{prompt} {completion}")
-    flags = {name: value for name, value in ENGINE.items() if name not in ("engine", "seed-per", "vllm")} | {
+    others = ("engine", "dtype", "seed-per", "vllm", "served-model")
+    flags = {name: value for name, value in ENGINE.items() if name not in others} | {
         "prompts": tmp_path / "prompts.parquet",
         "completions": tmp_path / "completions.parquet",
         "rubric": tmp_path / "rubric.txt",
         "lowest": 1,
         "highest": 10,
         "model": "",
-        "servers": server.local.url,
-        "served-model": "policy",
+        "endpoint": json.dumps(endpoint(server.local.url, model="policy")),
         "max-tokens": 8,
         "seed": 1,
         "journal": tmp_path / "journal",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import small_model
-from stand_in import StandIn
+from stand_in import StandIn, endpoint
 
 from prefline.engines.model_files import ModelFiles
 from prefline.errors import InputError
@@ -13,6 +13,7 @@ from prefline.rewards import Dialogue, combine, pairwise, scorers, tournament
 from prefline.rewards.online import Rewards, Sampled
 from prefline.servers import conversation
 from prefline.servers.client import Client
+from prefline.servers.endpoint import Endpoint
 from prefline.text import chat
 
 TOKENIZER = small_model.make_tokenizer()
@@ -51,12 +52,12 @@ def dialogues(texts=TEXTS):
     ]
 
 
-def rewards(world, tmp_path, sections, servers=None, length_penalty=0.0, missing_eos_penalty=0.0):
+def rewards(world, tmp_path, sections, endpoints=None, length_penalty=0.0, missing_eos_penalty=0.0):
     sections = {name: {"weight": 1.0, "normalize": "none"} | section for name, section in sections.items()}
     models = {name: str(world / name) for name in ("heads", "compares")}
     policy, journal = ModelFiles(world / "sft"), tmp_path / "journal"
     penalties = (length_penalty, missing_eos_penalty)
-    return Rewards(sections, models, servers or {}, policy, *penalties, 1024, 8, 60, journal, seed=1)
+    return Rewards(sections, models, endpoints or {}, policy, *penalties, 1024, 8, journal, seed=1)
 
 
 HEADS = {"kind": "classifier", "model": "heads", "dtype": "float32", "head_weights": [1.0, -2.0]}
@@ -117,12 +118,14 @@ def test_a_judge_is_asked_and_its_verdicts_are_kept(world, tmp_path, monkeypatch
         return "No." if "<the mat>" in asked else f"Well. [[{2 + ('sat' in asked)}]]"
 
     section = {
-        **{"kind": "judge", "model": None, "dtype": "float32", "served_model": "judge"},
-        **{"rubric": str(tmp_path / "rubric.txt"), "lowest": 1, "highest": 10, "max_tokens": 64},
+        **{"kind": "judge", "rubric": str(tmp_path / "rubric.txt"), "lowest": 1, "highest": 10},
+        "max_tokens": 64,
     }
     server = StandIn(name="judge", says=says)
     try:
-        judged = rewards(world, tmp_path, {"asked": section}, {"asked": server.url})
+        judged = rewards(
+            world, tmp_path, {"asked": section}, {"asked": Endpoint(**endpoint(server, timeout=60))}
+        )
         first = judged(samples(), "step 1").reward.tolist()
         assert [first[0], first[2], first[3]] == [2.0, 2.0, 3.0]
         assert math.isnan(first[1]), "no verdict is no reward"
@@ -133,4 +136,4 @@ def test_a_judge_is_asked_and_its_verdicts_are_kept(world, tmp_path, monkeypatch
             judged(samples([TEXTS[1]]), "step 3")
     finally:
         server.close()
-    assert paces == [(8, 60)], "as the job's resources say"
+    assert paces == [(8, 60)], "as the job's resources and the endpoint say"

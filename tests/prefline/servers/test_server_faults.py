@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_model import make_model, make_tokenizer
-from stand_in import StandIn
+from stand_in import StandIn, endpoint
 
 from prefline import engines
 from prefline.engines import Completion, Request, Sampling
 from prefline.engines.local_server import LocalServer, command_line
 from prefline.errors import InputError
 from prefline.servers.client import KEY_VARIABLE, LONGEST_RETRY_AFTER, retry_after
+from prefline.servers.endpoint import Endpoint
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=8)
 REQUESTS = [Request([0, 30, 31], seed, f"prompt {seed}") for seed in range(12)]
@@ -55,15 +56,17 @@ def load(model, *servers, batch_size=4, **options):
     values = {
         "seed_per": "completion",
         "seed": 1,
-        "servers": [server if isinstance(server, str) else server.url for server in servers],
         "served_model": None,
-        "timeout": 0.5,
         "vllm": {},
+        "journal": "nowhere",
         "attempts": 4,
         "first_wait": 0.01,
         "longest_wait": 0.05,
     }
-    return engines.load("server", model, batch_size, "float32", **values | options)
+    urls = [server if isinstance(server, str) else server.url for server in servers]
+    asked = {name: options.pop(name) for name in list(options) if name in endpoint("")}
+    asked = Endpoint(**endpoint("", urls=urls, **{"timeout": 0.5} | asked))
+    return engines.load("server", model, batch_size, "float32", endpoint=asked, **values | options)
 
 
 def expected(server, requests=REQUESTS):
@@ -193,6 +196,19 @@ def test_a_server_that_is_not_there_is_one_sentence(model, start):
     server.close()
     with pytest.raises(InputError, match=r"127.0.0.1.*the server is not reachable; start it, or correct"):
         load(model, server.url)
+
+
+def test_a_budget_that_is_used_up_is_one_sentence_and_what_is_done_is_kept(model, start, tmp_path):
+    server, made = start(), {}
+    engine = load(model, server, journal=tmp_path, max_calls=4, batch_size=1)
+    with pytest.raises(
+        InputError, match=r"endpoints.stand_in: the budget is used up after 4 calls, .*; raise"
+    ):
+        made |= dict(engine.stream(REQUESTS, SAMPLING))
+    assert len(server.asked) == 4
+    with pytest.raises(InputError, match="used up after 4 calls"):
+        load(model, server, journal=tmp_path, max_calls=4)
+    assert len(server.asked) == 4
 
 
 def test_a_wrong_model_name_is_one_sentence(model, start):

@@ -17,14 +17,23 @@ RUN = {"iterations": 1, "init": "initial", "reference": "initial", "data": "curr
 REWARD = DEFAULT["rewards"]["reward_model"]
 PAIRS = {"kind": "pairwise", "model": "start", "dtype": "float32", "opponents": 0, "weight": 1.0}
 JUDGE = {
-    **{"kind": "judge", "model": "start", "dtype": "float32", "servers": None, "served_model": None},
-    **{"rubric": "data/rubric.txt", "lowest": 1, "highest": 10, "max_tokens": 64, "weight": 1.0},
+    **{
+        "kind": "judge",
+        "endpoint": "own",
+        "rubric": "data/rubric.txt",
+        "lowest": 1,
+        "highest": 10,
+        "max_tokens": 64,
+        "weight": 1.0,
+    },
 }
 
 
 def loaded(rewards=None, **run):
     config = {**copy.deepcopy(WRITTEN), "runs": {"own": RUN | run}}
     config["rewards"] = rewards or config["rewards"]
+    local = {"kind": "openai", "urls": ["http://a/v1"], "model": "b"}
+    config["endpoints"] = {"own": {"kind": "vllm", "model": "start"}, "local": local}
     return configuration.load(config)
 
 
@@ -115,7 +124,11 @@ def test_a_key_that_a_method_does_not_take_is_one_sentence(run, sentence):
             "ppo has one completion of each prompt; take none, or rloo",
         ),
         ("ppo", {**PAIRS, "normalize": "none"}, "of which ppo has one at a time; take rloo or grpo"),
-        ("rloo", {**JUDGE, "normalize": "none"}, "has no servers: rloo asks the judge while it trains"),
+        (
+            "rloo",
+            {**JUDGE, "normalize": "none"},
+            "endpoint is of the kind vllm: rloo asks the judge while it trains",
+        ),
     ],
 )
 def test_a_reward_that_a_method_cannot_have_is_one_sentence(method, reward, sentence):
@@ -129,7 +142,7 @@ def test_rewards_that_a_method_can_have():
     loaded(
         {"right": {**REWARD, "normalize": "prompt"}, "better": {**PAIRS, "normalize": "none"}}, method="grpo"
     )
-    loaded({"asked": {**JUDGE, "servers": "http://a/v1", "normalize": "none"}}, method="ppo")
+    loaded({"asked": {**JUDGE, "endpoint": "local", "normalize": "none"}}, method="ppo")
     loaded({"right": {**REWARD, "normalize": "policy"}}, method="kto")
 
 

@@ -51,15 +51,13 @@ def write(path, rows):
     return path
 
 
-def annotate(tmp_path, server, references=REFERENCES, answers=ANSWERS, **changed):
+def annotate(tmp_path, server, references=REFERENCES, answers=ANSWERS, asked=None, **changed):
     values = {
         "references": write(tmp_path / "references.jsonl", references),
         "answers": write(tmp_path / "answers.jsonl", answers),
         "annotator": "weighted_alpaca_eval_gpt4_turbo",
-        "servers": server.url,
-        "judge": "gpt",
+        "endpoint": json.dumps(stand_in.endpoint(server, **{"model": "gpt", "timeout": 10} | (asked or {}))),
         "concurrency": 4,
-        "server-timeout": 10,
         "journal": tmp_path / "journal",
         "out": tmp_path / "annotations.jsonl",
     } | changed
@@ -98,6 +96,19 @@ def test_a_judge_is_asked_once_for_each_pair_in_the_librarys_order(tmp_path, jud
 
     annotate(tmp_path, judge)
     assert len(judge.asked) == 6  # the journal has them
+
+
+def test_a_budget_that_is_used_up_is_one_sentence_and_what_is_done_is_kept(tmp_path, judge, monkeypatch):
+    with pytest.raises(
+        InputError, match=r"endpoints.stand_in: the budget is used up after 4 calls.*: 2 calls; raise"
+    ):
+        annotate(tmp_path, judge, asked={"max_calls": 4}, concurrency=1)
+    assert len(judge.asked) == 4 and not (tmp_path / "annotations.jsonl").exists()
+    assert len(annotate(tmp_path, judge, asked={"max_calls": 6})) == 6
+    assert len(judge.asked) == 6
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with pytest.raises(InputError, match=r"endpoints\.stand_in: the environment has no JUDGE_KEY"):
+        annotate(tmp_path, judge, asked={"key_variable": "JUDGE_KEY", "model": "dear"})
 
 
 def test_a_busy_server_loses_no_verdict(tmp_path, judge):
@@ -226,7 +237,7 @@ def test_bad_input_is_one_sentence(tmp_path, judge):
     with pytest.raises(InputError, match="no annotator 'gpt5'"):
         annotate(tmp_path, judge, annotator="gpt5")
     with pytest.raises(InputError, match="the server has no model 'other', only 'gpt'"):
-        annotate(tmp_path, judge, judge="other")
+        annotate(tmp_path, judge, asked={"model": "other"})
     judge.logprobs = False
     with pytest.raises(InputError, match="'gpt' gives no log-probabilities"):
         annotate(tmp_path, judge)

@@ -11,15 +11,16 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stand_in import StandIn
+from stand_in import StandIn, endpoint
 
 from prefline import files
-from prefline.config import judges
+from prefline.config import endpoints
 from prefline.errors import InputError
 from prefline.judging import prompts, verdicts
 from prefline.servers import conversation
 from prefline.servers.budget import Meter, OverBudget
 from prefline.servers.client import Client
+from prefline.servers.endpoint import Endpoint
 from scripts.mt_bench import ask_judge, judging_costs
 
 PACE = {"attempts": 6, "first_wait": 0.01, "longest_wait": 0.05}
@@ -112,30 +113,21 @@ def judge(tmp_path, monkeypatch):
             "references": tmp_path / "reference.jsonl",
             "judge-prompts": "data/mt_bench/judge_prompts.jsonl",
             "judge": "stand_in",
-            "kind": "openai",
             "model": "",
-            "dtype": "float32",
-            "servers": server if isinstance(server, str) else server.url,
-            "served-model": "judge",
-            "server-timeout": 30,
             "batch-size": 8,
             "tensor-parallel-size": 1,
             "gpu-memory-percent": 90,
             "max-num-batched-tokens": 0,
-            "key-variable": "null",
             "max-tokens": 64,
-            "requests-per-minute": 0,
-            "tokens-per-minute": 0,
-            "input-price": 0,
-            "output-price": 0,
-            "max-calls": "null",
-            "max-cost": "null",
             "seed": 1,
             "journal": tmp_path / "journal",
             "out": tmp_path / f"{model_1}-{model_2}.jsonl",
         }
         models = [model for model in (model_1, model_2) if model]
         answers = flags.pop("answers", [tmp_path / f"{model}.jsonl" for model in models])
+        known = {"kind", "name", *endpoints.DEFAULTS}
+        asked = {name: flags.pop(name) for name in list(flags) if name in known}
+        values["endpoint"] = json.dumps(endpoint(server, **asked))
         values |= {name.replace("_", "-"): value for name, value in flags.items()}
         words = [f"--{name}={value}" for name, value in values.items()]
         words += ["--answers", *map(str, answers), "--models", *models]
@@ -169,7 +161,7 @@ def test_no_fault_loses_or_doubles_a_verdict(start, judge, tmp_path):
     calm = judge(start(), out=tmp_path / "calm.jsonl", journal=tmp_path / "other")
     server = start()
     server.faults = [fault for pair in zip(FAULTS, [None] * len(FAULTS), strict=True) for fault in pair]
-    assert judge(server, server_timeout=0.5) == calm
+    assert judge(server, timeout=0.5) == calm
     asked = verdicts_asked(server)
     assert len(asked) == 40 + len(FAULTS) and len(set(asked)) == 40
     journal = [line for path in (tmp_path / "journal").rglob("*.jsonl") for line in path.open()]
@@ -440,8 +432,8 @@ def test_a_budget_in_calls_ends_cleanly_and_the_next_job_goes_on(start, judge, t
     with pytest.raises(InputError, match=r"budget is used up after 15 calls.* left to do: 26 calls; raise"):
         judge(server, max_calls=15)
     assert len(server.asked) == 15 and not (tmp_path / "dpo-1-sft.jsonl").exists()
-    with pytest.raises(InputError, match="used up after 14 calls"):
-        judge(server, max_calls=14)
+    with pytest.raises(InputError, match=r"endpoints\.stand_in: the budget is used up after 15 calls"):
+        judge(server, max_calls=15)
     assert len(server.asked) == 15
     assert len(judge(server)) == 20
     assert len(server.asked) == 15 + 1 + 26
@@ -481,10 +473,10 @@ def test_a_dry_run_counts_and_prices_and_asks_nobody(start, judge, capsys):
 def test_the_costs_of_all_judges_are_those_of_their_dry_runs(start, judge, capsys, tmp_path):
     server = start(usage=ten_and_two)
     judge(server)
-    known = {**judges.ALL, "servers": server.url, "served_model": "judge", "dtype": "float32"}
+    dear = endpoint(server, name="another", model="dear", input_price=30.0)
     sections = {
-        "stand_in": {**known, "kind": "openai", "max_tokens": 64},
-        "another": {**known, "kind": "openai", "max_tokens": 64, "served_model": "dear", "input_price": 30.0},
+        "stand_in": {"endpoint": endpoint(server), "max_tokens": 64},
+        "another": {"endpoint": dear, "max_tokens": 64},
     }
     matches = [["dpo-1", "sft"]]
     values = {
@@ -509,7 +501,7 @@ def test_a_missing_key_is_said_before_any_call_and_a_key_is_never_said(
 ):
     server = start(key="s3cret")
     monkeypatch.delenv("JUDGE_KEY", raising=False)
-    with pytest.raises(InputError, match=r"mt_bench\.judges\.stand_in: the environment has no JUDGE_KEY"):
+    with pytest.raises(InputError, match=r"endpoints\.stand_in: the environment has no JUDGE_KEY"):
         judge(server, key_variable="JUDGE_KEY")
     (tmp_path / "key").write_text("another server's")
     monkeypatch.setenv("PREFLINE_API_KEY_FILE", str(tmp_path / "key"))
@@ -537,6 +529,24 @@ def test_anthropics_api(start, judge, monkeypatch):
     assert [message["role"] for message in asked["messages"]] == ["user"]
     headers = {name.lower(): value for name, value in server.headers.items()}
     assert headers["anthropic-version"] == "2023-06-01" and "authorization" not in headers
+
+
+def test_what_a_killed_job_had_asked_counts_as_the_most_it_can_cost(tmp_path):
+    asked = Endpoint(**endpoint("", max_cost=100, input_price=1e6, output_price=1e6))
+    payload = {"messages": [{"content": "x" * 12}]}  # 20 bytes: at most 10 tokens
+    meter = asked.meter(5, tmp_path)
+    with meter.alone():
+        meter.end(meter.start(payload, None), True, {"prompt_tokens": 3, "completion_tokens": 2})
+        meter.end(meter.start(payload, None), False)
+        meter.start(payload, None)  # no answer, no end
+    with open(tmp_path / "endpoints/stand_in.jsonl", "a") as file:
+        file.write("\n[0, 1")  # torn
+    after = asked.meter(5, tmp_path)
+    with after.alone():
+        assert (after.calls, after.tokens, after.cost) == (3, [3 + 10, 2 + 5], 20)
+        after.start(payload, None)
+        after.count()
+        assert after.calls == 4
 
 
 # Rates.

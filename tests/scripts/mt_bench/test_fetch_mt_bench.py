@@ -71,29 +71,10 @@ def test_what_fails_is_tried_again_and_what_is_gone_is_not(address):
         ({"modes": ["single"]}, "add pairwise-baseline or pairwise-all, for the win rates"),
         ({"modes": ["pairwise-all", "single"]}, "the judge reference only compares"),
         ({"modes": []}, "mt_bench.modes"),
-        ({"judges": {"g": {"kind": "openai", "max_tokens": 9}}}, "name servers to ask, or a model"),
-        (
-            {"judges": {"g": {"kind": "anthropic", "max_tokens": 9}}},
-            "the kind anthropic lacks 'served_model'",
-        ),
-        ({"judges": {"g": {"kind": "vllm", "max_tokens": 9, "model": "x"}}}, "names the model 'x', which"),
-        (
-            {"judges": {"g": {"kind": "vllm", "max_tokens": 9, "model": "sft", "max_calls": 1}}},
-            "the kind vllm does not take 'max_calls'",
-        ),
-        (
-            {"judges": {"g": {"kind": "openai", "max_tokens": 9, "servers": "http://x/v1"}}},
-            "say what the servers call the judge",
-        ),
-        (
-            {
-                "judges": {
-                    "g": {"kind": "openai", "max_tokens": 9, "servers": "http://a:b@x/v1", "model": "sft"}
-                }
-            },
-            "has no user or key in it",
-        ),
-        ({"judges": {"reward": {"kind": "vllm", "max_tokens": 9, "model": "sft"}}}, "this name is taken"),
+        ({"judges": {"g": {"max_tokens": 9}}}, "'endpoint' is a required property"),
+        ({"judges": {"g": {"endpoint": "ownn", "max_tokens": 9}}}, "lacks; did you mean 'own'"),
+        ({"judges": {"g": {"endpoint": "unnamed", "max_tokens": 9}}}, "say what the servers call the model"),
+        ({"judges": {"reward": {"endpoint": "own", "max_tokens": 9}}}, "this name is taken"),
     ],
 )
 def test_a_config_that_no_judge_can_go_by_is_one_sentence(change, sentence):
@@ -102,6 +83,8 @@ def test_a_config_that_no_judge_can_go_by_is_one_sentence(change, sentence):
     with open("config.yaml", encoding="utf-8") as file:
         config = yaml.safe_load(file)
     config["mt_bench"] |= change
+    unnamed = {"kind": "openai", "urls": ["http://x/v1"]}
+    config["endpoints"] = {"own": {"kind": "vllm", "model": "sft"}, "unnamed": unnamed}
     with pytest.raises(InputError, match=sentence) as error:
         configuration.load(config)
     assert "\n" not in str(error.value)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 from small_model import make_model, make_tokenizer
+from stand_in import endpoint
 
-from prefline import engines
+from prefline.engines import local_server
 from prefline.judging import verdicts
 from scripts.mt_bench import ask_judge
 
@@ -42,11 +43,9 @@ def test_vllm_judges_in_the_job(tmp_path, monkeypatch):
         "questions": write_jsonl(tmp_path / "question.jsonl", QUESTIONS),
         "references": write_jsonl(tmp_path / "reference.jsonl", []),
         "judge-prompts": "data/mt_bench/judge_prompts.jsonl",
-        "judge": "offline", "kind": "vllm", "model": model, "dtype": "float32", "servers": "",
-        "served-model": "null", "server-timeout": 60, "batch-size": 8, "tensor-parallel-size": 1,
-        "gpu-memory-percent": 90, "max-num-batched-tokens": 0, "key-variable": "null", "max-tokens": 64,
-        "requests-per-minute": 0, "tokens-per-minute": 0, "input-price": 0, "output-price": 0,
-        "max-calls": "null", "max-cost": "null", "seed": 1, "journal": tmp_path / "journal",
+        "judge": "own", "model": model, "batch-size": 8, "tensor-parallel-size": 1,
+        "gpu-memory-percent": 90, "max-num-batched-tokens": 0, "max-tokens": 64,
+        "endpoint": json.dumps(endpoint("", kind="vllm")), "seed": 1, "journal": tmp_path / "journal",
         "out": tmp_path / "out.jsonl",
     }  # fmt: skip
     words = [f"--{name}={value}" for name, value in values.items()]
@@ -58,6 +57,6 @@ def test_vllm_judges_in_the_job(tmp_path, monkeypatch):
     assert decided.count("error") <= 3 and all(row["g1_judgment"] for row in rows)
 
     made = (tmp_path / "out.jsonl").read_bytes()
-    monkeypatch.setattr(engines, "load", None)
+    monkeypatch.setattr(local_server, "serve", None)
     ask_judge.main(words)  # asks nothing: what the judge said is in the journal
     assert (tmp_path / "out.jsonl").read_bytes() == made

@@ -1,10 +1,12 @@
 """A judge with a rubric rates completions: rewards, restarts, and verdicts that cannot be read."""
 
 import functools
+import json
 import re
 from pathlib import Path
 
 import pytest
+from stand_in import endpoint
 
 from prefline.data import tables
 from prefline.errors import InputError
@@ -53,12 +55,8 @@ def rate(tmp_path, monkeypatch):
             "lowest": 1,
             "highest": 10,
             "model": "",
-            "dtype": "float32",
-            "servers": server if isinstance(server, str) else server.url,
-            "served-model": "judge",
             "max-tokens": 32,
             "batch-size": 8,
-            "server-timeout": 0.5,
             "tensor-parallel-size": 1,
             "gpu-memory-percent": 90,
             "max-num-batched-tokens": 0,
@@ -66,6 +64,8 @@ def rate(tmp_path, monkeypatch):
             "journal": tmp_path / "journal",
             "out": tmp_path / "rewards/helpful/train-00000.parquet",
         }
+        asked = {name: flags.pop(name) for name in list(flags) if name in endpoint("")}
+        values["endpoint"] = json.dumps(endpoint(server, **{"timeout": 0.5} | asked))
         values |= {name.replace("_", "-"): value for name, value in flags.items()}
         Path(values["out"]).parent.mkdir(parents=True, exist_ok=True)
         rate_completions.main([f"--{name}={value}" for name, value in values.items()])
@@ -112,7 +112,7 @@ def test_another_rubric_reference_judge_or_length_asks_again(start, rate, tmp_pa
     (tmp_path / "rubric.txt").write_text(RUBRIC + " Please.")
     rate(server, ["four"])
     assert server.asked[-1]["messages"][0]["content"].endswith("Please.")
-    rate(start(lambda _: "[[9]]", name="other"), ["four"], served_model="other")
+    rate(start(lambda _: "[[9]]", name="other"), ["four"], model="other")
 
 
 def test_a_completion_with_a_number_in_it_gives_itself_nothing(start, rate, capsys):
@@ -191,9 +191,10 @@ def test_a_judge_without_verdicts_is_asked_once_for_each_of_many(start, rate):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"served_model": "other"}, "has no model 'other', only 'judge'; .* rewards.helpful.served_model"),
-        ({"servers": "http://127.0.0.1:9/v1"}, "not reachable; start it, or correct rewards.helpful.servers"),
-        ({"servers": ""}, "a judge needs a model or servers"),
+        ({"model": "other"}, "has no model 'other', only 'judge'; .* endpoints.stand_in.model"),
+        ({"urls": ["http://127.0.0.1:9/v1"]}, "not reachable; start it, or correct endpoints.stand_in.urls"),
+        ({"key_variable": "NO_SUCH_KEY"}, "endpoints.stand_in: the environment has no NO_SUCH_KEY"),
+        ({"max_calls": 0}, "endpoints.stand_in: a budget of 0 allows no call"),
     ],
 )
 def test_a_judge_that_is_not_there_is_one_sentence(start, rate, flags, sentence):
@@ -201,6 +202,44 @@ def test_a_judge_that_is_not_there_is_one_sentence(start, rate, flags, sentence)
     with pytest.raises(InputError, match=sentence):
         rate(server, ["a"], **flags)
     assert not server.asked
+
+
+def test_a_budget_that_is_used_up_is_one_sentence_and_what_is_done_is_kept(start, rate, tmp_path):
+    server = start(by_length, usage=lambda payload, text: (10, 2))
+    completions = ["a" * length for length in range(1, 9)]
+    with pytest.raises(
+        InputError,
+        match=r"endpoints.stand_in: the budget is used up after 6 calls, 60 tokens in and 12 out; what is "
+        r"done is kept; left to do: 3 calls; raise max_calls or max_cost and start again",
+    ):
+        rate(server, completions, max_calls=6, batch_size=1)
+    assert len(server.asked) == 6 and not (tmp_path / "rewards/helpful/train-00000.parquet").exists()
+    assert rate(server, completions, max_calls=10) == list(range(1, 9))
+    assert len(server.asked) == 6 + 1 + 3
+
+
+def test_what_an_endpoint_may_cost_is_one_budget_for_all_that_name_it(start, rate, tmp_path):
+    server = start(by_length, usage=lambda payload, text: (10, 2))
+    rate(server, ["four"], max_calls=4)
+    with pytest.raises(InputError, match="used up after 4 calls"):
+        rate(server, ["seven77", "x", "yy"], max_calls=4, max_tokens=16, batch_size=1)
+    assert rate(server, ["seven77"], max_calls=4, name="another") == [7]
+    (tmp_path / "journal/endpoints/stand_in.jsonl").unlink()
+    assert rate(server, ["seven77"], max_calls=2, max_tokens=8) == [7]
+
+
+def test_a_form_that_the_config_says_needs_no_trial(start, rate):
+    server = start(by_length, refused=("max_tokens", "seed"))
+    assert rate(server, ["four"], form="max_completion_tokens") == [4]
+    assert [set(asked) for asked in server.asked] == [
+        {"model", "messages", "temperature", "max_completion_tokens"}
+    ]
+
+
+def test_anthropics_api_rates(start, rate, monkeypatch):
+    server = start(by_length, key="s3cret")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "s3cret")
+    assert rate(server, ["four"], kind="anthropic", key_variable="ANTHROPIC_API_KEY") == [4]
 
 
 def test_the_key_comes_from_the_environment_and_is_never_said(start, rate, monkeypatch, capsys, tmp_path):

@@ -39,8 +39,8 @@ TRAINING = {
     **{"temperature": 1.0, "max_completion_length": 12, "missing_eos_penalty": 0.0, "length_penalty": 0.0},
     **{"learning_rate": 3e-3, "lr_scheduler_type": "constant_with_warmup", "max_grad_norm": 0},
     **{"num_train_epochs": 2, "global_batch_size": 16, "per_device_train_batch_size": 16},
-    **{"batch_tokens": 1024, "servers": {}, "reward_models": []},
-    **{"judge_batch_size": 8, "server_timeout": 60},
+    **{"batch_tokens": 1024, "endpoints": {}, "reward_models": []},
+    "judge_batch_size": 8,
 }
 OWN = {"weight": 1.0, "normalize": "none"}
 SHORT = {"kind": "function", "function": "prefline/rewards/functions.py:length", "arguments": {}, **OWN}
@@ -89,7 +89,7 @@ def words(world, out, method, rewards, **changed):
         **METHODS[method],
         **changed,
     }
-    values["rewards"], values["servers"] = json.dumps(rewards), json.dumps(values["servers"])
+    values["rewards"], values["endpoints"] = json.dumps(rewards), json.dumps(values["endpoints"])
     return small_model.flags(out, **values)
 
 
