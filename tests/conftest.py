@@ -1,6 +1,8 @@
-"""Tests run side by side, so each keeps to one thread, none fails for taking long, and some keep together."""
+"""Tests run side by side, so each keeps to one thread, none fails for taking long, and some stay together."""
 
+import functools
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -26,11 +28,28 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(trylast=True)  # after those that were not asked for are out
+def pytest_collection_modifyitems(items):
+    """Begin with a test that has the whole chain run, on which all others of its kind would wait at once."""
+    first = next((item for item in items if "finished" in getattr(item, "fixturenames", ())), None)
+    if first is not None:
+        items.remove(first)
+        items.insert(0, first)
+
+
+@functools.cache
+def shares(path):
+    """Whether the tests of a file share what a process makes once, by a fixture of the module."""
+    return 'scope="module"' in Path(__file__).parents[1].joinpath(path).read_text(encoding="utf-8")
+
+
 class Together(LoadScopeScheduling):
-    """Sends the tests of one entry of TOGETHER to one process, all others one by one to whichever is free."""
+    """Sends tests that share something heavy to one process, all others one by one to whichever is free."""
 
     def _split_scope(self, nodeid):
-        return next((shared for shared in TOGETHER if nodeid.startswith(shared)), nodeid)
+        path = nodeid.partition("::")[0]
+        alone = path if shares(path) else nodeid
+        return next((entry for entry in TOGETHER if nodeid.startswith(entry)), alone)
 
 
 def pytest_xdist_make_scheduler(config, log):
