@@ -1,6 +1,7 @@
 """Tests run side by side, so each keeps to one thread, none fails for taking long, and some stay together."""
 
 import functools
+import gc
 import os
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items):
     if first is not None:
         items.remove(first)
         items.insert(0, first)
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what is imported: a process of tests has millions of objects that all stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @functools.cache
