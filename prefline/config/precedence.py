@@ -8,8 +8,7 @@ say, too.
 
 from pathlib import Path
 
-import yaml
-
+from prefline.config.schema import read_yaml
 from prefline.errors import InputError
 
 TRAINED = ("base", "sft", "reward_model")
@@ -26,7 +25,8 @@ def layers(files, given=None):
     *overlays, default = map(Path, files)
     while overlays and overlays[0].exists() and overlays[0].samefile(default):
         del overlays[0]
-    return [*map(_read, (default, *overlays)), *([given] if given else [])]
+    files = [read_yaml(file) or {} for file in (default, *overlays)]
+    return [*files, *([given] if given else [])]
 
 
 def settle(config, layers):
@@ -98,8 +98,3 @@ def _at(section, path):
     for key in path:
         section = section.get(key) if isinstance(section, dict) else None
     return section if isinstance(section, dict) else {}
-
-
-def _read(file):
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(file.read_text(encoding="utf-8"), loader) or {}

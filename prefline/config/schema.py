@@ -14,11 +14,16 @@ import yaml
 FILE = Path(__file__).parents[2] / "rules/schemas/config.schema.yaml"
 
 
+def read_yaml(file):
+    """Return what a YAML file (Path) holds, by libyaml where it is there: 25 ms for the schema, in place of 200."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return loader(file.read_text(encoding="utf-8")).get_single_data()
+
+
 @functools.cache
 def whole():
-    """Return the schema (dict). Libyaml reads it in 25 ms, yaml's own reader in 200."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return loader(FILE.read_text(encoding="utf-8")).get_single_data()
+    """Return the schema (dict)."""
+    return read_yaml(FILE)
 
 
 def resolved(schema):

@@ -124,7 +124,7 @@ FIRST = (
     "import sys\n"
     "from prefline import errors; from prefline.machine import gpus\n"
     "gpus.DEVICES = sys.argv.pop(1)\n"
-    "from scripts import {0}\n"
+    "from prefline.machine import {0}\n"
     "errors.run({0}.main)"
 )
 
