@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spare the garbage collector what is imported: a process of tests has millions of objects that all stay."""
+    """Spare the garbage collector what is imported: millions of objects that all stay."""
     gc.collect()
     gc.freeze()
 

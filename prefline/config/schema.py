@@ -15,7 +15,7 @@ FILE = Path(__file__).parents[2] / "rules/schemas/config.schema.yaml"
 
 
 def read_yaml(file):
-    """Return what a YAML file (Path) holds, by libyaml where it is there: 25 ms for the schema, in place of 200."""
+    """Return what a YAML file (Path) holds, read by libyaml where it is there, ten times as fast."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return loader(file.read_text(encoding="utf-8")).get_single_data()
 
