@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spare the garbage collector what is imported: a process of tests has millions of objects that all stay."""
+    """Spare the garbage collector the millions of objects of what is imported, all of which stay."""
     gc.collect()
     gc.freeze()
 
