@@ -102,4 +102,4 @@ def _at(section, path):
 
 def _read(file):
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(file.read_text(encoding="utf-8"), loader) or {}
+    return loader(file.read_text(encoding="utf-8")).get_single_data() or {}
