@@ -1,6 +1,5 @@
 # results/samples/{policy}/completions/{shard}.parquet -> results/samples/{policy}/rewards/{reward}/{shard}.parquet
-#
-# One rule for each kind of reward that the config may name.
+# One rule for each kind of reward. config: rewards, endpoints, seed
 
 
 rule score_completions:

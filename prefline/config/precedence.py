@@ -13,7 +13,7 @@ from prefline.errors import InputError
 
 TRAINED = ("base", "sft", "reward_model")
 # What a run is, however `train` makes others.
-IDENTITY = {"method", "loss_type", "loss_weights"}
+IDENTITY = {"method", "loss_type", "loss_arguments", "loss_weights"}
 
 
 def layers(files, given=None):
