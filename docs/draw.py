@@ -24,7 +24,6 @@ COLOURS = {
     "logps": "#009E73",
     "train": "#0072B2",
     "mt_bench": "#CC79A7",
-    "winrate": "#CC79A7",
     "vibe_check": "#CC79A7",
     "report": "#CC79A7",
     "publish": "#CC79A7",
@@ -32,6 +31,11 @@ COLOURS = {
 DARK = {"train"}
 # What the graph leads to. What samples a policy after its training, for its drift, would make it a circle.
 TARGETS = ("results/winrate.png", "results/vibe_check.md", "results/samples/sft/rewards.png")
+
+
+def step_of(file):
+    """The step (str) that a file of rules belongs to: STEP.smk, or STEP_PART.smk."""
+    return max((step for step in COLOURS if file == step or file.startswith(f"{step}_")), key=len)
 
 
 def rule_graph():
@@ -102,7 +106,8 @@ def draw(path):
     )
     axes.text(side + 8, (y1 + y2) / 2, "next\niteration", color="#0072B2", fontsize=9.5, va="center")
     for rule, (x, y) in place.items():
-        colour = COLOURS[section[rule]]
+        step = step_of(section[rule])
+        colour = COLOURS[step]
         axes.text(
             x,
             y,
@@ -110,7 +115,7 @@ def draw(path):
             ha="center",
             va="center",
             fontsize=9.5,
-            color="white" if section[rule] in DARK else "black",
+            color="white" if step in DARK else "black",
             bbox={"boxstyle": "round,pad=0.45", "facecolor": colour, "edgecolor": "none"},
         )
     axes.set_xlim(min(xs) - WIDTH / 2, side + 70)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from docs.draw import COLOURS, sections
+from docs.draw import COLOURS, sections, step_of
 from measurements.default_run import copy_project, timed
 
 COMMAND = ("snakemake", "results/winrate.png")
@@ -68,7 +68,7 @@ def draw(path, *runs):
     for axes, run, row, span, title in zip(panels, runs, rows, spans, titles, strict=True):
         for start, end, rule in run:
             width = max(end - start, spans[0] / 400)  # wide enough to be seen
-            axes.barh(row.index(rule), width, left=start, height=0.7, color=COLOURS[section[rule]])
+            axes.barh(row.index(rule), width, left=start, height=0.7, color=COLOURS[step_of(section[rule])])
         axes.set_yticks(range(len(row)), row, fontfamily="monospace", fontsize=8.5)
         axes.set_ylim(len(row) - 0.4, -0.6)
         axes.set_title(f"{title}: {len(run)} jobs, {span:.0f} s", loc="left", fontsize=10.5, weight="bold")

@@ -103,6 +103,11 @@ def resolve(config):
         if name and endpoint["model"] is None:
             raise InputError(f"config: endpoints.{chosen}.model: say what the servers call the model")
         section["endpoint"] = endpoint
+    if config["generate"]["endpoint"] and config["generate"]["engine"] != "server":
+        raise InputError(
+            f"config: generate.endpoint is asked by the engine server, and generate.engine is "
+            f"{config['generate']['engine']}; set it to server, or endpoint to null"
+        )
 
 
 def without_nulls(endpoints):
@@ -153,4 +158,7 @@ def _complete(name, endpoint, models):
             f"{key}.model names the model {endpoint['model']!r}, which `models` lacks; known: "
             f"{', '.join(models)}"
         )
-    return DEFAULTS | (ANTHROPIC if kind == "anthropic" else {}) | endpoint | {"name": name}
+    complete = DEFAULTS | (ANTHROPIC if kind == "anthropic" else {}) | endpoint | {"name": name}
+    if complete["max_cost"] is not None and not (complete["input_price"] and complete["output_price"]):
+        raise InputError(f"{key}.max_cost limits nothing without prices: give input_price and output_price")
+    return complete

@@ -26,6 +26,9 @@ from prefline.provenance import imports
 TERMINATED = 128 + signal.SIGTERM
 
 
+_FOUND = {}  # {folder: {name: module}} of what the user's files in it have imported by bare names
+
+
 def file_of(name):
     """The path (str) in FILE.py:NAME."""
     return name.rpartition(":")[0]
@@ -78,14 +81,16 @@ def load(name):
     """
     path, function = file_of(name), _definition(name).name
     modules = {Path(module).resolve(): module for module in imports.modules_of(path)}
-    with _named(name, modules):
-        found = getattr(_module(Path(path).resolve()), function, None)
+    file = Path(path).resolve()
+    importlib.invalidate_caches()
+    with _named(name, modules), _beside(file):
+        found = getattr(_module(file), function, None)
     if not callable(found):
         raise InputError(f"{name} is {found!r} once the file has run, and no function")
 
     @functools.wraps(found)
     def call(*args, **arguments):
-        with _named(name, modules):
+        with _named(name, modules), _beside(file):
             return found(*args, **arguments)
 
     return call
@@ -121,6 +126,51 @@ def _named(name, modules):
         raise InputError(f"{lines[-1] if lines else name}: {said}") from error
 
 
+@contextlib.contextmanager
+def _beside(path):
+    """Have bare imports find what is beside a file (resolved Path), then what is in the project's folder.
+
+    An installed module of that name comes first. What a file finds is its own: a `helper.py` in another
+    folder is another module.
+    """
+    root, search = Path.cwd().resolve(), sys.path[:]
+    places = (path.parent, root)
+    sys.path[:] = [folder for folder in search if folder not in ("", str(root))] + [*map(str, places)]
+    others = _take(places)
+    sys.modules.update(_FOUND.get(path.parent, {}))
+    try:
+        yield
+    finally:
+        sys.path[:] = search
+        _FOUND[path.parent] = _take(places)
+        sys.modules.update(others)
+
+
+def _take(places):
+    """Take the modules that bare names find in `places` (folders), and theirs, out of sys.modules: a dict."""
+    tops = {
+        name for name in _names(places) & sys.modules.keys() if _files(sys.modules[name]) & _of(places, name)
+    }
+    if not tops:
+        return {}
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in tops}
+
+
+@functools.cache
+def _names(places):
+    """The bare names that modules in `places` can have; the project's own packages are everybody's."""
+    return {child.stem for place in places for child in place.iterdir()} - set(imports.PACKAGES)
+
+
+def _of(places, name):
+    """The files and folders that a bare name can be of in `places`."""
+    return {str(place / end) for place in places for end in (f"{name}.py", name, f"{name}/__init__.py")}
+
+
+def _files(module):
+    return {getattr(module, "__file__", None), *getattr(module, "__path__", ())}
+
+
 def _module(path):
     """The module of a file (resolved Path), under a name in sys.modules that lets it import its siblings."""
     root = Path.cwd().resolve()
@@ -133,8 +183,6 @@ def _module(path):
     elif package not in sys.modules:
         sys.modules[package] = types.ModuleType(package)
         sys.modules[package].__path__ = [str(root)]
-    sys.path += [folder for folder in map(str, (root, path.parent)) if folder not in sys.path]
-    importlib.invalidate_caches()
     package = importlib.import_module(".".join([package, *folders])).__name__
     name = f"{package}.{path.stem.replace('.', '_')}"
     if name not in sys.modules:

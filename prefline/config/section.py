@@ -37,7 +37,7 @@ def flags(*sections, **more):
         values |= part
     for key, value in sorted(values.items()):
         name, text = _flag(key), value
-        if not isinstance(value, str) or _is_json(value):
+        if not isinstance(value, str) or _is_json(value) or value == "--":  # which argparse drops
             text = json.dumps(value, sort_keys=True)
         # By itself, what begins with a dash would be another flag.
         words += [f"{name}={text}"] if text.startswith("-") else [name, text]

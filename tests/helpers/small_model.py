@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from prefline import files
+from prefline.provenance import imports
 
 # In no lock: only a source distribution, which builds against the torch that is there.
 ZERO3 = pytest.mark.skipif(
@@ -164,9 +165,10 @@ def flags(out, **values):
 
 
 def launch(script, flags, devices=TWO_DEVICES, parallel="ddp"):
-    """The running process of a training with those devices, which share the work as `parallel` says."""
+    """The running process of a training (its script's name) with those devices, which share the work."""
+    module = imports.script(script).removesuffix(".py").replace("/", ".")
     return subprocess.Popen(
-        [sys.executable, "-m", "prefline.machine.launch", parallel, f"scripts.{script}", *flags],
+        [sys.executable, "-m", "prefline.machine.launch", parallel, module, *flags],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": devices, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

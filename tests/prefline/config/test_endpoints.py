@@ -8,8 +8,9 @@ from configs import DEFAULT, refused
 from prefline.config import endpoints
 from prefline.config import loading as configuration
 
+PRICES = {"input_price": 1.0, "output_price": 2.0}
 ENDPOINTS = {
-    "local": {"kind": "openai", "urls": ["http://a/v1"], "model": "judge", "max_cost": 3},
+    "local": {"kind": "openai", "urls": ["http://a/v1"], "model": "judge", "max_cost": 3, **PRICES},
     "claude": {"kind": "anthropic", "model": "c"},
     "own": {"kind": "vllm", "model": "start"},
     "unnamed": {"kind": "openai", "urls": ["http://a/v1"]},

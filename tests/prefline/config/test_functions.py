@@ -172,3 +172,18 @@ def test_a_job_that_is_stopped_in_a_call_ends_as_elsewhere(write):
             functions.load("mine/own.py:f")()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_two_files_with_a_helper_of_one_name_have_each_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, value in (("a", 1), ("b", 100)):
+        Path(folder).mkdir()
+        Path(folder, "helper.py").write_text(f"K = {value}")
+        Path(folder, "r.py").write_text(
+            "import helper\n\ndef early():\n    return helper.K\n\n"
+            "def late():\n    import helper\n    return helper.K\n"
+        )
+    Path("helper.py").write_text("K = 7")
+    called = [functions.load(f"{folder}/r.py:{name}") for folder in "ab" for name in ("early", "late")]
+    assert [one() for one in called] == [1, 1, 100, 100]
+    assert [one() for one in reversed(called)] == [100, 100, 1, 1]

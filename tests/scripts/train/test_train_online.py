@@ -575,7 +575,7 @@ def test_two_processes_share_prompts_and_completions(world, tmp_path):
     for parallel in ("ddp", "fsdp2"):
         changed = {"per_device_train_batch_size": 8, "num_train_epochs": 1, "eval_steps": 2}
         flags = words(world, tmp_path / parallel, "rloo", {"short": SHORT}, **changed)
-        said = small_model.said_by(small_model.launch("train.train_online", flags, parallel=parallel))
+        said = small_model.said_by(small_model.launch("train_online", flags, parallel=parallel))
         assert said.count("step 1/4 ") == 1, "one of them speaks"
         found[parallel] = small_model.results(tmp_path / parallel)
     weights, metrics, log = found["ddp"]
@@ -592,15 +592,15 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(world, tmp_path):
     """In the middle of an epoch."""
     changed = {"per_device_train_batch_size": 8, "num_iterations": 2}
     flags = {name: words(world, tmp_path / name, "rloo", {"short": SHORT}, **changed) for name in "ab"}
-    small_model.said_by(small_model.launch("train.train_online", flags["a"]))
-    process = small_model.launch("train.train_online", flags["b"])
+    small_model.said_by(small_model.launch("train_online", flags["a"]))
+    process = small_model.launch("train_online", flags["b"])
     for line in process.stdout:
         if line.startswith("step 9/"):
             break
     process.send_signal(signal.SIGTERM)
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM at step 1" in said
-    said = small_model.said_by(small_model.launch("train.train_online", flags["b"]))
+    said = small_model.said_by(small_model.launch("train_online", flags["b"]))
     assert "going on after step 1" in said
     (weights, _, log), (wanted, _, wanted_log) = (small_model.results(tmp_path / name) for name in "ba")
     assert log == wanted_log
@@ -624,7 +624,7 @@ def test_devices_that_share_a_prompt_say_different_things(world, tmp_path):
     rewards = {"own": function | {"arguments": {"folder": str(tmp_path)}} | OWN}
     changed = {"num_generations": 8, "global_batch_size": 8, "per_device_train_batch_size": 4}
     flags = words(world, tmp_path / "out", "rloo", rewards, **changed, num_train_epochs=1 / 16)
-    small_model.said_by(small_model.launch("train.train_online", flags))
+    small_model.said_by(small_model.launch("train_online", flags))
     held_out = 2 * 4
     one, other = ((tmp_path / rank).read_text().splitlines()[held_out:-held_out] for rank in "01")
     assert len(one) == len(other) == 4 and one != other
