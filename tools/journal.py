@@ -38,7 +38,12 @@ class Entry(NamedTuple):
 def entries(work):
     """The Entry of every journal and every training in the folder `work`, the last used first."""
     found = [_journal(folder) for folder in work.glob("journal/*/*/")]
-    found += [_training(folder) for folder in work.glob("*/*/") if folder.parent.name != "journal"]
+    trainings = [
+        folder
+        for folder in work.glob("*/*/")
+        if folder.parent.name != "journal" and folder.name != "tensorboard"  # event files of all of them
+    ]
+    found += map(_training, trainings)
     return sorted(filter(None, found), key=lambda entry: (-entry.used, entry.folder))
 
 

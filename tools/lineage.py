@@ -115,7 +115,7 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("path", help="a file under results/")
     args = parser.parse_args(argv)
-    if not Path(args.path).is_relative_to(records.RESULTS):
+    if records.RESULTS not in Path(args.path).parents:
         raise InputError(f"{args.path}: not under results/; name a file there as it is called from here")
     print("\n".join(tree(args.path, set())))
     done = set()

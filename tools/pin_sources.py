@@ -13,6 +13,7 @@ from pathlib import Path
 from prefline import errors, files
 from prefline.config import section
 from prefline.data import sources
+from prefline.errors import InputError
 
 SOURCE = re.compile(r"hub:[^@#\s\"',]+@(?P<revision>[^@#\s\"',]+)(?:#[^\s\"',]+)?")
 
@@ -39,6 +40,9 @@ def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("files", nargs="+", help="YAML files to pin, in place")
     args = parser.parse_args(argv)
+    missing = [path for path in args.files if not Path(path).is_file()]
+    if missing:
+        raise InputError(f"{missing[0]}: no such file; nothing was pinned")
     for path in args.files:
         text, pinned = pin(Path(path).read_text(encoding="utf-8"), sources.commit_of)
         if pinned:

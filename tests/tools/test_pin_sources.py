@@ -54,3 +54,11 @@ def test_a_source_that_the_hub_does_not_know_leaves_the_file_as_it_is(tmp_path, 
     with pytest.raises(InputError, match=r"hub:org/model@main cannot be downloaded .* consent to a licence"):
         pin_sources.main([str(path)])
     assert path.read_text() == RECIPE
+
+
+def test_a_file_that_is_not_there_is_named_before_another_is_written(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    with pytest.raises(InputError, match=r"gone.yaml: no such file; nothing was pinned"):
+        pin_sources.main([str(path), str(tmp_path / "gone.yaml")])
+    assert path.read_text() == RECIPE
