@@ -59,7 +59,7 @@ NOT_DRY = {
     "apptainer": "needs images; tests/workflow/test_containers.py has a stand-in",
 }
 # Programs of others, and what runs them.
-FOREIGN = {"fastchat.llm_judge.show_result": "tests/scripts/mt_bench/test_ask_judge.py"}
+FOREIGN = {"fastchat.llm_judge.show_result": "tests/scripts/mt_bench/test_agreement_with_fastchat.py"}
 TEXT = ("", "text")
 SHELLS = ("bash", "sh", "console")
 

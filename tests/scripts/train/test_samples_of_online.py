@@ -1,0 +1,222 @@
+"""Samples of online trainings, to train on or held out: made with a cache, scored whole, ended as we say."""
+
+import contextlib
+import math
+import types
+from unittest import mock
+
+import pytest
+import small_model
+import torch
+from online_training import ENDS, SHORT, TOKENIZER, TRAINING, make_world, train, words
+from transformers import GenerationMixin
+
+from prefline import engines, files
+from prefline.data import tables
+from prefline.engines.transformers import Engine
+from prefline.errors import InputError
+from prefline.text import chat
+from prefline.training import held_out_samples
+from prefline.training.settings import Settings
+from scripts.train import train_online
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("online"))
+
+
+@pytest.fixture(scope="module")
+def trained(world):
+    """A policy that the workflow trained, as it was written when that switched the cache off."""
+    train(world, world / "trained", "rloo", num_train_epochs=0.25)
+    path = world / "trained/model/config.json"
+    config = files.read_json(path)
+    assert config["use_cache"] is True
+    files.write_json(path, config | {"use_cache": False})
+    return world / "trained/model"
+
+
+@contextlib.contextmanager
+def widths_of_forwards(monkeypatch):
+    """[[tokens a row of each forward pass] of each batch that is decoded within]."""
+    decoded, decoding = [], []
+
+    def noted(decode):
+        def note(*args, **kwargs):
+            decoded.append([])
+            decoding.append(True)
+            made = decode(*args, **kwargs)
+            decoding.pop()
+            return made
+
+        return note
+
+    def look(module, inputs):
+        if decoding and isinstance(module, torch.nn.Embedding):
+            decoded[-1].append(inputs[0].shape[1])
+
+    with monkeypatch.context() as patch, torch.nn.modules.module.register_module_forward_pre_hook(look):
+        patch.setattr(GenerationMixin, "generate", noted(GenerationMixin.generate))
+        patch.setattr(Engine, "_decode", noted(Engine._decode))
+        yield decoded
+
+
+@pytest.mark.parametrize(
+    ("method", "changed"),
+    [
+        ("rloo", {}),
+        ("grpo", {"gradient_checkpointing": True}),
+        ("rloo", {"peft": small_model.LORA}),
+        ("ppo", {}),
+        ("ppo", {"gradient_checkpointing": True}),
+    ],
+)
+def test_after_the_prompt_a_forward_pass_has_one_token_a_row(
+    world, trained, tmp_path, method, changed, monkeypatch
+):
+    """Sampling, to train on or held out, whatever the config of the start says."""
+    changed = {"model": trained, "num_train_epochs": 0.5} | changed
+    with widths_of_forwards(monkeypatch) as decoded:
+        train(world, tmp_path, method, **changed)
+    prompt = len(chat.prompt_ids(TOKENIZER, [{"role": "user", "content": "Say p10!"}]))
+    assert len(decoded) > 2, "held out before and after, and to train on"
+    assert {first for first, *_ in decoded} <= {prompt, prompt - 1}
+    assert {width for _, *rest in decoded for width in rest} == {1}
+    if "peft" not in changed:
+        assert files.read_json(tmp_path / "model/config.json")["use_cache"] is False, "as the start's"
+
+
+def test_recomputed_activations_change_no_sample(world, trained, tmp_path):
+    """While they are, transformers hides the cache from the layers of a model."""
+    for method in ("rloo", "ppo"):
+        kept, recomputed = (
+            train(
+                world,
+                tmp_path / f"{method}-{way}",
+                method,
+                model=trained,
+                num_train_epochs=1 if method == "ppo" else 0.5,
+                gradient_checkpointing=way,
+            )[0]
+            for way in (False, True)
+        )
+        assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
+
+
+def test_the_engine_has_a_cache_whatever_the_config_says(trained, monkeypatch):
+    engine = Engine(str(trained), 8, "float32")
+    ids = chat.prompt_ids(TOKENIZER, [{"role": "user", "content": "Say p1!"}])
+    requests = [engines.Request(ids, seed, f"prompt_id p{seed}") for seed in range(4)]
+    with widths_of_forwards(monkeypatch) as decoded:
+        engine.generate(requests, engines.Sampling(1.0, 1.0, 0, 12))
+    ((first, *rest),) = decoded
+    assert first == len(ids) and rest and set(rest) == {1}
+
+
+def measured(made, world, batch_tokens):
+    """What held_out.evaluate says of a trainer's policy, and how many completions were decoded together."""
+    sizes, decode = [], held_out_samples.Sampler._decode
+
+    def counted(sampler, requests, sampling):
+        sizes.append(len(requests))
+        return decode(sampler, requests, sampling)
+
+    settings = types.SimpleNamespace(seed=1, dtype="float32", model=world / "sft")
+    sampling = engines.Sampling(1.0, 1.0, 0, 12)
+    models = made.model, made.ref_model, made.accelerator
+    prompts = tables.read_rows(world / "test-00000.parquet", tables.PROMPTS)
+    with mock.patch.object(held_out_samples.Sampler, "_decode", counted):
+        found = held_out_samples.evaluate(
+            settings, sampling, *models, prompts, made.rewards, "now", batch_tokens
+        )
+    return found, sizes, max(len(prompt["prompt_ids"]) for prompt in prompts) + 12
+
+
+def test_held_out_completions_are_those_whatever_fits_in_memory_at_once(world, tmp_path):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    (means, said), sizes, longest = measured(made, world, 100_000)
+    assert sizes == [16]
+    for batch_tokens, most in ((1, 1), (longest * 5 + 1, 5)):
+        (cut_means, cut_said), sizes, _ = measured(made, world, batch_tokens)
+        assert max(sizes) == most and sum(sizes) == 16
+        assert cut_said == said
+        assert cut_means == pytest.approx(means, abs=1e-4)
+
+
+def test_held_out_completions_that_cannot_be_measured_are_one_sentence(world, tmp_path):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    torch.nn.init.constant_(made.model.get_output_embeddings().weight, math.nan)
+    with pytest.raises(
+        InputError, match="held-out prompts now: no completion has both a reward and a finite"
+    ):
+        measured(made, world, 100)
+
+
+def test_an_unknown_change_of_the_logits_is_refused(world, tmp_path, monkeypatch):
+    made, _ = trainer_of(world, tmp_path, "rloo")
+    forward, attention = made.ref_model.forward, made.model.config._attn_implementation
+
+    def doubled(**inputs):
+        output = forward(**inputs)
+        output.logits = output.logits * 2
+        return output
+
+    measured(made, world, 100)
+    assert made.model.config._attn_implementation == attention, "TRL's batches are padded"
+    monkeypatch.setattr(made.ref_model, "forward", doubled)
+    with pytest.raises(InputError, match="after the head"):
+        measured(made, world, 100)
+
+
+def trainer_of(world, out, method, **changed):
+    """TRL's trainer as the script makes it, and the rows of its train prompts."""
+    from transformers import AutoModelForCausalLM
+
+    from prefline.engines.model_files import ModelFiles
+    from prefline.rewards.online import Rewards
+    from prefline.training import weights
+
+    args = train_online.parse(words(world, out, method, {"short": SHORT}, **changed))
+    machine = {name: vars(args).pop(name) for name in train_online.MACHINE}
+    train, _ = train_online.read_prompts(args.prompts)
+    policy = ModelFiles(args.model)
+    rewards = Rewards(
+        args.rewards, {}, policy=policy, length_penalty=0.0, missing_eos_penalty=0.0, seed=1, **machine
+    )
+    settings = Settings.of(vars(args))
+    model = weights.load(settings, AutoModelForCausalLM)
+    make = train_online.proximal if method == "ppo" else train_online.grouped
+    return make(args, settings, model, policy.tokenizer, train, rewards, policy.end_tokens), train
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
+def test_the_ids_that_trl_trains_on_are_ours(world, tmp_path, method):
+    """One BOS, no template around the template, and nothing behind whichever token ended a completion."""
+    made, train = trainer_of(world, tmp_path, method)
+    made.model.train()
+    batch = made._generate_and_score_completions([{"prompt": row["prompt_id"]} for row in train])
+    ended = set()
+    names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    for row, ids, mask, completion, said in zip(
+        train, *(batch[name].tolist() for name in names), strict=True
+    ):
+        prompt = [token for token, real in zip(ids, mask, strict=True) if real]
+        assert prompt == row["prompt_ids"]
+        assert prompt.count(TOKENIZER.bos_token_id) == 1
+        spoken = [token for token, real in zip(completion, said, strict=True) if real]
+        assert not set(spoken[:-1]) & set(ENDS)
+        assert spoken[-1] in ENDS or len(spoken) == TRAINING["max_completion_length"]
+        ended.add(spoken[-1])
+    assert len(ended & set(ENDS)) > 2, "not the tokenizer's end token alone"
+
+
+def test_what_ppo_scores_is_ours(world, tmp_path):
+    made, train = trainer_of(world, tmp_path, "ppo")
+    pad, said = TOKENIZER.pad_token_id, [101, 102, ENDS[-1]]
+    query = [pad, pad, *train[0]["prompt_ids"]]
+    rewards = made.score(torch.tensor([[*query, *said, pad], [*query, *said[:2], 103, 104]]), len(query))
+    texts = [TOKENIZER.decode(ids) for ids in (said[:2], [*said[:2], 103, 104])]
+    assert rewards.tolist() == [-len(text) for text in texts]
+    with pytest.raises(KeyError):  # another prompt, or a BOS more
+        made.score(torch.tensor([[TOKENIZER.bos_token_id, *query, *said]]), len(query) + 1)
