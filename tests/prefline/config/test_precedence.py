@@ -97,15 +97,18 @@ def test_the_default_named_as_an_overlay_changes_nothing():
             "which suits the embedded model; say train.learning_rate in your overlay",
         ),
         (f"{ANOTHER}\nruns: {{dpo: {{learning_rate: 1e-6}}}}", "but runs.rebel has the learning rate of"),
-        ("models: {base: {source: mine}}", "but models.sft.training has the learning rate of config.yaml"),
         (
-            "models: {start: {source: mine}}\ntrain: {learning_rate: 1e-6}",
-            "models.start.source names mine, but models.base.training has the learning rate of config.yaml, "
+            "models: {base: {source: data/making}}",
+            "but models.sft.training has the learning rate of config.yaml",
+        ),
+        (
+            "models: {start: {source: data/making}}\ntrain: {learning_rate: 1e-6}",
+            "models.start.source names data/making, but models.base.training has the learning rate of config.yaml, "
             "which suits the embedded model; say models.base.training.learning_rate in your overlay",
         ),
         (
-            "models: {own: {source: mine}, reward_model: {init: own}}",
-            "models.own.source names mine, but models.reward_model.training has the learning rate",
+            "models: {own: {source: data/making}, reward_model: {init: own}}",
+            "models.own.source names data/making, but models.reward_model.training has the learning rate",
         ),
     ],
 )
@@ -121,8 +124,8 @@ def test_another_model_is_not_trained_with_the_defaults_learning_rate(load, over
     "overlay",
     [
         "models: {sft: {source: data/policy}}",
-        "models: {reward_model: {source: mine}}",
-        "models: {another: {source: mine}}",
+        "models: {reward_model: {source: data/making}}",
+        "models: {another: {source: data/making}}",
         f"{ANOTHER}\ntrain: {{learning_rate: 2e-4}}",
         f"{ANOTHER}\nruns: {{dpo: {{learning_rate: 1e-6}}, rebel: {{learning_rate: 1e-6}}}}",
         f"{ANOTHER}\nruns: {{dpo: {{learning_rate: 1e-6}}, rebel: null}}",
