@@ -17,8 +17,8 @@ from conftest import snakemake
         ("benchmarks: {a: {kind: lm_evla}}", "'lm_evla' is none of its values; did you mean 'lm_eval'?"),
         ("benchmarks: {a: {kind: lm_eval}}", "benchmarks.a: the kind lm_eval lacks 'tasks'"),
         (
-            "benchmarks: {a: {kind: alpaca_eval_annotations, annotations: a, regression_data: b, tasks: []}}",
-            "benchmarks.a: the kind alpaca_eval_annotations does not take 'tasks'",
+            "benchmarks: {a: {kind: alpaca_eval_annotations, annotations: a, regression_data: b, limit: 3}}",
+            "benchmarks.a: the kind alpaca_eval_annotations does not take 'limit'",
         ),
         ("models: {sft: {init: bse}}", "models.sft.init names the model 'bse'"),
     ],
