@@ -104,7 +104,8 @@ def test_the_default_named_as_an_overlay_changes_nothing():
         (
             "models: {start: {source: data/making}}\ntrain: {learning_rate: 1e-6}",
             "models.start.source names data/making, but models.base.training has the learning rate of "
-            "config.yaml, which suits the embedded model; say models.base.training.learning_rate in your overlay",
+            "config.yaml, which suits the embedded model; say models.base.training.learning_rate in your "
+            "overlay",
         ),
         (
             "models: {own: {source: data/making}, reward_model: {init: own}}",
