@@ -166,6 +166,18 @@ def _sentence(error):
 
 
 def _check_names(config):
+    users = [*config["rewards"].values(), *({"endpoint": one} for one in config["endpoints"].values())]
+    named = {
+        *map(endpoints.model_of, users),
+        *(config["models"][name]["init"] for name in precedence.TRAINED),
+    }
+    for name in config["models"].keys() - {*precedence.TRAINED, *named}:
+        near = difflib.get_close_matches(name, precedence.TRAINED, n=1, cutoff=0.65)
+        if near:
+            raise InputError(
+                f"config: models.{name} is named by nothing, and {near[0]!r} would be trained in its place; "
+                "correct the name, or give the model another"
+            )
     for name in precedence.TRAINED:
         model = config["models"][name]
         early_stopping.check(model["training"], f"config: models.{name}.training.")

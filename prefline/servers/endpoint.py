@@ -14,7 +14,7 @@ TIMEOUT = 600
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What prefline.config.endpoints.resolve gives; what the fields mean stands in the config's schema.
+    """What prefline.config.endpoints.resolve gives; the config's schema says what the fields mean.
 
     name: the entry's; urls: list of str, none of the kind vllm.
     """

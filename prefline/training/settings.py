@@ -27,7 +27,7 @@ PACE = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings of one training; what a key means stands in the schema, and above.
+    """The settings of one training; the schema, and above, says what a key means.
 
     params: dict, all that shapes the trained weights, a script's own flags included: for the manifest and the
     work key.

@@ -290,3 +290,16 @@ def test_what_goes_by_the_held_out_loss_needs_looks_at_it(path, key, value):
     config = changed((*path, key), value)
     put(config, (*path, "eval_steps"), 5)
     configuration.load(config)
+
+
+def test_a_misspelt_model_does_not_leave_the_embedded_one_in_its_place():
+    for wrong, right in (("stf", "sft"), ("reward_modl", "reward_model"), ("bse", "base")):
+        config = changed(("models", "start", "source"), "data/policy")
+        config["models"][wrong] = {"source": "data/policy"}
+        assert f"models.{wrong} is named by nothing, and {right!r} would be trained" in refused(config)
+
+
+def test_a_model_that_a_reward_names_may_have_a_name_like_another():
+    config = changed(("rewards", "reward_model", "model"), "reward_model_2")
+    config["models"]["reward_model_2"] = {"source": "data/policy"}
+    configuration.load(config)
