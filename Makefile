@@ -4,6 +4,15 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# DEVICE: the builds in .venv, cpu or cuda; by default those that it has, or that suit this machine's driver.
+# EXTRAS: flash-attn, deepspeed or both, with a comma; they are compiled, with the toolkit of CUDA.
+DEVICE := $(or $(DEVICE),$(patsubst .venv/%.lock.txt,%,$(wildcard .venv/*.lock.txt)),$(shell \
+    $(PYTHON) -m prefline.machine.device 2>/dev/null || echo cpu))
+ifeq ($(filter cpu cuda,$(DEVICE)),)
+$(error DEVICE is $(DEVICE); it can be cpu or cuda)
+endif
+comma := ,
+
 # PyPI's torch for Linux is the CUDA build; the CPU build comes from wherever pip is configured to look, or
 # from PyTorch's own index. The rest comes by uv, in a third of pip's time, or by pip, where pip alone has been
 # told of another index.
@@ -11,25 +20,37 @@ TORCH := torch==$(shell sed -n 's/^torch = "\(.*\)"/\1/p' envs/direct.toml)
 ifeq ($(shell uname -s),Linux)
 TORCH := $(TORCH)+cpu
 endif
+INSTALL_CPU_TORCH := .venv/bin/pip install -q --no-deps "$(TORCH)" || \
+    .venv/bin/pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
 
-.PHONY: .venv all test test-slow test-long test-gpu test-cluster lint format pictures docs dvc.yaml envs containers FORCE
+.PHONY: .venv all test test-slow test-long test-gpu test-cluster lint format pictures docs reruns envs containers FORCE
+
+# Builds for the CPU compute on it, whatever the machine has.
+SNAKEMAKE := snakemake$(if $(filter cpu,$(DEVICE)), --resources gpu=0 --)
 
 all: .venv
-	snakemake
+	$(SNAKEMAKE)
 
 results/%: FORCE .venv
-	snakemake $@
+	$(SNAKEMAKE) $@
 
-.venv: .venv/cpu.lock.txt
-.venv/cpu.lock.txt: envs/cpu.lock.txt
+.venv: .venv/$(DEVICE).lock.txt $(patsubst %,.venv/%.extra,$(subst $(comma), ,$(EXTRAS)))
+.venv/cpu.lock.txt .venv/cuda.lock.txt: .venv/%.lock.txt: envs/%.lock.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Prefline needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@$(PYTHON) -m prefline.machine.device $*
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install -q --no-deps "$(TORCH)" || \
-	    .venv/bin/pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "$(TORCH)"
+	$(if $(filter cpu,$*),$(INSTALL_CPU_TORCH))
 	.venv/bin/pip install -q --no-deps $$(grep '^uv==' $<)
 	.venv/bin/uv pip install -q --no-deps --compile-bytecode --python .venv/bin/python -r $< || \
 	    .venv/bin/pip install -q --no-deps -r $<
 	cp $< $@
+
+.venv/%.extra: .venv/$(DEVICE).lock.txt
+	@grep -q "extra == '$*'" $< || { echo "error: no extra $*: they are flash-attn and deepspeed, with DEVICE=cuda" >&2; exit 1; }
+	@.venv/bin/python -m prefline.machine.device extras
+	.venv/bin/pip install -q --no-deps $$(sed -n "/^$*==/d; s/ ; extra == '$*'//p" $<)
+	.venv/bin/pip install -q --no-deps --no-build-isolation $$(sed -n "s/^\($*==.*\) ;.*/\1/p" $<)
+	touch $@
 
 # MARKERS: other tests than the fast ones, in pytest's words
 test: .venv
@@ -68,8 +89,9 @@ pictures: all
 docs: .venv
 	sphinx-build -n -W --keep-going -q -b html docs docs/_build/html
 
-dvc.yaml: .venv
-	python -m tools.describe_workflow --dvc dvc.yaml --reruns docs/reruns.md
+# The table of what runs again: docs/reruns.md
+reruns: .venv
+	python -m tools.write_reruns --out docs/reruns.md
 
 envs: .venv
 	python -m tools.lock_envs

@@ -1,6 +1,6 @@
 # Preference optimization of language models, from raw text to a picture of win rates.
-# Every value stands in config.yaml; one file under rules/ for each of its sections, in any order but for the
-# first and the last.
+# All values are in config.yaml. Each of its sections has a file under rules/; only the first and the last
+# include have a fixed place.
 
 from snakemake.utils import min_version
 
@@ -11,6 +11,10 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/checks.smk"
+include: "rules/checks_annotators.smk"
+include: "rules/checks_device.smk"
+include: "rules/checks_rewards.smk"
 include: "rules/models.smk"
 include: "rules/models_train.smk"
 include: "rules/prompts.smk"
@@ -28,18 +32,46 @@ include: "rules/benchmarks.smk"
 include: "rules/report.smk"
 include: "rules/publish.smk"
 include: "rules/jobs.smk"
+include: "rules/machine.smk"
 include: "rules/finish.smk"
 
 
-rule all:
-    """Everything that one would want to look at."""
-    default_target: True
+# dvc.yaml has a stage for each of the following targets, which together are all that people read.
+rule policies:
+    """Check the config's models, data and servers; then make every policy, with its data and curves."""
     input:
-        "results/report.html",
+        CHECKED,
+        expand("results/training/{trained}/training.png", trained=TRAININGS),
+        expand("results/training/{policy}/drift.json", policy=TRAINED),
+        expand("results/samples/{policy}/rewards.png", policy=RANKED),
+
+
+rule mt_bench:
+    """Make the win rates and the vibe check."""
+    input:
         evaluations(),
         "results/vibe_check.md",
+
+
+rule benchmarks:
+    """Make the tables of the benchmarks that the config names."""
+    input:
         BENCHMARK_TABLES,
+
+
+rule report:
+    """Make the report, the model cards and the picture of drift."""
+    input:
+        "results/report.html",
         "results/drift.png",
-        expand("results/samples/{policy}/rewards.png", policy=RANKED),
-        expand("results/training/{trained}/training.png", trained=TRAININGS),
         expand("results/cards/{policy}.md", policy=TRAINED),
+
+
+rule all:
+    """Make everything that people read: pictures, tables, pages and the report."""
+    default_target: True
+    input:
+        rules.policies.input,
+        rules.mt_bench.input,
+        rules.benchmarks.input,
+        rules.report.input,

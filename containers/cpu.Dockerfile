@@ -6,7 +6,7 @@ RUN apt-get update \
 ENV PIP_NO_CACHE_DIR=1
 
 #   source: envs/cpu/data.yaml
-#   prefix: /conda-envs/601f66e391e06890f8277669be72dbe6
+#   prefix: /conda-envs/9f2e942e22db08db58a2934dbdda8163
 #   # Prompts, pairs, token ids: tables and tokenizers, no torch.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -18,7 +18,9 @@ ENV PIP_NO_CACHE_DIR=1
 #     - pip:
 #         - annotated-doc==0.0.7
 #         - annotated-types==0.8.0
+#         - antlr4-python3-runtime==4.9.3
 #         - anyio==4.16.0
+#         - attrs==26.1.0
 #         - click==8.5.1
 #         - datasets==5.2.0
 #         - dill==0.4.1
@@ -31,9 +33,14 @@ ENV PIP_NO_CACHE_DIR=1
 #         - huggingface-hub==2.4.0
 #         - idna==3.20
 #         - jinja2==3.1.6
+#         - jsonschema-specifications==2025.9.1
+#         - jsonschema==4.26.0
+#         - latex2sympy2-extended==1.11.0
 #         - markdown-it-py==4.3.0
 #         - markupsafe==3.0.4
+#         - math-verify==0.9.0
 #         - mdurl==0.1.2
+#         - mpmath==1.3.0
 #         - multiprocess==0.70.19
 #         - numpy==2.3.5
 #         - packaging==25.0
@@ -44,11 +51,14 @@ ENV PIP_NO_CACHE_DIR=1
 #         - pygments==2.21.0
 #         - python-dateutil==2.9.0.post0
 #         - pyyaml==6.0.3
+#         - referencing==0.37.0
 #         - regex==2026.11.15
 #         - rich==15.0.0
+#         - rpds-py==2026.9.1
 #         - safetensors==0.8.0
 #         - shellingham==1.5.4
 #         - six==1.17.0
+#         - sympy==1.14.0
 #         - tokenizers==0.23.3
 #         - tqdm==4.70.1
 #         - transformers==5.19.0
@@ -57,9 +67,9 @@ ENV PIP_NO_CACHE_DIR=1
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/601f66e391e06890f8277669be72dbe6
-COPY envs/cpu/data.yaml /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml
-RUN conda env create --prefix /conda-envs/601f66e391e06890f8277669be72dbe6 --file /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml \
+RUN mkdir -p /conda-envs/9f2e942e22db08db58a2934dbdda8163
+COPY envs/cpu/data.yaml /conda-envs/9f2e942e22db08db58a2934dbdda8163/environment.yaml
+RUN conda env create --prefix /conda-envs/9f2e942e22db08db58a2934dbdda8163 --file /conda-envs/9f2e942e22db08db58a2934dbdda8163/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cpu/evaluate.yaml
@@ -458,7 +468,7 @@ RUN conda env create --prefix /conda-envs/ef2b15b571ca59ce9f3773a275391bcb --fil
     && conda clean --all --yes
 
 #   source: envs/cpu/train.yaml
-#   prefix: /conda-envs/5068c867a1b57fb227837090532e9f84
+#   prefix: /conda-envs/46059bea1e80a1406b47dc8e0ee8cd8f
 #   # Everything that trains a model.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -473,7 +483,9 @@ RUN conda env create --prefix /conda-envs/ef2b15b571ca59ce9f3773a275391bcb --fil
 #         - accelerate==1.15.0
 #         - annotated-doc==0.0.7
 #         - annotated-types==0.8.0
+#         - antlr4-python3-runtime==4.9.3
 #         - anyio==4.16.0
+#         - attrs==26.1.0
 #         - bitsandbytes==0.50.2
 #         - certifi==2026.10.18
 #         - charset-normalizer==3.5.2
@@ -498,10 +510,14 @@ RUN conda env create --prefix /conda-envs/ef2b15b571ca59ce9f3773a275391bcb --fil
 #         - huggingface-hub==2.4.0
 #         - idna==3.20
 #         - jinja2==3.1.6
+#         - jsonschema-specifications==2025.9.1
+#         - jsonschema==4.26.0
 #         - kiwisolver==1.5.1
+#         - latex2sympy2-extended==1.11.0
 #         - markdown-it-py==4.3.0
 #         - markdown==3.11.3
 #         - markupsafe==3.0.4
+#         - math-verify==0.9.0
 #         - matplotlib==3.11.2
 #         - mdurl==0.1.2
 #         - mpmath==1.3.0
@@ -530,9 +546,11 @@ RUN conda env create --prefix /conda-envs/ef2b15b571ca59ce9f3773a275391bcb --fil
 #         - pyparsing==3.3.3
 #         - python-dateutil==2.9.0.post0
 #         - pyyaml==6.0.3
+#         - referencing==0.37.0
 #         - regex==2026.11.15
 #         - requests==2.34.2
 #         - rich==15.0.0
+#         - rpds-py==2026.9.1
 #         - safetensors==0.8.0
 #         - setuptools==78.1.1
 #         - shellingham==1.5.4
@@ -555,7 +573,10 @@ RUN conda env create --prefix /conda-envs/ef2b15b571ca59ce9f3773a275391bcb --fil
 #         - wandb==0.31.0
 #         - werkzeug==3.1.9
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/5068c867a1b57fb227837090532e9f84
-COPY envs/cpu/train.yaml /conda-envs/5068c867a1b57fb227837090532e9f84/environment.yaml
-RUN conda env create --prefix /conda-envs/5068c867a1b57fb227837090532e9f84 --file /conda-envs/5068c867a1b57fb227837090532e9f84/environment.yaml \
+RUN mkdir -p /conda-envs/46059bea1e80a1406b47dc8e0ee8cd8f
+COPY envs/cpu/train.yaml /conda-envs/46059bea1e80a1406b47dc8e0ee8cd8f/environment.yaml
+RUN conda env create --prefix /conda-envs/46059bea1e80a1406b47dc8e0ee8cd8f --file /conda-envs/46059bea1e80a1406b47dc8e0ee8cd8f/environment.yaml \
     && conda clean --all --yes
+
+RUN useradd --create-home --uid 1001 prefline
+USER 1001

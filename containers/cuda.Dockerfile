@@ -6,7 +6,7 @@ RUN apt-get update \
 ENV PIP_NO_CACHE_DIR=1
 
 #   source: envs/cuda/data.yaml
-#   prefix: /conda-envs/601f66e391e06890f8277669be72dbe6
+#   prefix: /conda-envs/9f2e942e22db08db58a2934dbdda8163
 #   # Prompts, pairs, token ids: tables and tokenizers, no torch.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -18,7 +18,9 @@ ENV PIP_NO_CACHE_DIR=1
 #     - pip:
 #         - annotated-doc==0.0.7
 #         - annotated-types==0.8.0
+#         - antlr4-python3-runtime==4.9.3
 #         - anyio==4.16.0
+#         - attrs==26.1.0
 #         - click==8.5.1
 #         - datasets==5.2.0
 #         - dill==0.4.1
@@ -31,9 +33,14 @@ ENV PIP_NO_CACHE_DIR=1
 #         - huggingface-hub==2.4.0
 #         - idna==3.20
 #         - jinja2==3.1.6
+#         - jsonschema-specifications==2025.9.1
+#         - jsonschema==4.26.0
+#         - latex2sympy2-extended==1.11.0
 #         - markdown-it-py==4.3.0
 #         - markupsafe==3.0.4
+#         - math-verify==0.9.0
 #         - mdurl==0.1.2
+#         - mpmath==1.3.0
 #         - multiprocess==0.70.19
 #         - numpy==2.3.5
 #         - packaging==25.0
@@ -44,11 +51,14 @@ ENV PIP_NO_CACHE_DIR=1
 #         - pygments==2.21.0
 #         - python-dateutil==2.9.0.post0
 #         - pyyaml==6.0.3
+#         - referencing==0.37.0
 #         - regex==2026.11.15
 #         - rich==15.0.0
+#         - rpds-py==2026.9.1
 #         - safetensors==0.8.0
 #         - shellingham==1.5.4
 #         - six==1.17.0
+#         - sympy==1.14.0
 #         - tokenizers==0.23.3
 #         - tqdm==4.70.1
 #         - transformers==5.19.0
@@ -57,9 +67,9 @@ ENV PIP_NO_CACHE_DIR=1
 #         - typing-extensions==4.16.0
 #         - typing-inspection==0.4.5
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/601f66e391e06890f8277669be72dbe6
-COPY envs/cuda/data.yaml /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml
-RUN conda env create --prefix /conda-envs/601f66e391e06890f8277669be72dbe6 --file /conda-envs/601f66e391e06890f8277669be72dbe6/environment.yaml \
+RUN mkdir -p /conda-envs/9f2e942e22db08db58a2934dbdda8163
+COPY envs/cuda/data.yaml /conda-envs/9f2e942e22db08db58a2934dbdda8163/environment.yaml
+RUN conda env create --prefix /conda-envs/9f2e942e22db08db58a2934dbdda8163 --file /conda-envs/9f2e942e22db08db58a2934dbdda8163/environment.yaml \
     && conda clean --all --yes
 
 #   source: envs/cuda/evaluate.yaml
@@ -651,7 +661,7 @@ RUN conda env create --prefix /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa --fil
     && conda clean --all --yes
 
 #   source: envs/cuda/train.yaml
-#   prefix: /conda-envs/bc5dd971736c576824ad165a6fc50fde
+#   prefix: /conda-envs/ff381eeb71953b8168e3543a74a8fe64
 #   # Everything that trains a model.
 #   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
 #   channels:
@@ -665,7 +675,9 @@ RUN conda env create --prefix /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa --fil
 #         - accelerate==1.15.0
 #         - annotated-doc==0.0.7
 #         - annotated-types==0.8.0
+#         - antlr4-python3-runtime==4.9.3
 #         - anyio==4.16.0
+#         - attrs==26.1.0
 #         - bitsandbytes==0.50.2
 #         - certifi==2026.10.18
 #         - charset-normalizer==3.5.2
@@ -693,11 +705,15 @@ RUN conda env create --prefix /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa --fil
 #         - huggingface-hub==2.4.0
 #         - idna==3.20
 #         - jinja2==3.1.6
+#         - jsonschema-specifications==2025.9.1
+#         - jsonschema==4.26.0
 #         - kiwisolver==1.5.1
+#         - latex2sympy2-extended==1.11.0
 #         - liger-kernel==0.8.5
 #         - markdown-it-py==4.3.0
 #         - markdown==3.11.3
 #         - markupsafe==3.0.4
+#         - math-verify==0.9.0
 #         - matplotlib==3.11.2
 #         - mdurl==0.1.2
 #         - mpmath==1.3.0
@@ -741,9 +757,11 @@ RUN conda env create --prefix /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa --fil
 #         - pyparsing==3.3.3
 #         - python-dateutil==2.9.0.post0
 #         - pyyaml==6.0.3
+#         - referencing==0.37.0
 #         - regex==2026.11.15
 #         - requests==2.34.2
 #         - rich==15.0.0
+#         - rpds-py==2026.9.1
 #         - safetensors==0.8.0
 #         - setuptools==78.1.1
 #         - shellingham==1.5.4
@@ -767,7 +785,10 @@ RUN conda env create --prefix /conda-envs/86a9cf3e4fca22bd2ef36e5017a2a5fa --fil
 #         - wandb==0.31.0
 #         - werkzeug==3.1.9
 #         - xxhash==4.1.0
-RUN mkdir -p /conda-envs/bc5dd971736c576824ad165a6fc50fde
-COPY envs/cuda/train.yaml /conda-envs/bc5dd971736c576824ad165a6fc50fde/environment.yaml
-RUN conda env create --prefix /conda-envs/bc5dd971736c576824ad165a6fc50fde --file /conda-envs/bc5dd971736c576824ad165a6fc50fde/environment.yaml \
+RUN mkdir -p /conda-envs/ff381eeb71953b8168e3543a74a8fe64
+COPY envs/cuda/train.yaml /conda-envs/ff381eeb71953b8168e3543a74a8fe64/environment.yaml
+RUN conda env create --prefix /conda-envs/ff381eeb71953b8168e3543a74a8fe64 --file /conda-envs/ff381eeb71953b8168e3543a74a8fe64/environment.yaml \
     && conda clean --all --yes
+
+RUN useradd --create-home --uid 1001 prefline
+USER 1001

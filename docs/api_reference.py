@@ -1,8 +1,8 @@
 """Pages of the library and of the scripts, from their docstrings: docs/api/.
 
 The library is read, not imported, so its pages need none of what trains or generates. Docstrings here are
-prose: paragraphs, lists, indented blocks to be shown as they are, and code between backticks. That is not
-what Sphinx reads, so `rest` translates it.
+prose: paragraphs, lists, indented blocks that are shown unchanged, and code between backticks. `rest`
+translates them into Sphinx's markup.
 """
 
 import argparse
@@ -13,6 +13,24 @@ from pathlib import Path
 from unittest import mock
 
 LIBRARY = Path("prefline")
+# {folder of programs: title of its page, and first sentence}
+PROGRAMS = {
+    "scripts": (
+        "Scripts reference: one for each rule",
+        "This page lists the flags of `python -m scripts.STEP.NAME`, which the rules run. Flags come from "
+        "the schema.",
+    ),
+    "measurements": (
+        "Measurements reference",
+        "This page lists the flags of `python -m measurements.NAME`, which compare Prefline with published "
+        "code.",
+    ),
+    "tools": (
+        "Command reference: python -m tools.NAME",
+        "This page lists the commands that you run beside Snakemake: `progress`, `lineage`, `journal`, "
+        "`costs` and `pin_sources` for experiments, the others for development.",
+    ),
+}
 
 
 class _Parsed(Exception):
@@ -20,7 +38,7 @@ class _Parsed(Exception):
 
 
 def rest(text):
-    """A docstring as reStructuredText that shows the same: list of str."""
+    """Return a docstring as reStructuredText that renders the same: list of str."""
     out, literal, item = [], False, 0
     for line in text.splitlines():
         indent = len(line) - len(line.lstrip())
@@ -46,7 +64,7 @@ def rest(text):
 
 
 def _inline(text):
-    """A line of prose: code stays code, and no other character means anything."""
+    """Return a line of prose (str) in which code stays code and all other markup is escaped."""
     parts = re.split(r"`([^`]+)`", text)
     parts[::2] = [re.sub(r"([\\*_|`:]|^[-+.>(\d])", r"\\\1", part) for part in parts[::2]]
     # Without the empty escapes, code that touches a letter would not be seen as code.
@@ -55,9 +73,9 @@ def _inline(text):
 
 
 def docstring(node):
-    """The docstring of a module, class or function without the indentation that the code around it has: str.
+    """Return the docstring (str) of a module, class or function without its indentation in the code.
 
-    ast's own takes away all that lines have in common, and with it what sets a block apart.
+    ast's cleaning removes all common indentation, and with it the mark of an indented block.
     """
     first, *lines = (ast.get_docstring(node, clean=False) or "").splitlines() or [""]
     around = " " * getattr(node.body[0], "col_offset", 0)
@@ -65,20 +83,20 @@ def docstring(node):
 
 
 def name_of(path):
-    """The name (str) of the module in a file below the project's root."""
+    """Return the name (str) of the module in a file below the project's root."""
     parts = path.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def members(tree):
-    """The public functions and classes of a module or class that have a docstring: list of ast nodes."""
+    """Return the public functions and classes with a docstring in a module or class: list of ast nodes."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     found = [node for node in tree.body if isinstance(node, kinds)]
     return [node for node in found if not node.name.startswith("_") and ast.get_docstring(node)]
 
 
 def signature(node, method):
-    """What a function or class is called with, as its source has it: str."""
+    """Return the arguments of a function or class as written in its source: str."""
     if isinstance(node, ast.ClassDef):
         made = [part for part in node.body if getattr(part, "name", "") == "__init__"]
         if made:
@@ -96,7 +114,7 @@ def signature(node, method):
 
 
 def described(node, indent="", method=False):
-    """A function or class with all that it has, as directives of Sphinx: list of str."""
+    """Return a function or class with its members, as directives of Sphinx: list of str."""
     kind = "class" if isinstance(node, ast.ClassDef) else "method" if method else "function"
     if any(ast.unparse(one).endswith("property") for one in getattr(node, "decorator_list", [])):
         head = f".. py:property:: {node.name}"
@@ -110,7 +128,7 @@ def described(node, indent="", method=False):
 
 
 def module_section(path):
-    """A module with its functions and classes: list of str."""
+    """Return a module with its functions and classes: list of str."""
     tree, name = ast.parse(path.read_text(encoding="utf-8")), name_of(path)
     title = name.removeprefix("prefline.")
     lines = [title, "-" * len(title), "", f".. py:module:: {name}", "", *rest(docstring(tree))]
@@ -120,17 +138,17 @@ def module_section(path):
 
 
 def library_pages():
-    """{name: lines} of the library's pages: one per folder, and one for the files beside them."""
+    """Return {name: lines} of the library's pages: one per folder, and one for the files beside them."""
     pages = {}
     for folder in [LIBRARY, *sorted(path.parent for path in LIBRARY.glob("*/__init__.py"))]:
-        title = folder.name.capitalize()
+        title = name_of(folder)
         sections = [line for file in sorted(folder.glob("*.py")) for line in module_section(file)]
         pages[folder.name] = [title, "=" * len(title), "", *sections]
     return pages
 
 
 def parser_of(name):
-    """The argparse parser of the module `name`, taken from its main; None where it reads no flags."""
+    """Return the argparse parser of the module `name`, taken from its main; None if it reads no flags."""
 
     def stop(parser, *_, **__):
         raise _Parsed(parser)
@@ -148,7 +166,7 @@ def parser_of(name):
 
 
 def flags(parser):
-    """The flags of a parser as Sphinx's directives for options: list of str."""
+    """Return the flags of a parser as Sphinx's directives for options: list of str."""
     lines = []
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
@@ -167,9 +185,9 @@ def flags(parser):
     return lines
 
 
-def scripts_page(title, folder):
-    """A page of everything in a folder that is run as `python -m`: list of str."""
-    lines = [title, "=" * len(title), ""]
+def scripts_page(title, about, folder):
+    """Return a page of all modules in a folder that run as `python -m`: list of str."""
+    lines = [title, "=" * len(title), "", *rest(about)]
     for path in sorted(folder.rglob("*.py")):
         text, name = path.read_text(encoding="utf-8"), name_of(path)
         if "__main__" not in text:
@@ -182,11 +200,10 @@ def scripts_page(title, folder):
 
 
 def write_pages(folder):
-    """Write the pages into a folder, but not those that are as they were: Sphinx goes by their time."""
+    """Write the pages into a folder, except unchanged ones: Sphinx rebuilds a page with a new time."""
     pages = library_pages()
-    pages["scripts"] = scripts_page("Scripts", Path("scripts"))
-    pages["measurements"] = scripts_page("Measurements", Path("measurements"))
-    pages["tools"] = scripts_page("Tools", Path("tools"))
+    for name, (title, about) in PROGRAMS.items():
+        pages[name] = scripts_page(title, about, Path(name))
     folder.mkdir(exist_ok=True)
     for name, lines in pages.items():
         path, text = folder / f"{name}.rst", "\n".join(lines)

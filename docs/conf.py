@@ -1,7 +1,7 @@
-"""Settings of the documentation's site, which `make docs` builds into docs/_build/html.
+"""Configure the documentation site, which `make docs` builds into docs/_build/html.
 
-What the code says already is not written again: the configuration's reference is made from its schema
-(docs/config_reference.py), the pages of the library and the scripts from docstrings (docs/api_reference.py).
+References are made from the code: the configuration's from its schema (docs/config_reference.py), those of
+the library and the scripts from docstrings (docs/api_reference.py).
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-# The schema and the environments are read from the project's root, by modules that are imported here, too.
+# Modules imported below read the schema and the environments from the project's root.
 os.chdir(ROOT)
 sys.path.insert(0, str(ROOT))
 
@@ -25,16 +25,17 @@ author = CITATION["authors"][0]["name"]
 release = version = str(CITATION["version"])
 html_title = f"Prefline {release}"
 
-extensions = ["myst_parser", "sphinx.ext.githubpages"]
+extensions = ["myst_parser", "sphinx.ext.githubpages", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 
-# Headings have the anchors that GitHub gives them, so that a link holds in both places.
+# Headings have GitHub's anchors, so that a link works in both places.
 myst_heading_anchors = 4
 myst_enable_extensions = ["html_image"]
 
 toc_object_entries_show_parents = "hide"
 highlight_language = "text"
-smartquotes = False  # they would make one dash of the two before a flag
+smartquotes = False  # smart quotes would turn the two dashes of a flag into one
+copybutton_prompt_text = "$ "  # of a console block, copy the commands without prompt and output
 add_module_names = False
 
 html_theme = "furo"
@@ -44,7 +45,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
 
-# Files outside docs/ that are pages here, as they stand.
+# Files outside docs/ that are pages of the site.
 PAGES = {
     "README.md": "index",
     "CHANGELOG.md": "changelog",
@@ -54,19 +55,21 @@ PAGES = {
 
 
 def add_text(app, docname, source):
-    """Give a page what is written elsewhere: the configuration's reference, or a file of PAGES."""
+    """Insert the configuration's reference, or a file of PAGES, into its page."""
     if docname == "config":
         source[0] += config_reference.markdown()
     for file, page in PAGES.items():
         if page == docname:
             app.env.note_dependency(str(ROOT / file))
             source[0] = moved((ROOT / file).read_text(encoding="utf-8"), Path(file).parent) + source[0]
-    # A link that is called what its file is called gets the title of the page.
+    if docname not in PAGES.values():
+        source[0] = moved(source[0], Path("docs"))
+    # A link with its file's name as text gets the title of the page.
     source[0] = re.sub(r"\[(?:docs/)?(\w+\.md)\]\((\1(?:#[\w-]+)?)\)", r"[](\2)", source[0])
 
 
 def moved(text, folder):
-    """Markdown (str) of a file in `folder` with links as they are from docs/."""
+    """Return Markdown (str) of a file in `folder`, with its links relative to docs/."""
 
     def link(match):
         target = os.path.relpath(folder / match["path"], "docs")

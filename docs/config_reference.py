@@ -1,8 +1,7 @@
-"""The reference of the configuration, made from its schema and the values of config.yaml.
+"""Make the configuration reference from the schema and the values of config.yaml.
 
-A key of the schema is an entry of the page: its path, type and range, the default, and what the schema says
-of it. Where entries of a section have names of their own, or several sections have the same keys, NAME stands
-for them.
+A key of the schema is an entry of the page: its path, type and range, default and description. NAME in a path
+is a name that users choose, or one of several sections with the same keys.
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ TYPES = {
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 # Sections whose keys depend on `kind`.
 KINDS = {path: schemas.kinds(path) for path in ("endpoints.NAME", "rewards.NAME", "benchmarks.NAME")}
-# A run takes the keys of these sections beside its own.
+# A run also takes the keys of these sections.
 OVERRIDES = {"runs": ("train", "online")}
 
 
@@ -40,7 +39,7 @@ class Key:
 
 
 def keys(path, schema, values):
-    """Every Key at and below `path`. values: {name: value} of each section that the path stands for."""
+    """Yield every Key at and below `path`. values: {name: value} of each section that the path stands for."""
     schema = schemas.resolved(schema)
     if "description" in schema:
         yield Key(path, schema, {name: _shown(value) for name, value in values.items()})
@@ -76,7 +75,7 @@ def _listed(words, last):
 
 
 def type_of(schema):
-    """Type and range of a key in words."""
+    """Return type and range of a key in words."""
     if "enum" in schema:
         return _listed(schema["enum"], "or")
     if "then" in schema:
@@ -101,11 +100,11 @@ def type_of(schema):
 
 
 def default_of(key):
-    """The default of a Key in words; None where config.yaml has none, or it is a section of its own."""
+    """Return the default of a Key in words; None if config.yaml has none, or if the key is a section."""
     is_section = "properties" in key.schema and "null" not in key.schema["type"]
     if not key.defaults or is_section:
         return None
-    # Entries that have names of their own are those of the embedded experiment.
+    # Entries with names that users choose are those of the embedded experiment.
     of_ones_own = ".NAME" in key.path and not key.path.startswith("models.")
     if len(set(key.defaults.values())) == 1 and not of_ones_own:
         return f"`{next(iter(key.defaults.values()))}`"
@@ -113,21 +112,21 @@ def default_of(key):
 
 
 def kinds_of(path):
-    """Which kinds of its section a key belongs to: list of str; of a key of all kinds, none."""
+    """Return the kinds of its section that a key belongs to: list of str, empty for a key of all kinds."""
     section, _, name = path.rpartition(".")
     return [kind for kind, names in KINDS.get(section, {}).items() if name in names]
 
 
 def description_of(key):
     text = " ".join(key.schema.get("description", "").split())
-    # Sections with the same keys are told apart here.
+    # Tell sections with the same keys apart.
     if key.path == "models":
         text += "".join(
             f"\n- `{name}`: {one['description']}" for name, one in key.schema["properties"].items()
         )
     if key.path in OVERRIDES:
         sections = _listed([f"[`{name}`](#{name})" for name in OVERRIDES[key.path]], "and")
-        text += f"\n\nBeside the keys below a run takes every key of {sections}."
+        text += f"\n\nA run also takes every key of {sections}."
     kinds = kinds_of(key.path)
     if kinds:
         text += f"\n\nOf the kind{'s' * (len(kinds) > 1)} {_listed([f'`{kind}`' for kind in kinds], 'and')}."
@@ -135,7 +134,7 @@ def description_of(key):
 
 
 def entry(key):
-    """A Key as Sphinx's directive for a configuration value."""
+    """Return a Key as Sphinx's directive for a configuration value."""
     kind = type_of(key.schema)
     if key.path.endswith(".loss_type"):
         kind = f"{_listed([*losses.LOSSES, 'FILE.py:NAME'], 'or')}, or a list of them"
@@ -146,7 +145,7 @@ def entry(key):
 
 
 def everything():
-    """Every Key by section: {name: list of Key}."""
+    """Return every Key by section: {name: list of Key}."""
     written = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
     config = written | loading.load(written)
     return {
@@ -156,7 +155,7 @@ def everything():
 
 
 def markdown():
-    """The sections of the page, as Markdown for MyST."""
+    """Return the sections of the page, as Markdown for MyST."""
     parts = []
     for name, found in everything().items():
         head, *rest = found

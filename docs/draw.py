@@ -1,4 +1,4 @@
-"""Draw docs/rulegraph.png: the rules and what flows between them, asked of Snakemake itself.
+"""Draw docs/rulegraph.png: the rules and the files between them, as Snakemake reports them.
 
 python -m docs.draw
 """
@@ -11,10 +11,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import yaml
 
+from prefline.config.section import parser
 from prefline.reporting.rulegraph import HEIGHT, WIDTH, positions, without_shortcuts
 
 # The palette of Okabe and Ito, one colour for each file under rules/.
 COLOURS = {
+    "checks": "#BBBBBB",
     "models": "#56B4E9",
     "prompts": "#F0E442",
     "generate": "#E69F00",
@@ -29,17 +31,17 @@ COLOURS = {
     "publish": "#CC79A7",
 }
 DARK = {"train"}
-# What the graph leads to. What samples a policy after its training, for its drift, would make it a circle.
+# Targets of the graph. Sampling a trained policy to measure its KL would make the graph a circle.
 TARGETS = ("results/winrate.png", "results/vibe_check.md", "results/samples/sft/rewards.png")
 
 
 def step_of(file):
-    """The step (str) that a file of rules belongs to: STEP.smk, or STEP_PART.smk."""
+    """Return the step (str) of a file of rules: STEP.smk, or STEP_PART.smk."""
     return max((step for step in COLOURS if file == step or file.startswith(f"{step}_")), key=len)
 
 
 def rule_graph():
-    """(rules, edges) of what one iteration makes on the way to TARGETS: list of str, list of (from, to).
+    """Return (rules, edges) of one iteration up to TARGETS: list of str, list of (from, to).
 
     More iterations make the graph of rules a circle; the arrow that closes it is drawn by hand.
     """
@@ -59,7 +61,7 @@ def rule_graph():
 
 
 def sections():
-    """{rule: name of the file under rules/ it stands in}."""
+    """Return {rule: name of its file under rules/}."""
     found = {}
     for path in Path("rules").glob("*.smk"):
         for name in re.findall(r"^(?:rule|use rule \w+ as) (\w+)\b", path.read_text(encoding="utf-8"), re.M):
@@ -126,4 +128,5 @@ def draw(path):
 
 
 if __name__ == "__main__":
+    parser(__doc__).parse_args()
     draw("docs/rulegraph.png")

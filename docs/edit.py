@@ -1,7 +1,7 @@
-"""Draw docs/edit.png: every job of the default run, and those of the same command after an edit.
+"""Draw docs/edit.png: every job of the default run, and of the same command after an edit.
 
-Both are run for real, in a temporary copy of the working tree. When a job began and ended is what Snakemake
-itself notes of every file that it makes.
+Both run in a temporary copy of the working tree. Snakemake's metadata of every file have the start and end of
+its job.
 
     python -m docs.edit
 """
@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 
 from docs.draw import COLOURS, sections, step_of
 from measurements.default_run import copy_project, timed
+from prefline.config.section import parser
 
 COMMAND = ("snakemake", "results/winrate.png")
 OLD, NEW = "    beta: 0.1\n", "    beta: 0.2\n"  # of runs.dpo
@@ -25,19 +26,19 @@ KEPT = (
 
 
 def jobs(directory, after=0.0):
-    """(start, end, rule), in seconds from the first on, of the jobs in `directory` begun after `after`."""
+    """Return (start, end, rule) of jobs in `directory` begun after `after`; seconds from the first start."""
     found = {}
     for path in (directory / ".snakemake/metadata").rglob("*"):
         if path.is_file():
             made = json.loads(path.read_text(encoding="utf-8"))
-            if made["starttime"] > after:  # of a job with several outputs one entry will do: its log names it
+            if made["starttime"] > after:  # jobs with several outputs have one log: one entry is enough
                 found[tuple(made["log"])] = (made["starttime"], made["endtime"], made["rule"])
     began = min(found.values())[0]
     return sorted((start - began, end - began, rule) for start, end, rule in found.values())
 
 
 def record():
-    """The jobs of the default run, and those after the edit."""
+    """Return the jobs of the default run, and those after the edit."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / "prefline"
         copy_project(directory)
@@ -53,7 +54,7 @@ def record():
 
 
 def draw(path, *runs):
-    """runs: of each run its jobs, as `jobs` gives them."""
+    """Draw the jobs of each run; runs: lists made by `jobs`."""
     rows = [list(dict.fromkeys(rule for _, _, rule in run)) for run in runs]
     spans = [max(end for _, end, _ in run) for run in runs]
     figure, panels = plt.subplots(
@@ -90,5 +91,10 @@ def draw(path, *runs):
     plt.close(figure)
 
 
-if __name__ == "__main__":
+def main(argv=None):
+    parser(__doc__).parse_args(argv)
     draw("docs/edit.png", *record())
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from prefline.config import section
+
 
 def copy_project(directory):
     """A clone of HEAD with the working tree's changes to tracked files."""
@@ -42,6 +44,7 @@ def jobs(directory):
 
 
 def main():
+    section.parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / "prefline"
         copy_project(directory)

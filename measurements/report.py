@@ -1,8 +1,8 @@
 """How long the report of a large experiment takes, and how large the page is.
 
-Writes results for several policies of one run, all of them sampled, 80 questions and the words of a judge, of
-words drawn as often as they stand in the README and docs, then times `python -m scripts.report.write_report`
-in a process of its own, its imports included.
+Writes results for several policies of one run, all of them sampled, 80 questions and the words of a judge.
+Each text is a passage of the README and docs, begun at a random word. Then times
+`python -m scripts.report.write_report` in its own process, its imports included.
 
     python -m measurements.report --policies 5 --completions 10000 --words 200
 """
@@ -42,6 +42,7 @@ def experiment(folder, policies, completions, say):
         *("--questions", f"{folder}/question.jsonl", "--policies", *policies),
         *("--answers", *(f"{folder}/answers/{policy}.jsonl" for policy in policies)),
         *("--judgments", *(f"{folder}/judgments/{policy}.jsonl" for policy in policies[1:])),
+        "--ratings",
     ]
     for policy in policies[:-1]:
         _sample(folder / "samples" / policy, completions, say, drawn)
@@ -66,7 +67,14 @@ def experiment(folder, policies, completions, say):
         *("--vibe-check", *(f"{folder}/vibe_check/{policy}.jsonl" for policy in policies)),
         *("--tables", f"{folder}/benchmarks.csv"),
         *("--pool", f"{folder}/pool.json", "--samples", f"{folder}/samples"),
-        *("--sampled", *policies[:-1], "--paired", *policies[:-1], "--shards", *SPLITS.values()),
+        *(
+            "--sampled",
+            *policies[:-1],
+            "--paired",
+            *policies[:-1],
+            "--shards",
+            json.dumps(dict.fromkeys(SPLITS, 1)),
+        ),
         *("--training", f"{folder}/training", "--trained", *policies),
         *("--manifests", *(f"{folder}/models/{policy}.json" for policy in policies)),
         *("--logs", f"{folder}/logs", "--config", json.dumps(config)),
@@ -76,7 +84,11 @@ def experiment(folder, policies, completions, say):
 
 def _mt_bench(folder, policies, say, drawn):
     questions = [
-        {"question_id": one, "category": CATEGORIES[one % 4], "turns": [say("prompt"), say("prompt")]}
+        {
+            "question_id": one,
+            "category": CATEGORIES[one % len(CATEGORIES)],
+            "turns": [say("prompt"), say("prompt")],
+        }
         for one in range(QUESTIONS)
     ]
     files.write_jsonl(folder / "question.jsonl", questions)
@@ -103,6 +115,7 @@ def _mt_bench(folder, policies, say, drawn):
             *("--answers", *(f"{folder}/answers/{policy}.jsonl" for policy in policies[1:])),
             *("--other-judges", "--other-judgments", "--pairs"),
             *("--start-answers", f"{folder}/answers/{policies[0]}.jsonl", "--bootstrap-samples", "1000"),
+            *("--max-lost", "0.2"),
             *("--seed", "1", "--out", f"{folder}/winrate.json", "--csv", f"{folder}/winrate.csv"),
         ]
     )
@@ -153,14 +166,14 @@ def main():
     parser.add_argument("--words", type=int, default=200, help="of a completion, an answer or a verdict")
     args = parser.parse_args()
 
-    words = " ".join(
-        path.read_text("utf-8") for path in [Path("README.md"), *Path("docs").glob("*.md")]
-    ).split()
+    pages = [Path("README.md"), *Path("docs").glob("*.md")]
+    words = "\n".join(path.read_text("utf-8") for path in pages).split(" ")
     drawn = np.random.default_rng(1)
 
     def say(kind):
         count = args.words // 8 if kind == "prompt" else args.words
-        return " ".join(drawn.choice(words, count))
+        first = drawn.integers(len(words) - count)
+        return " ".join(words[first : first + count])
 
     policies = ["sft", *(f"dpo-{number}" for number in range(1, args.policies + 1))]
     with tempfile.TemporaryDirectory() as folder:

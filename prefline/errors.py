@@ -1,4 +1,4 @@
-"""How a script ends: one clear sentence for a user's mistake, never an orphan."""
+"""End scripts: one clear error for a user's mistake, and no process left behind."""
 
 import ctypes
 import errno
@@ -8,25 +8,30 @@ import signal
 import sys
 
 from prefline import optional_packages
+from prefline.printable import printable
 
-# What the system says when nothing can be written; libraries wrap it in exceptions of their own.
+# The system's messages when nothing can be written; libraries wrap them in their own exceptions.
 UNWRITABLE = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 
 
 class InputError(ValueError):
-    """Bad input: the message names the file, row or key and says what to do."""
+    """Bad input: the message names the file, row or key, and what to do."""
+
+
+class MachineError(RuntimeError):
+    """A failure that another attempt may not meet: the message says what failed."""
 
 
 def run(main):
-    """Run a script's `main` as the process: InputError becomes one sentence on stderr and exit status 1.
+    """Run a script's `main` as the process: print one line on stderr for an InputError and exit with 1.
 
-    So does a disk that is full or cannot be written, in words that prefline/machine/faults.py takes for the
-    machine's fault. Any other exception keeps its traceback: it is a fault of ours, and we want to see where.
-    Of processes that train together only the first speaks of its progress.
+    Do the same for a MachineError and a disk that is full or read-only, in words that
+    prefline/machine/faults.py takes for the machine's fault. Any other exception is a bug and keeps its
+    traceback. Of processes that train together only the first logs its progress.
     """
     die_with_parent()
     optional_packages.hide()
-    # It speaks of a kernel for CPUs that nothing here needs, wherever peft is imported.
+    # It warns about a CPU kernel that nothing here needs, whenever peft is imported.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         rank, size, local = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -41,11 +46,13 @@ def run(main):
     try:
         main()
     except InputError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
+    except MachineError as error:
+        sys.exit(f"failed: {printable(str(error))}")
     except Exception as error:
         if not any(words in str(error) for words in UNWRITABLE):
             raise
-        sys.exit(f"cannot write: {error}; make room and start again: what is finished stays")
+        sys.exit(f"cannot write: {error}; free disk space and start again; finished work is cached")
 
 
 def die_with_parent():

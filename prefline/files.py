@@ -2,13 +2,16 @@
 
 import contextlib
 import csv
-import difflib
 import hashlib
 import io
 import json
 import os
 import shutil
 from pathlib import Path
+
+# First characters of formulas in spreadsheets, with those that they skip.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
+    "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -62,38 +65,25 @@ def write_jsonl(path, rows):
 
 
 def write_csv(path, columns, rows):
-    """Write dicts as a table of these columns; other keys of a row are left out."""
+    """Write dicts as a table of these columns; other keys of a row are left out.
+
+    Spreadsheets run a text that begins like a formula: it gets an apostrophe, which they take as text's mark.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _inert(value) for name, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
+
+
+def _inert(value):
+    """Return a cell's value, after an apostrophe if it is text that begins like a formula."""
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # which would end the row
+    return f"'{value}" if value.lstrip(" ").startswith(FORMULA) else value
 
 
 def sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def mistake(path, kind):
-    """What is wrong (str) with a Path that should be a "file" or a "directory"; None if it is one."""
-    if path.is_dir() if kind == "directory" else path.is_file():
-        return None
-    if path.exists():
-        return f"{path} is no {kind}; name one"
-    near = _nearest(path)
-    hint = f"did you mean {near}?" if near else "correct the path, or put it there"
-    return f"there is no {kind} {path} (seen from {Path.cwd()}); {hint}"
-
-
-def _nearest(path):
-    """The existing path (str) that `path` looks like a misspelling of, or None."""
-    missing = next(part for part in (*reversed(path.parents), path) if not part.exists())
-    names = []
-    with contextlib.suppress(OSError):
-        names = sorted(sibling.name for sibling in missing.parent.iterdir())
-    for name in difflib.get_close_matches(missing.name, names):
-        near = missing.with_name(name) / path.relative_to(missing)
-        if near.exists():
-            return str(near)
-    return None

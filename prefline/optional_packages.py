@@ -1,13 +1,13 @@
 """Hide from libraries the optional packages that they would import and no job of the workflow uses them for.
 
-transformers imports scikit-learn, and with it scipy and pandas, wherever they are installed, for a kind of
-decoding that nothing here asks for; a third of the seconds that a job takes to start went into such imports.
-Whether a package is installed depends on the environment (an environment of one rule has few of them, one
-for everything has all), so each library is told that it is not, in every environment alike.
+transformers imports scikit-learn, scipy and pandas if they are installed, for a kind of decoding that nothing
+here uses. Such imports took a third of a job's start. The installed packages depend on the environment: one
+rule's has few of them, the common one has all. So each library is told, in every environment, that they are
+not installed.
 
-Only the library is told. Whoever else imports the package gets it: a user's own reward, a model's own code,
-an evaluation harness, a script of ours. A package that is in memory already is hidden from nobody, so a job
-that wants a library to use one imports it first (adapters.import_packages).
+Only the library is told. Other code can import the package: a user's reward, a model's code, an evaluation
+harness, a script of the project. A package that is already imported is not hidden, so a job that wants a
+library to use one imports it first (adapters.import_packages).
 """
 
 import contextlib

@@ -7,7 +7,7 @@ import hashlib
 
 
 def derive(seed, purpose, *ids):
-    """A 63-bit integer that depends on all arguments and on nothing else.
+    """Return a 63-bit integer that depends on all arguments and on nothing else.
 
     purpose: str, what the draw is for, such as "tie" or "completion"; ids: str or int.
     """
@@ -16,10 +16,10 @@ def derive(seed, purpose, *ids):
 
 
 def uniform(seed, purpose, *ids):
-    """A float in [0, 1), derived as `derive` does."""
+    """Return a float in [0, 1), derived as `derive` does."""
     return (derive(seed, purpose, *ids) >> 10) / 2**53
 
 
 def for_libraries(seed, purpose):
-    """An integer that `derive` gives, below 2³²: NumPy takes no other seed."""
+    """Return an integer that `derive` gives, below 2³²: NumPy takes no other seed."""
     return derive(seed, purpose) % 2**32

@@ -1,5 +1,5 @@
 # results/models/{policy}            -> results/benchmarks/{benchmark}/answers/{policy}.jsonl
-# results/benchmarks/{benchmark}/{policy}.json, of all benchmarks and policies -> results/benchmarks.csv
+# results/benchmarks/{benchmark}/{policy}.json, of all benchmarks and policies -> results/benchmarks/benchmarks.csv
 # config: benchmarks, generate, seed
 #
 # benchmarks_KIND.smk has what makes {benchmark}/{policy}.json of answers or models.
@@ -10,6 +10,7 @@ include: "benchmarks_arena_hard.smk"
 include: "benchmarks_contamination.smk"
 include: "benchmarks_evalplus.smk"
 include: "benchmarks_lm_eval.smk"
+include: "benchmarks_reward_bench.smk"
 
 
 rule answer_benchmark:
@@ -55,11 +56,11 @@ rule answer_benchmark:
 
 
 rule gather_benchmarks:
-    """Gather the results of all benchmarks and policies into one table."""
+    """Gather the results of all benchmarks into one table."""
     input:
-        results=expand("results/benchmarks/{benchmark}/{policy}.json", benchmark=BENCHMARKS, policy=POLICIES),
+        results=[path for name in BENCHMARKS for path in benchmark_results_of(name)],
     output:
-        table="results/benchmarks.csv",
+        table="results/benchmarks/benchmarks.csv",
     log:
         "logs/gather_benchmarks.txt",
     benchmark:

@@ -7,6 +7,7 @@ rule annotate_alpaca_eval:
     """Have a judge compare a policy's outputs with the references."""
     input:
         references=lambda wildcards: ancient(BENCHMARKS[wildcards.benchmark]["references"]),
+        checked=ancient("results/checks/endpoints/benchmarks.{benchmark}.json"),
         answers="results/benchmarks/{benchmark}/answers/{policy}.jsonl",
     output:
         annotations="results/benchmarks/{benchmark}/annotations/{policy}.jsonl",

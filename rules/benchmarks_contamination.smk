@@ -1,4 +1,4 @@
-# training data and the questions of all benchmarks -> results/contamination.json, results/contamination.csv
+# training data and the questions of all benchmarks -> results/benchmarks/contamination.json, results/benchmarks/contamination.csv
 # config: the data of models and prompts, prompts (decontamination_ngram), mt_bench (questions), benchmarks
 
 # The files that models are trained on, with their columns.
@@ -9,7 +9,7 @@ LEARNT = {
 }
 if GIVEN_PAIRS:
     LEARNT["prompts.preferences"] = [GIVEN_PAIRS["source"], GIVEN_PAIRS["columns"]]
-# Where each benchmark's questions stand, and what they are called there.
+# The file with each benchmark's questions, and their names in it.
 ASKED = {"mt_bench": [config["mt_bench"]["questions"], "turns"]} | {
     name: (
         [f"results/benchmarks/{name}/questions.jsonl", "question"]
@@ -17,7 +17,7 @@ ASKED = {"mt_bench": [config["mt_bench"]["questions"], "turns"]} | {
         else [questions_of(name), benchmark_results.QUESTION[benchmark["kind"]]]
     )
     for name, benchmark in BENCHMARKS.items()
-    if benchmark["kind"] in ("alpaca_eval", "evalplus", "lm_eval")
+    if benchmark["kind"] in ("lm_eval", *ASKING)
 }
 GIVEN_QUESTIONS = [path for path, _ in ASKED.values() if not path.startswith("results/")]
 
@@ -25,13 +25,13 @@ GIVEN_QUESTIONS = [path for path, _ in ASKED.values() if not path.startswith("re
 rule check_contamination:
     """Search the training data for the benchmarks' questions."""
     input:
-        training=ancient(local_files(*(source for source, _ in LEARNT.values()))),
+        training=ancient(data_files(*(source for source, _ in LEARNT.values()))),
         pool="results/prompts/pool.parquet",
         given=ancient(GIVEN_QUESTIONS),
         listed=[path for path, _ in ASKED.values() if path not in GIVEN_QUESTIONS],
     output:
-        json="results/contamination.json",
-        csv="results/contamination.csv",
+        json="results/benchmarks/contamination.json",
+        csv="results/benchmarks/contamination.csv",
     log:
         "logs/check_contamination.txt",
     benchmark:
@@ -43,7 +43,7 @@ rule check_contamination:
         runtime=120,
     params:
         code=code_of("check_contamination"),
-        contents=contents_of(*GIVEN_QUESTIONS, *(source for source, _ in LEARNT.values())),
+        contents=contents_of(*GIVEN_QUESTIONS, *data_files(*(source for source, _ in LEARNT.values()))),
         settings=lambda wildcards, input: flags(
             section("prompts", "decontamination_ngram"),
             training={**LEARNT, "prompts": [input.pool, {"messages": "messages", "split": "split"}]},

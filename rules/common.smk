@@ -1,11 +1,16 @@
-# Validation of the config, wildcard constraints, and what all rules share; by subject in functions/.
+# Validate the config, constrain wildcards, and define functions for all rules; functions/ has those by
+# subject.
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(workflow.basedir)))
+
+include: "functions/start.smk"
+include: "functions/params.smk"
+
 
 from prefline.config import endpoints
 from prefline.config import judges
@@ -16,42 +21,68 @@ from prefline.data import prompts
 from prefline.config.section import flags
 from prefline.errors import InputError
 from prefline.provenance.hashes import Hashes
-from prefline.provenance import imports
+from prefline.provenance import imports, plan
+from prefline.text.templates import has_clock
 from prefline.training import losses
-from prefline.data.sources import local_files, members, parse_url
+from prefline.data.sources import data_files, local_files, members, parse_url
+
+STARTED = time.time()
+RULES_HASH = plan.rules_hash(workflow.basedir)
+
 
 try:
-    config = configuration.load(config, workflow.configfiles, workflow.config_settings.config)
-    named_files.check(named_files.used(config))
+    if PLAN:
+        plan.check_rules(PLAN["rules"], RULES_HASH)
+        config = PLAN["config"]
+    else:
+        config = configuration.load(config, FILES, workflow.config_settings.config)
+        named_files.check(named_files.used(config))
+    CODE = PLAN["code"] if PLAN else plan.copy_code()
+    OWN_CODE = PLAN["own_code"] if PLAN else plan.hashes(named_files.own_code(config), CODE)
 except InputError as error:
-    raise WorkflowError(str(error))
+    raise Refusal(str(error))
 
-# Threads that spin while they wait make jobs that share cores several times slower.
-shell.prefix("export OMP_WAIT_POLICY=passive; ")
+PLANNED_CONFIG = {**config}  # with `machine`
+shell.prefix(plan.shell_prefix(CODE, OWN_CODE))
+# Not in the config, so that no params of a job have it (rules/machine.smk).
+MACHINE_SETTINGS = config.pop("machine")
 
 HASHES = Hashes(".snakemake/prefline_hashes.json")
 
 START = "sft"
 RUNS = config["runs"]
 REWARDS = config["rewards"]
-PROMPT_SOURCES = prompts.sources_of(config["prompts"])
 GIVEN_PAIRS = prompts.given_pairs(config["prompts"])
 POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
 TRAINED = POLICIES[1:]
-# Whose pairs train a policy, and whose completions are ranked: a preference dataset stands in for the start's.
+# Policies whose pairs train a policy, and those whose completions are ranked: a preference dataset replaces the
+# start policy's.
 RUNS_ON_PAIRS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
 DATA_POLICIES = [START] if RUNS_ON_PAIRS else []
 DATA_POLICIES += [f"{run}-{t}" for run in RUNS_ON_PAIRS for t in range(1, RUNS[run]["iterations"])]
+# True if given pairs may be completions with labels, which only kto learns from.
+TAKES_UNPAIRED = all(configuration.method_of(config, run) == "kto" for run in RUNS_ON_PAIRS)
 RANKED = [name for name in DATA_POLICIES if name != START or not GIVEN_PAIRS]
 
 
+def refuse(sentence):
+    """End Snakemake with a sentence, from an input function: of other exceptions there it shows tracebacks."""
+    raise SystemExit(str(sentence))
+
+
 def code_of(script):
-    """What a script and the modules that it imports do, as a hash: a comment runs no rule again."""
-    return imports.code_params(imports.script(script))[0]
+    """Return a hash of a script and the modules that it imports, without comments: an edit of these runs nothing again."""
+    script = imports.script(script)
+    return imports.param(script, imports.code_hash(script, CODE))
+
+
+def own_code_of(files):
+    """Return the user's files of code and their hashes, with the modules that they import, as params."""
+    return [imports.param(file, OWN_CODE[file]) for file in files]
 
 
 def per_attempt(amount):
-    """A resource of which each attempt at a job gets `amount` more: what fails for want of it may yet fit."""
+    """Return a resource that grows by `amount` with each attempt at a job."""
     return lambda wildcards, attempt: amount * attempt
 
 
@@ -64,24 +95,31 @@ def section(path, *keys):
 
 
 def of_kind(sections, *kinds):
-    """The names of the `sections` of some kinds, as a pattern; one that matches nothing if there are none."""
+    """Return the names of `sections` of some kinds as a pattern; it matches nothing if there are none."""
     return "|".join(name for name in sections if sections[name]["kind"] in kinds) or "(?!)"
 
 
 def contents_of(*sources):
-    """What local files hold, as a hash; for data on the hub the name says it.
+    """Return a hash of local files' contents, and the pinned names of data on the hub.
 
     Data is an `ancient` input whose content is a param: a checkout that changes it may well leave it older
     than what was made from the data before.
     """
     fetched = [source for source in sources if source is not None and parse_url(source)]
-    return " ".join([f"data {HASHES.together(local_files(*sources))}", *fetched])
+    known = HASHES.together(local_files(*sources))
+    HASHES.save()  # at once: a dry run ends without a hook
+    return " ".join([f"data {known}", *fetched])
 
 
 def shards(split):
-    """The names of the prompt shards of a split: as many as hold the prompts that the config asks for."""
+    """Return the names of the prompt shards of a split: as many as hold the prompts that the config asks for."""
     number = config["prompts"]["num_prompts" if split == "train" else "num_test_prompts"]
-    return [f"{split}-{shard:05d}" for shard in range(-(-number // config["prompts"]["shard_size"]))]
+    return prompts.shards({split: -(-number // config["prompts"]["shard_size"])})
+
+
+def number_of_shards():
+    """Return the number of prompt shards of each split, for scripts that read them all."""
+    return {split: len(shards(split)) for split in ("test", "train")}
 
 
 ALL_SHARDS = shards("test") + shards("train")
@@ -93,6 +131,11 @@ include: "functions/policies.smk"
 include: "functions/rewards.smk"
 include: "functions/mt_bench.smk"
 include: "functions/benchmarks.smk"
+include: "functions/publish.smk"
+include: "functions/machine.smk"
+include: "functions/disk.smk"
+include: "functions/trials.smk"
+include: "functions/checks.smk"
 
 
 wildcard_constraints:

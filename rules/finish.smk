@@ -1,14 +1,19 @@
-# What has to see all rules, and so is included last: which jobs go first, their environments and images, and
-# results/** <-> results/records/**, before the graph is built and after the run.
+# Set the priorities, environments and images of all rules, which is why this file is included last. Compare
+# results/** with results/records/** before the graph is built and after the run.
 
 from snakemake.deployment.singularity import Singularity
 from snakemake.persistence import PersistenceBase
+from snakemake.persistence.file import FilePersistence
 
 from prefline.machine import driver_lock
-from prefline.provenance import environments, records
+from prefline.provenance import dvc_stages, environments, imports, leftovers, metadata, records
 
 # The files whose rules make policies.
 MAKING = (
+    "checks",
+    "checks_annotators",
+    "checks_device",
+    "checks_rewards",
     "models",
     "models_train",
     "prompts",
@@ -21,16 +26,14 @@ MAKING = (
     "train_online",
 )
 
-# The next iteration waits for what makes a policy, and nothing for what looks at it: where there is room for
-# one of them, answers to benchmarks can wait.
+# Run jobs on the path to the next policy first; nothing depends on evaluations.
 for each in workflow.rules:
     if Path(each.snakefile).stem in MAKING:
         each.priority = max(each.priority, 1)
 
-# Which builds `snakemake --sdm conda` installs: a rule that gets a GPU has CUDA's, as has one that gets a GPU
-# for some of its jobs (`raw` is None where a function says how many).
-# With `--sdm conda apptainer`, each rule runs in the image that has its environment (docs/containers.md).
-# Without --sdm this changes nothing.
+# `snakemake --sdm conda` installs the CUDA build for a rule if any of its jobs gets a GPU (`raw` is None if a
+# function sets the number), and the CPU build for the others. With `--sdm conda apptainer`, each rule runs in
+# the image that has its environment (docs/containers.md). Without --sdm this changes nothing.
 DEPLOYED = [each for each in workflow.rules if each.conda_env]
 
 if workflow.global_resources.get("gpu").value != 0:
@@ -45,7 +48,7 @@ try:
         {Path(each.conda_env).parent.name for each in DEPLOYED},
     )
 except InputError as error:
-    raise WorkflowError(str(error))
+    raise Refusal(str(error))
 
 if IMAGES:
     Singularity().check()  # or Snakemake would ask for a finished job's environment by the name `singularity`
@@ -53,33 +56,68 @@ if IMAGES:
         each.container_img = IMAGES[Path(each.conda_env).parent.name]
         each.is_containerized = True
 
-# Snakemake compares a job with what made its outputs only if it knows that of all of them. So a fetched model would be
-# kept where one is to be trained now, since training also has outputs that fetching does not have.
-PersistenceBase.has_metadata = lambda self, job: any(self.metadata(path) for path in job.output)
+# Snakemake compares a job with the previous one only if it knows the previous job of all outputs. So a
+# fetched model would stay when the config now trains it, since training also has outputs that fetching does
+# not have. A rule without outputs, such as `all`, has none to know.
+PersistenceBase.has_metadata = lambda self, job: (
+    not job.output or any(self.metadata(path) for path in job.output)
+)
 
-ALONE = workflow.is_main_process and driver_lock.remove_stale_locks()
+
+def is_made(path):
+    """Return whether a path is the output of some rule."""
+    return any(rule.is_producer(path) for rule in workflow.rules)
 
 
 def sync_records():
-    """Have Snakemake see what the files under results/ hold, and keep a record of what it has made."""
-    if not ALONE:
-        return
-    try:
-        records.sync(HASHES, workflow.deployment_settings.conda_prefix, IMAGES)
-        records.check_known(
-            (str(path) for path in Path("results").rglob("*") if not path.is_relative_to(records.RECORDS)),
-            lambda path: any(rule.is_producer(path) for rule in workflow.rules),
-        )
-    except InputError as error:
-        raise WorkflowError(str(error))
+    """Have Snakemake see what the files under results/ hold, and keep a record of what it has made.
+
+    Returns the latest process that ran jobs here before (str); None if another one is running them.
+    """
+    if not workflow.is_main_process:
+        return None
+    latest = driver_lock.latest()
+    with driver_lock.syncing() as other:
+        if other is not None:
+            print(f"another Snakemake ({other}) is running jobs in this folder", file=sys.stderr)
+            return None
+        leftovers.drop_markers(HASHES)
+        leftovers.drop_shells()
+        if "DVC_STAGE" in os.environ and (swept := leftovers.sweep(is_made)):
+            print(swept, file=sys.stderr)
+        try:
+            known = records.sync(HASHES, workflow.deployment_settings.conda_prefix, IMAGES)
+            records.check_known(
+                (
+                    str(path)
+                    for path in Path("results").rglob("*")
+                    if not path.is_relative_to(records.RECORDS)
+                ),
+                is_made,
+            )
+        except InputError as error:
+            raise Refusal(str(error))
+    versions = records.other_versions(known)
+    if versions:
+        print(versions, file=sys.stderr)
+    return latest
 
 
-sync_records()
+LATEST = sync_records()
+
+if workflow.is_main_process:
+    imports.save()
+    metadata.mark_touched(FilePersistence, lambda: workflow.touch)
+    driver_lock.hold_while_running(PersistenceBase, LATEST, Refusal)
 
 
 onsuccess:
     sync_records()
+    if workflow.is_main_process:
+        dvc_stages.make_folders()
 
 
 onerror:
     sync_records()
+    if workflow.is_main_process:
+        checks.show_failures(workflow.dag, skipped())

@@ -25,6 +25,7 @@ rule generate_completions:
         settings=lambda wildcards: flags(
             engine_settings(),
             section("generate", "num_completions", "temperature", "top_p", "top_k", "max_tokens"),
+            section("prompts", "max_prompt_length"),
             seed=config["seed"],
         ),
     shell:

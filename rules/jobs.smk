@@ -1,26 +1,43 @@
-# How jobs are run: which GPUs they get, how often they are tried, and what a killed Snakemake left behind.
+# Give jobs their GPUs, retry them, and clean up after a killed Snakemake.
 #
-# Rules that run a model say `gpu=1`; a profile or --set-resources says otherwise. On one machine the jobs
-# share the GPUs it has, and with none they run on the CPU. Under a scheduler, which `jobs` or --jobs is for,
-# they get what they ask for.
+# Rules that run a model ask for GPUs (rules/machine.smk). On one machine the jobs share its GPUs, or run on the CPU
+# if there are none. Under a scheduler (with `jobs` or --jobs) they get as many as they ask for.
 
 import os
-import time
 
+from snakemake.dag import DAG
 from snakemake.jobs import Job
 from snakemake.logging import logger
+from snakemake.scheduling.job_scheduler import JobScheduler
 
-from prefline.machine import faults, gpus, progress, slurm_jobs
+from prefline.machine import checks, device, faults, gpus, progress, slurm_jobs
+from prefline.provenance import dvc_stages
 
-STARTED = time.time()
+SCHEDULED = workflow.global_resources["_nodes"].value is not None
 
-if "gpu" not in workflow.global_resources and workflow.global_resources["_nodes"].value is None:
+if "gpu" not in workflow.global_resources and not SCHEDULED:
     workflow.register_resource("gpu", len(gpus.installed(os.environ)))
+
+# Tell now what jobs would refuse later: a GPU that they cannot use (prefline/machine/lease_gpus.py).
+IN_CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
+if workflow.is_main_process and workflow.global_resources.get("gpu").value != 0:
+    try:
+        about_gpus = device.at_start(IN_CONDA, SCHEDULED)
+    except InputError as error:
+        raise Refusal(str(error))
+    if about_gpus:
+        print(about_gpus, file=sys.stderr)
+
+checks.notice_edits_after_ancient_files(DAG)
+
+# A failed job is shown once, with its command and its log, and not by a line of a rule file, too.
+logger.addFilter(lambda record: "CalledProcessError in file" not in record.getMessage())
 
 # For `python -m tools.progress`.
 RECORDER = progress.Recorder()
 if workflow.is_main_process:
     logger.addHandler(RECORDER)
+    checks.hold_back(DAG, JobScheduler, refuse_what_does_not_fit)
 
 # `retries` is for the machine's faults. Snakemake asks a failed job how often it may be tried; it has no
 # setting that tells failures apart.
@@ -31,16 +48,27 @@ Job.restart_times = property(
 
 onstart:
     if os.path.isdir("results") and not os.access("results", os.W_OK):
-        raise WorkflowError(
-            "results/ cannot be written: read-only, or somebody else's; nothing was started"
-        )
+        raise Refusal("results/ cannot be written: read-only, or somebody else's; nothing was started")
+    if (
+        workflow.local_exec or workflow.executor_plugin.name == "slurm"
+    ):  # whose jobs have this environment
+        try:
+            check_keys(list(workflow.dag.needrun_jobs()))
+        except InputError as error:
+            raise Refusal(str(error))
+    if "DVC_STAGE" in os.environ:
+        try:
+            dvc_stages.check_seen({str(path) for job in workflow.dag.jobs for path in job.input})
+        except InputError as error:
+            raise WorkflowError(str(error))
     if workflow.local_exec:
         gpus.share(os.environ)
     elif workflow.executor_plugin.name == "slurm":
         try:
             orphans = slurm_jobs.cancel(os.getcwd())
         except InputError as error:
-            raise WorkflowError(str(error))
+            raise Refusal(str(error))
         if orphans:
             print(f"cancelled the jobs of a killed Snakemake: {', '.join(orphans)}", file=sys.stderr)
+    plan.write(STARTED, CODE, PLANNED_CONFIG, OWN_CODE, RULES_HASH)
     RECORDER.begin()

@@ -3,7 +3,7 @@
 #     results/samples/{policy}/tokenized.parquet
 #  -> results/samples/{policy}/ref_logps/{reference}/{part}.parquet
 
-# Whose pairs are scored under which reference.
+# Policies whose pairs are scored, with the reference that scores them.
 PAIRS_AND_REFERENCES = {
     (policy, initial_or_previous(iteration, "reference"))
     for iteration in iterations_of("preference")
@@ -33,7 +33,7 @@ rule compute_ref_logps:
         batch_tokens=16384,
     params:
         code=code_of("compute_ref_logps"),
-        settings=lambda wildcards: flags(section("logps")),
+        settings=lambda wildcards: flags(section("logps"), section("train", "attn_implementation")),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -1,4 +1,4 @@
-# Models that are not trained but taken, and what is made of trained adapters.
+# Finished models, and models merged from trained adapters.
 #
 #     a directory or the hub -> results/models/{model}/ and .json
 #     results/adapters/{model}/, what their training started from -> results/models/{model}/ and .json
@@ -27,7 +27,7 @@ rule fetch_model:
     conda:
         "../envs/cpu/score.yaml"
     resources:
-        mem_mb=per_attempt(1_000),
+        mem_mb=lambda wildcards, attempt: attempt * max(1_000, derive.to_fetch(config, wildcards.model)),
         runtime=120,
     params:
         code=code_of("fetch_model"),
@@ -35,9 +35,14 @@ rule fetch_model:
         settings=lambda wildcards: flags(
             source=config["models"][wildcards.model]["source"],
             chat_template=config["models"][wildcards.model].get("chat_template"),
+            chat_template_kwargs=config["models"][wildcards.model].get("chat_template_kwargs"),
+            system_message=config["models"][wildcards.model].get("system_message", "own"),
+            reasoning_markers=config["models"][wildcards.model].get("reasoning_markers"),
+            date=date_of(wildcards.model),
             remote_code=config["models"][wildcards.model].get("remote_code", False),
             pickled_weights=config["models"][wildcards.model].get("pickled_weights", False),
             rewards=rewards_of_model(wildcards.model),
+            random_weights=wildcards.model not in ANSWERING,
         ),
     shell:
         r"""
@@ -84,6 +89,7 @@ rule merge_adapter:
             --adapter {input.adapter:q} \
             --model {input.model:q} \
             --merge-into {params.merge_into:q} \
+            --work-dir work/merge_adapter \
             --out {output.model:q} \
             --manifest {output.manifest:q}
         """

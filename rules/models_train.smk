@@ -32,9 +32,10 @@ rule pretrain:
         save_steps=500,
     params:
         code=code_of("pretrain"),
-        contents=lambda wildcards: contents_of(*data_of(wildcards.model)),
+        contents=lambda wildcards: contents_of(*data_files(*data_of(wildcards.model))),
         settings=lambda wildcards: flags(
             section(f"models.{wildcards.model}", "train_data", "eval_data", "columns", "max_length"),
+            section("data"),
             configuration.of_job(section(f"models.{wildcards.model}.training")),
             seed=config["seed"],
         ),

@@ -1,22 +1,22 @@
 # results/models/{policy}                   -> results/mt_bench/answers/{policy}.jsonl
 # a policy's answers and the start policy's -> results/mt_bench/judgments/{reference,reward}/{match}.jsonl
 # an address in mt_bench                    -> results/mt_bench/data/{file}.jsonl
-# config: mt_bench (questions, references, judge_prompts, max_tokens, temperature), generate, rewards, seed
+# config: mt_bench (questions, references, judge_prompts, system, max_tokens, temperature), generate, rewards, seed
 #
-# Judges that are language models stand in mt_bench_judges.smk, what the verdicts give in mt_bench_winrate.smk.
+# Language models as judges: mt_bench_judges.smk. Win rates from the verdicts: mt_bench_winrate.smk.
 
 
 include: "mt_bench_judges.smk"
 include: "mt_bench_winrate.smk"
 
 
-# What each judge reads beside the questions and answers, and its flags.
+# Each judge's inputs beside the questions and answers, and its flags.
 REFERENCES = mt_bench_file("references")
 JUDGE_INPUTS = {"reference": {"references": ancient(REFERENCES)}}
 JUDGE_SETTINGS = {"reference": {"judge": "reference", "references": REFERENCES}}
 JUDGE_DATA = {"reference": [config["mt_bench"]["references"]], "reward": []}
 
-# The judge `reward` goes by the reward that is a classifier, the first by name where there are several.
+# The judge `reward` uses the reward that is a classifier, the first by name if there are several.
 for name in [name for name in sorted(REWARDS) if REWARDS[name]["kind"] == "classifier"][:1]:
     judging = f"results/models/{REWARDS[name]['model']}"
     JUDGE_INPUTS["reward"] = {"model": ancient(judging), "manifest": f"{judging}.json"}
@@ -24,6 +24,7 @@ for name in [name for name in sorted(REWARDS) if REWARDS[name]["kind"] == "class
         "judge": "reward",
         "model": judging,
         **section(f"rewards.{name}", "dtype", "head_weights"),
+        **section("mt_bench", "system"),
     }
 
 
@@ -77,7 +78,7 @@ rule answer_mt_bench:
         contents=contents_of(config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(
             engine_settings(),
-            section("mt_bench", "max_tokens", "temperature"),
+            section("mt_bench", "system", "max_tokens", "temperature"),
             seed=config["seed"],
         ),
     shell:

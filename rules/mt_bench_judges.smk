@@ -6,6 +6,7 @@ rule ask_judge:
     """Have a language model compare two policies' answers in both orders, or rate one policy's."""
     input:
         unpack(lambda wildcards: served(LLM_JUDGES[wildcards.judge])),
+        checked=lambda wildcards: check_of_endpoint(f"mt_bench.judges.{wildcards.judge}"),
         questions=ancient(mt_bench_file("questions")),
         references=ancient(mt_bench_file("references")),
         judge_prompts=ancient(mt_bench_file("judge_prompts")),
@@ -29,7 +30,9 @@ rule ask_judge:
         model=lambda wildcards, input: input.get("model", ""),
         endpoint=lambda wildcards: flags(endpoints.counted(LLM_JUDGES[wildcards.judge]["endpoint"])),
         settings=lambda wildcards: flags(
-            section(f"mt_bench.judges.{wildcards.judge}", "max_tokens"), seed=config["seed"]
+            section(f"mt_bench.judges.{wildcards.judge}", "max_tokens"),
+            section("mt_bench", "verdicts"),
+            seed=config["seed"],
         ),
         models=lambda wildcards: [name for name in (MATCHES | SINGLE)[wildcards.match] if name],
     shell:
@@ -50,9 +53,9 @@ rule ask_judge:
             """ + (ENGINE_FLAGS)
 
 
-# `snakemake judging_costs`: what the judges would be asked and cost, before they are.
+# `snakemake judging_costs` prints the number and cost of the judges' calls before they are made.
 rule judging_costs:
-    """Say how many calls the judges would be, and what they may cost."""
+    """Print how many calls the judges need, and what they may cost."""
     input:
         questions=ancient(mt_bench_file("questions")),
         references=ancient(mt_bench_file("references")),

@@ -1,6 +1,6 @@
-# results/mt_bench/judgments/{judge}/{match}.jsonl        -> results/winrate.json, results/winrate.csv
+# results/mt_bench/judgments/{judge}/{match}.jsonl        -> results/winrate.json, .csv, results/metrics/{policy}.json
 # results/winrate.json                                    -> results/winrate.png
-# results/mt_bench/judgments/{judge}/{policy}_single.jsonl -> results/ratings.json, results/ratings.csv
+# results/mt_bench/judgments/{judge}/{policy}_single.jsonl -> results/mt_bench/ratings.json, .csv
 # a judge's judgments                                     -> results/mt_bench/model_judgment/{judge}_{mode}.jsonl
 # config: mt_bench (questions, modes, judge, bootstrap_samples), seed
 
@@ -17,6 +17,7 @@ rule compute_winrate:
     output:
         json="results/winrate.json",
         csv="results/winrate.csv",
+        metrics=directory("results/metrics"),
     log:
         "logs/compute_winrate.txt",
     benchmark:
@@ -29,7 +30,7 @@ rule compute_winrate:
     params:
         code=code_of("compute_winrate"),
         contents=contents_of(config["mt_bench"]["questions"]),
-        settings=lambda wildcards: flags(section("mt_bench", "bootstrap_samples"), seed=config["seed"]),
+        settings=lambda _: flags(section("mt_bench", "max_lost", "bootstrap_samples"), seed=config["seed"]),
         policies=TRAINED,
         other_judges=JUDGES[1:],
         start=START,
@@ -49,7 +50,8 @@ rule compute_winrate:
             --start-answers {input.start_answers:q} \
             {params.settings} \
             --out {output.json:q} \
-            --csv {output.csv:q}
+            --csv {output.csv:q} \
+            --metrics {output.metrics:q}
         """
 
 
@@ -86,8 +88,8 @@ rule compute_ratings:
         questions=ancient(mt_bench_file("questions")),
         ratings=[path for judge in JUDGES for path in judgments(judge, SINGLE)],
     output:
-        json="results/ratings.json",
-        csv="results/ratings.csv",
+        json="results/mt_bench/ratings.json",
+        csv="results/mt_bench/ratings.csv",
     log:
         "logs/compute_ratings.txt",
     benchmark:
@@ -100,7 +102,6 @@ rule compute_ratings:
     params:
         code=code_of("compute_ratings"),
         contents=contents_of(config["mt_bench"]["questions"]),
-        settings=lambda wildcards: flags(section("mt_bench", "bootstrap_samples"), seed=config["seed"]),
         policies=POLICIES,
         judges=JUDGES,
     shell:
@@ -112,7 +113,6 @@ rule compute_ratings:
             --policies {params.policies:q} \
             --judges {params.judges:q} \
             --ratings {input.ratings:q} \
-            {params.settings} \
             --out {output.json:q} \
             --csv {output.csv:q}
         """

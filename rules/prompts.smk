@@ -1,4 +1,4 @@
-# prompts.source -> results/prompts/pool.parquet -> results/samples/{policy}/prompts/{shard}.parquet
+# prompts.source, data -> results/prompts/pool.parquet -> results/samples/{policy}/prompts/{shard}.parquet
 # prompts.preferences -> results/samples/sft/preferences.parquet, in place of samples of the start policy
 
 from prefline.data.prompts import shard_range
@@ -7,7 +7,9 @@ from prefline.data.prompts import shard_range
 rule prepare_prompts:
     """Normalize, de-duplicate, decontaminate and split the prompts."""
     input:
-        source=ancient(local_files(*PROMPT_SOURCES)),
+        source=ancient(data_files(config["prompts"]["source"])),
+        checked="results/checks/data/prompts.json",
+        model_checked=check_of_model(START),
         questions=ancient(mt_bench_file("questions")),
         tokenizer=ancient("results/models/sft"),
         manifest="results/models/sft.json",
@@ -25,12 +27,11 @@ rule prepare_prompts:
         runtime=60,
     params:
         code=code_of("prepare_prompts"),
-        contents=contents_of(*PROMPT_SOURCES, config["mt_bench"]["questions"]),
+        contents=contents_of(*data_files(config["prompts"]["source"]), config["mt_bench"]["questions"]),
         settings=lambda wildcards: flags(
-            section(
-                "prompts", "columns", "system", "test_fraction", "max_prompt_length", "decontamination_ngram"
-            ),
-            source=PROMPT_SOURCES,
+            section("prompts", "source", "columns", "system", "test_fraction", "max_prompt_length"),
+            section("prompts", "decontamination_ngram"),
+            section("data"),
             seed=config["seed"],
         ),
     shell:
@@ -63,9 +64,9 @@ rule sample_prompts:
         runtime=20,
     params:
         code=code_of("sample_prompts"),
-        # Its ranks are all that a shard depends on: asking for more prompts re-runs no full shard.
+        # A shard depends only on its ranks: asking for more prompts runs no full shard again.
         settings=lambda wildcards: flags(
-            shard_range(wildcards.shard, iteration(wildcards.policy), config["prompts"]), seed=config["seed"]
+            shard_range(wildcards.shard, iteration(wildcards.policy), config["prompts"])
         ),
     shell:
         r"""
@@ -93,7 +94,9 @@ if GIVEN_PAIRS:
     rule import_preferences:
         """Bring an existing preference dataset into the form of the start policy's pairs."""
         input:
-            source=ancient(local_files(GIVEN_PAIRS["source"])),
+            source=ancient(data_files(GIVEN_PAIRS["source"])),
+            checked="results/checks/data/preferences.json",
+            model_checked=check_of_model(START),
             questions=ancient(mt_bench_file("questions")),
             tokenizer=ancient("results/models/sft"),
             manifest="results/models/sft.json",
@@ -111,10 +114,12 @@ if GIVEN_PAIRS:
             runtime=60,
         params:
             code=code_of("import_preferences"),
-            contents=contents_of(GIVEN_PAIRS["source"], config["mt_bench"]["questions"]),
+            contents=contents_of(*data_files(GIVEN_PAIRS["source"]), config["mt_bench"]["questions"]),
             settings=lambda wildcards: flags(
                 section("prompts.preferences", "source", "columns", "num_pairs"),
                 section("prompts", "system", "test_fraction", "decontamination_ngram"),
+                section("data"),
+                unpaired=TAKES_UNPAIRED,
                 seed=config["seed"],
             ),
         shell:

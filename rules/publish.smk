@@ -1,16 +1,19 @@
 # results/models/{policy}, results/winrate.json -> results/cards/{policy}.md
-# a policy and its card, at an explicit request -> the hub, results/published/{policy}.json
-# config: publish; the card tells of models, prompts, generate, rewards, runs and train
+# a model that runs start from, its training -> results/cards/{model}.md
+# a model, its adapters, its card, at an explicit request -> the hub, results/published/{model}.json
+#
+# config: publish; the cards tell of models, prompts, generate, rewards, runs and train
 
-CARD = "scripts/report/card.md.j2"
+TEMPLATES = [f"scripts/publish/{name}.md.j2" for name in ("card", "trained_card", "numbers", "lineage")]
 SHOWN_IN_CARD = ("models", "prompts", "generate", "rewards", "runs", "train", "publish")
 
 
 rule write_model_card:
     """Write the page that introduces a policy to others."""
     input:
-        template=ancient(CARD),
+        template=ancient(TEMPLATES),
         manifest="results/models/{run}-{iteration}.json",
+        trained=lambda wildcards: trained_manifest(f"{wildcards.run}-{wildcards.iteration}"),
         metrics="results/training/{run}-{iteration}/metrics.json",
         winrate="results/winrate.json",
         pairs=lambda wildcards: [
@@ -31,15 +34,16 @@ rule write_model_card:
         runtime=30,
     params:
         code=code_of("write_model_card"),
-        contents=contents_of(CARD),
+        contents=contents_of(*TEMPLATES),
         settings=lambda wildcards: flags(config={key: config[key] for key in SHOWN_IN_CARD}),
     shell:
         r"""
         exec &> >(tee {log:q})
 
-        exec python -m scripts.report.write_model_card \
+        exec python -m scripts.publish.write_model_card \
             --policy {wildcards.run:q}-{wildcards.iteration:q} \
             --manifest {input.manifest:q} \
+            --trained {input.trained:q} \
             --metrics {input.metrics:q} \
             --winrate {input.winrate:q} \
             --pairs {input.pairs:q} \
@@ -48,23 +52,59 @@ rule write_model_card:
         """
 
 
-rule publish:
-    """Push a policy to the hub. Nothing else needs this: `snakemake results/published/dpo-1.json`."""
+rule write_trained_card:
+    """Write the page that introduces a model that runs start from, or a reward model."""
     input:
-        model="results/models/{run}-{iteration}",
-        manifest="results/models/{run}-{iteration}.json",
-        card="results/cards/{run}-{iteration}.md",
-        pairs=lambda wildcards: [
-            f"results/samples/{policy}/preferences.parquet"
-            for policy in get_data_policies(wildcards)
-            if config["publish"]["pairs"] and wildcards.run in RUNS_ON_PAIRS
-        ],
+        template=ancient(TEMPLATES),
+        manifest="results/models/{model}.json",
+        trained=lambda wildcards: trained_manifest(wildcards.model),
+        metrics="results/training/{model}/metrics.json",
     output:
-        published="results/published/{run}-{iteration}.json",
+        card="results/cards/{model}.md",
     log:
-        "logs/{run}-{iteration}/publish.txt",
+        "logs/write_trained_card/{model}.txt",
     benchmark:
-        "logs/{run}-{iteration}/publish.tsv"
+        "logs/write_trained_card/{model}.tsv"
+    wildcard_constraints:
+        model="|".join(TRAINED_HERE) or "(?!)",
+    conda:
+        "../envs/cpu/data.yaml"
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        code=code_of("write_trained_card"),
+        contents=contents_of(*TEMPLATES),
+        settings=lambda wildcards: flags(config={key: config[key] for key in ("models", "publish")}),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.publish.write_trained_card \
+            --model-name {wildcards.model:q} \
+            --manifest {input.manifest:q} \
+            --trained {input.trained:q} \
+            --metrics {input.metrics:q} \
+            {params.settings} \
+            --out {output.card:q}
+        """
+
+
+rule publish:
+    """Push a model to the hub. Nothing else needs this: `snakemake results/published/dpo-1.json`."""
+    input:
+        unpack(pushed),
+        manifest="results/models/{model}.json",
+        card="results/cards/{model}.md",
+        pairs=pushed_pairs,
+    output:
+        published="results/published/{model}.json",
+    log:
+        "logs/publish/{model}.txt",
+    benchmark:
+        "logs/publish/{model}.tsv"
+    wildcard_constraints:
+        model="|".join([*config["models"], *TRAINED]),
     conda:
         "../envs/cpu/data.yaml"
     resources:
@@ -73,16 +113,21 @@ rule publish:
     params:
         code=code_of("publish"),
         settings=lambda wildcards: flags(section("publish", "namespace", "name", "private")),
+        given=lambda wildcards, input: {
+            key: input.get(key, []) for key in ("model", "adapter", "base", "pairs")
+        },
     shell:
         r"""
         exec &> >(tee {log:q})
 
         exec python -m scripts.publish.publish \
-            --policy {wildcards.run:q}-{wildcards.iteration:q} \
-            --model {input.model:q} \
+            --policy {wildcards.model:q} \
+            --model {params.given[model]:q} \
             --manifest {input.manifest:q} \
             --card {input.card:q} \
-            --pairs {input.pairs:q} \
+            --adapter {params.given[adapter]:q} \
+            --base {params.given[base]:q} \
+            --pairs {params.given[pairs]:q} \
             {params.settings} \
             --out {output.published:q}
         """

@@ -30,6 +30,7 @@ rule build_preferences:
         settings=lambda wildcards: flags(
             section("generate", "num_completions"),
             section("rank"),
+            shards=number_of_shards(),
             weighting={
                 name: section(f"rewards.{name}", "kind", "weight", "normalize") for name in sorted(REWARDS)
             },
@@ -40,9 +41,7 @@ rule build_preferences:
         exec &> >(tee {log:q})
 
         exec python -m scripts.rank.build_preferences \
-            --prompts {input.prompts:q} \
-            --completions {input.completions:q} \
-            --rewards {input.rewards:q} \
+            --samples results/samples/{wildcards.policy:q} \
             {params.settings} \
             --out {output.preferences:q} \
             --ranked {output.ranked:q} \

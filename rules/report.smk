@@ -1,7 +1,9 @@
-# everything under results/ that one would want to look at -> results/report.html
+# everything under results/ that people read -> results/report.html
 # config: all of it, since the page shows it; report
 
-REPORT_ASSETS = [f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "browser.js")]
+REPORT_ASSETS = [
+    f"scripts/report/{name}" for name in ("page.html.j2", "style.css", "markdown.js", "browser.js")
+]
 
 
 rule write_report:
@@ -14,7 +16,10 @@ rule write_report:
         picture="results/winrate.png",
         drift="results/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
-        judgments=judgments(JUDGES[0], TRAINED),
+        judgments=[
+            path for judge in JUDGES for path in judgments(judge, JUDGED if judge == JUDGES[0] else TRAINED)
+        ],
+        ratings=[path for judge in JUDGES for path in judgments(judge, SINGLE)] if "single" in MODES else [],
         tables=BENCHMARK_TABLES,
         vibe_check=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
         samples=expand(
@@ -25,6 +30,10 @@ rule write_report:
         ),
         ranked=expand(
             "results/samples/{policy}/{file}", policy=RANKED, file=["ranked.parquet", "rewards.png"]
+        ),
+        given=expand(
+            "results/samples/{policy}/preferences.parquet",
+            policy=[name for name in DATA_POLICIES if name not in RANKED],
         ),
         counts=expand(
             "results/samples/{policy}/{step}.json", policy=DATA_POLICIES, step=["preferences", "tokenized"]
@@ -49,6 +58,7 @@ rule write_report:
         contents=contents_of(config["mt_bench"]["questions"], *REPORT_ASSETS),
         settings=lambda wildcards: flags(
             section("report"),
+            shards=number_of_shards(),
             config=config,
             runs={
                 run: {
@@ -62,7 +72,6 @@ rule write_report:
         policies=POLICIES,
         sampled=RANKED,
         paired=DATA_POLICIES,
-        shards=ALL_SHARDS,
         trained=TRAININGS,
     shell:
         r"""
@@ -76,13 +85,13 @@ rule write_report:
             --policies {params.policies:q} \
             --answers {input.answers:q} \
             --judgments {input.judgments:q} \
+            --ratings {input.ratings:q} \
             --vibe-check {input.vibe_check:q} \
             --tables {input.tables:q} \
             --pool {input.pool:q} \
             --samples results/samples \
             --sampled {params.sampled:q} \
             --paired {params.paired:q} \
-            --shards {params.shards:q} \
             --training results/training \
             --trained {params.trained:q} \
             --manifests {input.manifests:q} \

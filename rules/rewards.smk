@@ -5,7 +5,7 @@
 rule score_completions:
     """Score each completion with a reward model."""
     input:
-        unpack(lambda wildcards: served(REWARDS[wildcards.reward])),
+        unpack(lambda wildcards: rewarded_by(wildcards.reward)),
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
     output:
@@ -79,7 +79,7 @@ rule apply_reward_function:
         runtime=60,
     params:
         code=code_of("apply_reward_function"),
-        own_code=lambda wildcards: imports.code_params(*functions_of(wildcards.reward)),
+        own_code=lambda wildcards: own_code_of(functions_of(wildcards.reward)),
         settings=lambda wildcards: flags(section(f"rewards.{wildcards.reward}", "function", "arguments")),
     shell:
         r"""
@@ -96,7 +96,7 @@ rule apply_reward_function:
 rule rate_completions:
     """Have a language model rate each completion by a rubric."""
     input:
-        unpack(lambda wildcards: served(REWARDS[wildcards.reward])),
+        unpack(lambda wildcards: rewarded_by(wildcards.reward)),
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
         rubric=lambda wildcards: ancient(REWARDS[wildcards.reward]["rubric"]),

@@ -21,7 +21,7 @@ rule tokenize_preferences:
         runtime=60,
     params:
         code=code_of("tokenize_preferences"),
-        settings=lambda wildcards: flags(section("tokenize")),
+        settings=lambda wildcards: flags(section("tokenize"), section("data", "max_dropped")),
     shell:
         r"""
         exec &> >(tee {log:q})

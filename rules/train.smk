@@ -4,12 +4,12 @@
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
 #  of  train, runs, training_defaults, logps.temperature, seed
 #
-# With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter. The methods that learn from what the
-# policy says meanwhile: train_online.smk; what a training was like: train_plots.smk.
+# With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter. Methods that sample during
+# training: train_online.smk. Plots of trainings: train_plots.smk.
 
 
 rule train_policy:
-    """Train a policy from preference pairs, from where the run's `init` says."""
+    """Train a policy from preference pairs, starting from the run's `init`."""
     input:
         tokenized=get_tokenized,
         ref_logps=get_ref_logps,
@@ -39,7 +39,7 @@ rule train_policy:
         save_steps=50,
     params:
         code=code_of("train_policy"),
-        own_code=lambda wildcards: imports.code_params(*losses_of(wildcards.run)),
+        own_code=lambda wildcards: own_code_of(losses_of(wildcards.run)),
         settings=lambda wildcards: flags(
             section("logps", "temperature"),
             configuration.of_job(configuration.training(config, wildcards.run)),

@@ -1,4 +1,4 @@
-# Training on the rewards of what a policy says meanwhile (methods ppo, rloo, grpo): no pairs are made for it.
+# Training on the rewards of completions sampled during training (methods ppo, rloo, grpo), without pairs.
 #
 #     results/samples/{policy}/prompts/{shard}.parquet, what scores completions
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
@@ -8,7 +8,7 @@
 
 
 rule train_online:
-    """Train a policy on the rewards of what it says meanwhile, from where the run's `init` says."""
+    """Train a policy on the rewards of completions that it samples, starting from the run's `init`."""
     input:
         prompts=get_prompts,
         model=ancient(get_init),
@@ -44,13 +44,17 @@ rule train_online:
         judge_batch_size=64,
     params:
         code=code_of("train_online"),
-        own_code=imports.code_params(*functions_of(*REWARDS)),
+        own_code=own_code_of(functions_of(*REWARDS)),
         contents=contents_of(*rubrics()),
+        prompts=lambda wildcards: [
+            f"results/samples/{policy}/prompts" for policy in get_data_policies(wildcards)
+        ],
         settings=lambda wildcards: flags(
             configuration.of_job(configuration.training(config, wildcards.run)),
             section("rank", "length_penalty"),
             method=configuration.method_of(config, wildcards.run),
             rewards={name: scoring(section) for name, section in sorted(REWARDS.items())},
+            shards=number_of_shards(),
             seed=config["seed"],
         ),
     shell:
@@ -59,7 +63,7 @@ rule train_online:
 
         exec python -m prefline.machine.lease_gpus {resources.gpu:q} \
             python -m prefline.machine.launch {resources.parallel:q} scripts.train.train_online \
-            --prompts {input.prompts:q} \
+            --prompts {params.prompts:q} \
             --model {input.model:q} \
             --reference {input.reference:q} \
             --reward-models {input.reward_models:q} \

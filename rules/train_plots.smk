@@ -1,10 +1,10 @@
-# What a training was like, and what the policy got for going away from the start policy. No policy waits for it.
+# Plots of each training, and of reward against KL from the start policy. No policy depends on them.
 #
 #     results/training/{trained}/log.csv, metrics.json -> results/training/{trained}/training.png
 #     results/models/{run}-{t}/, results/samples/{run}-{t}/completions/test-*.parquet
 #  -> results/training/{run}-{t}/drift.json
 #     results/training/*/drift.json, results/winrate.json -> results/drift.png
-#  of  generate.temperature, logps.dtype
+#  of  generate.temperature, logps.dtype, train.attn_implementation
 
 
 rule plot_training:
@@ -79,7 +79,11 @@ rule measure_drift:
         batch_tokens=16384,
     params:
         code=code_of("measure_drift"),
-        settings=lambda wildcards: flags(section("generate", "temperature"), section("logps", "dtype")),
+        settings=lambda wildcards: flags(
+            section("generate", "temperature"),
+            section("logps", "dtype"),
+            section("train", "attn_implementation"),
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -6,7 +6,8 @@
 rule answer_vibe_check:
     """Have a policy answer the prompts of the vibe check."""
     input:
-        prompts=ancient(local_files(config["vibe_check"]["prompts"])),
+        prompts=ancient(data_files(config["vibe_check"]["prompts"])),
+        checked="results/checks/data/vibe_check.json",
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
     output:
@@ -22,7 +23,7 @@ rule answer_vibe_check:
         runtime=60,
     params:
         code=code_of("answer_vibe_check"),
-        contents=contents_of(config["vibe_check"]["prompts"]),
+        contents=contents_of(*data_files(config["vibe_check"]["prompts"])),
         settings=lambda wildcards: flags(section("vibe_check"), engine_settings(), seed=config["seed"]),
     shell:
         r"""

@@ -1,8 +1,8 @@
 """Look up every pinned package among the published advisories, with pip-audit.
 
-Each lock is checked: envs/cpu.lock.txt and the environments made from it. What an advisory has against a
-version is let pass only by an entry in envs/audit.toml that says why and until when. A package that the
-advisories' service does not know fails the check too: pip-audit alone would pass over it in silence.
+Each lock is checked: envs/*.lock.txt and the environments in envs/cpu and envs/cuda. Only an entry in
+envs/audit.toml, with a reason and a last day, lets a version with an advisory pass. A package that the
+advisory service does not know fails the check too: pip-audit alone would skip it silently.
 
     python -m tools.audit_envs        (pip install pip-audit; asks pypi.org)
 """
@@ -23,7 +23,7 @@ IGNORED = Path("envs/audit.toml")
 
 
 def ignored(text, today):
-    """Ids (list of str) of the advisories that the ignore list `text` (TOML) lets pass `today` (date).
+    """Return ids (list of str) of the advisories that the ignore list `text` (TOML) lets pass `today` (date).
 
     Raises InputError for an entry without an id, a reason or a date.
     """
@@ -38,7 +38,7 @@ def ignored(text, today):
 
 
 def requirements(pins):
-    """What to ask about for `pins` (lists of str): each once, its version as the index has it.
+    """Return the pins to ask about, each of `pins` (lists of str) once, with its version in the index.
 
     Advisories against vLLM do not name its build for the CPU: both are asked about.
     """
@@ -52,7 +52,7 @@ def main(argv=None):
     options = ["--strict", "--no-deps", "--disable-pip", "--progress-spinner", "off"]
     for advisory in ignored(IGNORED.read_text(), datetime.date.today()):
         options += ["--ignore-vuln", advisory]
-    locks = {str(lock_envs.LOCK): lock_envs.lock()}
+    locks = {str(path): lock_envs.lock(path) for path in (lock_envs.LOCK, lock_envs.CUDA_LOCK)}
     locks |= {str(path): lock_envs.pins(path) for path in sorted(Path("envs").glob("*/*.yaml"))}
     failed = []
     for name, pins in locks.items():

@@ -1,6 +1,6 @@
 """Show what an experiment cost, by rule and by run: hours of processors and GPUs, waiting, energy.
 
-prefline/machine/costs.py says where the figures come from.
+prefline/machine/costs.py explains the sources of the figures.
 
     python -m tools.costs --logs logs
 """
@@ -18,7 +18,10 @@ def main(argv=None):
 
     jobs = benchmarked(args.logs)
     if not jobs:
-        raise InputError(f"{args.logs}: has no benchmark file; run the workflow first")
+        raise InputError(
+            f"{args.logs}: has no benchmark file (*.tsv); jobs write them under logs/, and those of earlier "
+            "versions under benchmarks/: name the folder that has them"
+        )
     slurm = accounted(sacct() or "", ".")
     print(table("rule", totals(jobs, slurm, lambda job: job["rule"]), slurm))
     print()

@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 def entries(work):
-    """The Entry of every journal and every training in the folder `work`, the last used first."""
+    """Return the Entry of every journal and every training in the folder `work`, the last used first."""
     found = [_journal(folder) for folder in work.glob("journal/*/*/")]
     trainings = [
         folder
@@ -48,7 +48,7 @@ def entries(work):
 
 
 def table(found, now):
-    """The lines (list of str) that describe the entries `found` at the time `now`."""
+    """Return the lines (list of str) that describe the entries `found` at the time `now`."""
     rows = [("kind", "key", "rows", "MB", "days unused", "of")]
     for entry in found:
         number = "" if entry.rows is None else f"{entry.rows}"
@@ -106,7 +106,7 @@ def _training(folder):
 
 
 def _entry(folder, about, rows):
-    """The Entry; None for an empty folder."""
+    """Return the Entry; None for an empty folder."""
     sizes, times = [], []
     for path in folder.rglob("*"):
         try:
@@ -120,7 +120,7 @@ def _entry(folder, about, rows):
 
 
 def _runs(folder):
-    """Whether a training holds the lock of its folder: see checkpoints.fit."""
+    """Return whether a training holds the lock of its folder: see checkpoints.fit."""
     try:
         with open(folder.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,26 +1,28 @@
 """Print the tree of everything that made a result, and whether it is still what was recorded.
 
-Each file under results/ has a record in results/records/ (prefline/provenance/records.py). Printed are, for
-each job back to the data: the config values it was given, its code's hash, the versions of the packages that
-shape numbers, how long it took, the data it read, and the files it was made from. The shards of one rule are
-printed once and counted; all of them are verified. Exit status 1 if something no longer matches its record.
+Each file under results/ has a record in results/records/ (prefline/provenance/records.py). For each job back
+to the data it prints config values, code hash, versions of packages that change numbers, duration, data and
+input files. The shards of one rule are printed once and counted; all are verified. The exit status is 1 if
+something no longer matches its record.
 
     python -m tools.lineage results/winrate.json
 """
 
 import ast
-import functools
+import os
 import sys
 from pathlib import Path
 
 from prefline import errors, files
 from prefline.config import section
 from prefline.errors import InputError
-from prefline.provenance import imports, manifest, records
+from prefline.provenance import hashes, imports, manifest, records
+
+HASHES = hashes.Hashes(os.devnull)  # of this process: it reads every file
 
 
 def tree(path, printed, depth=0):
-    """Lines of the tree below the output `path`, it first; what is in `printed` (set) is only named again."""
+    """Return the lines of the tree below the output `path`; one in `printed` (set) is named, not repeated."""
     indent = "  " * depth
     record = records.read(path)
     if record is None:
@@ -47,20 +49,23 @@ def tree(path, printed, depth=0):
 
 
 def details(record):
-    """What shaped a result beside its inputs, a line each (list of str)."""
+    """Return the lines (list of str) on what else made a result: config, code, packages, data, time."""
     made = record["snakemake"]
     params = [ast.literal_eval(text) for text in made["params"]]
     params = [one for param in params for one in (param if isinstance(param, list) else [param])]
-    lines = [f"config {text}" for text in params if str(text).startswith("--")]
+    lines = ["touched: no job made it from what follows"] if "touched" in record else []
+    lines += [f"config {text}" for text in params if str(text).startswith("--")]
     for text in params:
         if str(text).startswith("code "):
             script, _, code = text.removeprefix("code ").rpartition(" ")
             same = Path(script).is_file() and code == imports.code_hash(script)
-            lines.append(f"code {code[:12]}, {'as it is now' if same else 'changed since'}: {script}")
+            changed = "as it is now" if same else "changed since"
+            of = f"{changed}: {script}" if script else "of an earlier version, which did not note the script"
+            lines.append(f"code {code[:12]}, {of}")
     if record["packages"]:
-        lines.append(
-            "packages " + ", ".join(f"{name} {version}" for name, version in record["packages"].items())
-        )
+        now = {name: f" (now {now or 'none'})" for name, _, now in records.differing(record)}
+        named = [f"{name} {version}{now.get(name, '')}" for name, version in record["packages"].items()]
+        lines.append("packages " + ", ".join(named))
     lines += [
         f"data {path}  sha256 {(sha or 'changed while the job ran')[:12]}"
         for path, sha in record["data"].items()
@@ -69,7 +74,7 @@ def details(record):
 
 
 def verify(path, done):
-    """The first thing below `path` that is not what was recorded, as a sentence; None if all is.
+    """Return the first thing below `path` that is not what was recorded, as a sentence; None if all is.
 
     done: set of paths that are verified already; those below `path` are added.
     """
@@ -82,31 +87,30 @@ def verify(path, done):
     for name, sha in {**record["data"], path: record["sha256"]}.items():
         if not Path(name).exists():
             return f"{name} is missing"
-        if Path(name).is_file() and _sha256(name) != sha:
-            return f"{name} is not what it was when {path} was made"
+        if sha is None:
+            return f"{name} changed while {path} was made"
+        if HASHES.of(name) != sha:
+            return f"{name} has changed since {path} was made"
+    if "touched" in record:
+        return f"{path} was declared up to date by `snakemake --touch`, and not made from its inputs"
     if wrong := _wrong_member(path):
-        return f"{wrong} is no longer what {path} says"
+        return f"{wrong} differs from {path}"
     for source, sha in record["inputs"].items():
         other = records.read(source)
         if other is not None and other["sha256"] != sha:
-            return f"{source} is no longer what {path} was made from"
+            return f"{source} has changed since {path} was made"
         if sentence := verify(source, done):
             return sentence
     return None
 
 
-@functools.cache
-def _sha256(path):
-    return files.sha256(path)
-
-
 def _wrong_member(path):
-    """The first file of a model directory that is not what the manifest `path` says; None for other files."""
+    """Return the first file of a model directory that differs from the manifest `path`; None otherwise."""
     directory = Path(path).with_suffix("")
     if Path(path).suffix != ".json" or manifest.path_of(directory) != Path(path) or not directory.is_dir():
         return None
     for name, sha in files.read_json(path)["files"].items():
-        if not (directory / name).is_file() or files.sha256(directory / name) != sha:
+        if not (directory / name).is_file() or HASHES.of(directory / name) != sha:
             return directory / name
     return None
 

@@ -1,8 +1,7 @@
-"""Write the commits that hub sources stand at into a config file, in place of branches and tags.
+"""Replace the branches and tags of a config file's hub sources by their current commits.
 
-What a branch means today it may not mean tomorrow: `hub:org/name@main` in a recipe is for whoever wants the
-newest, and pinned before an experiment that somebody has to be able to repeat. Nothing else of the file
-changes, comments neither.
+A branch may move: `hub:org/name@main` in a recipe gives the newest version. Pin it before an experiment that
+must be repeatable. Nothing else in the file changes, comments included.
 
     python -m tools.pin_sources recipes/rebel.yaml
 """
@@ -19,7 +18,7 @@ SOURCE = re.compile(r"hub:[^@#\s\"',]+@(?P<revision>[^@#\s\"',]+)(?:#[^\s\"',]+)
 
 
 def pin(text, commit_of):
-    """`text` (str) with a commit in each hub source, and [(source, commit)] of those that had none.
+    """Return `text` (str) with a commit in each hub source, and [(source, commit)] of those that had none.
 
     commit_of: function of a source (str) that gives its commit.
     """

@@ -1,13 +1,13 @@
-"""Show how a run of Snakemake stands: by rule what is done, runs, waits and failed, tokens/s and time left.
+"""Show the progress of a Snakemake run: jobs done, running, waiting and failed by rule, tokens/s, time left.
 
-    python -m tools.progress             says it once
-    python -m tools.progress --watch     keeps to it until the run is over: on a terminal in place,
+    python -m tools.progress             print it once
+    python -m tools.progress --watch     update it until the run is over: on a terminal in place,
                                            otherwise a line for each job that starts or ends, and
                                            once a minute for one that runs
 
-In a second terminal, or a day later: it reads what the main process of Snakemake writes down
-(prefline/machine/progress.py) and the jobs' logs, on whatever machine they run. `left` is an estimate: by
-what the running jobs say themselves, and by how long those of the same rule took.
+Use it in a second terminal, or a day later: it reads the main Snakemake process's file
+(prefline/machine/progress.py) and the jobs' logs, also of jobs on other machines. `left` is an estimate from
+the logs of running jobs and the durations of finished jobs of the same rule.
 """
 
 import shutil
@@ -20,14 +20,14 @@ from prefline.errors import InputError
 from prefline.machine import progress
 from prefline.machine.durations import clock
 
-SECONDS = 2.0  # between two looks
+SECONDS = 2.0  # between two updates
 MINUTE = 60.0
 
 
 def show(lines, before, out):
-    """Write `lines` (list of str) in the place of the `before` (int) last ones; how many it were now.
+    """Write `lines` (list of str) over the last `before` (int) lines; return how many were written.
 
-    No more than the terminal holds, as what has scrolled out cannot be replaced.
+    Write at most as many as the terminal holds, since scrolled lines cannot be replaced.
     """
     columns, rows = shutil.get_terminal_size()
     if len(lines) >= rows:
@@ -42,7 +42,7 @@ def show(lines, before, out):
 def tell(run, told, now, out):
     """Write to `out` what has happened since `told`, {number of a job: (its state, when that was told)}.
 
-    A job that runs on says how far it is once a minute.
+    A running job's progress is written once a minute.
     """
     done = f"{sum(job.state == 'finished' for job in run.jobs.values())}/{sum(run.wanted.values())}"
     for number, job in run.jobs.items():
@@ -55,7 +55,7 @@ def tell(run, told, now, out):
 
 
 def watch(out):
-    """Write to `out` how the run stands until it is over."""
+    """Write the progress of the run to `out` until it is over."""
     told, before = {}, 0
     while True:
         run, now = progress.read(), time.time()

@@ -1,11 +1,8 @@
 """Write containers/cpu.Dockerfile and containers/cuda.Dockerfile: images with the environments of the rules.
 
 `snakemake --containerize` prints a Dockerfile with the conda environment of every rule, each under the hash
-by which `snakemake --sdm conda apptainer` looks for it. Printed once as for a machine without GPUs and once
-as if every rule were given one, that makes an image for each of envs/cpu and envs/cuda. What is changed: the
-base image has a version; a C compiler is added for Triton, which builds parts of vLLM and torch when they
-run; each environment has a layer of its own, since a registry refuses layers above 10 GB; and rules that get
-no GPU anywhere, which run in the CPU's image, have no place in CUDA's.
+that `snakemake --sdm conda apptainer` looks for. It is printed twice, as for a machine without GPUs and as if
+every rule had one: this gives an image for envs/cpu and one for envs/cuda. This script changes four things:
 
     python -m tools.write_dockerfiles --out containers        (conda on the PATH, as for --sdm conda)
 """
@@ -24,11 +21,17 @@ RUN apt-get update \\
     && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1
 """
+# Docker runs as this user; Apptainer runs as the one who starts it.
+NOT_ROOT = """\
+
+RUN useradd --create-home --uid 1001 prefline
+USER 1001
+"""
 HARDWARE = {"cpu": [], "cuda": ["--default-resources", "gpu=1", "--resources", "gpu=1"]}
 
 
 def containerize(options):
-    """The Dockerfile (str) that Snakemake prints with `options`; InputError if it does not."""
+    """Return the Dockerfile (str) that Snakemake prints with `options`; InputError if it does not."""
     command = ["snakemake", "--containerize", *options]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode != 0 or "conda env create" not in process.stdout:
@@ -37,7 +40,7 @@ def containerize(options):
 
 
 def dockerfile(printed, hardware):
-    """The Dockerfile (str) of envs/{hardware}, of what Snakemake `printed` (str)."""
+    """Return the Dockerfile (str) of envs/{hardware}, of what Snakemake `printed` (str)."""
     made = ["# Made by `make containers` from envs/: make changes there.", f"FROM {BASE}"]
     made += COMPILER.splitlines()
     environments = printed.split("\n\nRUN conda env create")[0].split("\n# Conda environment:\n")[1:]
@@ -51,7 +54,7 @@ def dockerfile(printed, hardware):
             f"RUN conda env create --prefix {folder} --file {folder}/environment.yaml \\",
             "    && conda clean --all --yes",
         ]
-    return "\n".join(made) + "\n"
+    return "\n".join(made) + "\n" + NOT_ROOT
 
 
 def main(argv=None):

@@ -1,16 +1,18 @@
-"""The section `endpoints` of the config: language models that answer, and the sections that name one.
+"""Check the section `endpoints` of the config, language models that answer, and the sections that name one.
 
-`resolve` puts the whole endpoint, complete and with its name, in the place of the name: so rules and scripts
-see one shape, that of prefline/servers/endpoint.py.
+`resolve` replaces each name by the complete endpoint, with its name. So rules and scripts see one shape, that
+of prefline/servers/endpoint.py.
 """
 
 import difflib
+import re
+from urllib.parse import urlsplit
 
 from prefline.config import schema
 from prefline.errors import InputError
 
 KINDS = ("openai", "anthropic", "vllm")
-# What an endpoint is where the config leaves a key out.
+# Defaults of an endpoint's keys.
 DEFAULTS = {
     "model": None,
     "urls": [],
@@ -26,9 +28,10 @@ DEFAULTS = {
     "timeout": 600,
 }
 ANTHROPIC = {"urls": ["https://api.anthropic.com/v1"], "key_variable": "ANTHROPIC_API_KEY"}
-# What shapes the answers. The rest says where to ask, how fast and for how much, and runs nothing again.
+# Keys that change the answers. The others set address, rate and price, and an edit of them runs nothing
+# again.
 COUNTED = ("kind", "model", "form", "dtype")
-# Where the keys of other sections went: {key there: key of the endpoint}.
+# Keys of other sections that moved to an endpoint: {key there: key of the endpoint}.
 MOVED = {
     "generate": {"servers": "urls", "served_model": "model"},
     "rewards": {"servers": "urls", "served_model": "model", "model": "model", "dtype": "dtype"},
@@ -39,24 +42,24 @@ MOVED = {
 
 
 def counted(endpoint):
-    """What of an endpoint (dict, as `resolve` gives it) its answers depend on."""
+    """Return the part of an endpoint (dict, as `resolve` gives it) that its answers depend on."""
     return {key: endpoint[key] for key in COUNTED}
 
 
 def model_of(section):
-    """The entry of `models` that a section needs, its own or its endpoint's of the kind vllm; or None."""
+    """Return the entry of `models` that a section needs, its own or its vllm endpoint's; or None."""
     endpoint = section.get("endpoint") or {}
     return endpoint["model"] if endpoint.get("kind") == "vllm" else section.get("model")
 
 
 def check_places(config):
-    """Raise InputError for a key that went to `endpoints`, and for an address with a key in it.
+    """Raise InputError for a key that moved to `endpoints`, and for an address with a key in it.
 
-    config: as it is written, before it is held against the schema; no value is repeated.
+    config: as written, before validation. Messages repeat no value.
     """
     for place, name, section, _ in _users(config):
         for key, moved in MOVED[place.rsplit(".", 1)[-1]].items():
-            # Overlays take the keys of another kind of reward away by null.
+            # An overlay removes the keys of another kind of reward with null.
             if key not in section or (place == "rewards" and key in ("model", "dtype") and not section[key]):
                 continue
             where, name = f"{place}.{name}" if name else place, name or "own"
@@ -75,9 +78,10 @@ def check_places(config):
 
 
 def resolve(config):
-    """Make the endpoints of a config (dict) complete, and put them in the place of their names.
+    """Complete the endpoints of a config (dict), and replace their names by them.
 
-    Raises InputError for an endpoint that its kind cannot be, that is missing, or that its user cannot take.
+    Raises InputError for an endpoint that is missing, has keys of another kind, or is of a kind that its
+    section does not take.
     """
     known = {
         name: _complete(name, endpoint, config["models"]) for name, endpoint in config["endpoints"].items()
@@ -97,21 +101,23 @@ def resolve(config):
         endpoint = known[chosen]
         if endpoint["kind"] not in kinds:
             raise InputError(
-                f"config: {key}: {chosen} is of the kind {endpoint['kind']}, and this takes "
+                f"config: {key}: {chosen} is of the kind {endpoint['kind']}; name one of the kind "
                 f"{' or '.join(kinds)}"
             )
         if name and endpoint["model"] is None:
-            raise InputError(f"config: endpoints.{chosen}.model: say what the servers call the model")
+            raise InputError(
+                f"config: endpoints.{chosen}.model is missing; set it to the servers' name of the model"
+            )
         section["endpoint"] = endpoint
     if config["generate"]["endpoint"] and config["generate"]["engine"] != "server":
         raise InputError(
-            f"config: generate.endpoint is asked by the engine server, and generate.engine is "
+            f"config: only the engine server uses generate.endpoint, and generate.engine is "
             f"{config['generate']['engine']}; set it to server, or endpoint to null"
         )
 
 
 def without_nulls(endpoints):
-    """A config's `endpoints` without those that are null, and without nulls in them: an overlay's."""
+    """Return a config's `endpoints` without those that an overlay set to null, and without null keys."""
     return {
         name: {key: value for key, value in one.items() if value is not None}
         if isinstance(one, dict)
@@ -122,7 +128,7 @@ def without_nulls(endpoints):
 
 
 def _users(config):
-    """(place, name or None, section, kinds that it takes) of each section that may name an endpoint."""
+    """Yield (place, name or None, section, kinds that it takes) of each section that may name an endpoint."""
     if isinstance(config.get("generate"), dict):
         yield "generate", None, config["generate"], ("openai",)
     for name, section in _sections(config, "rewards"):
@@ -145,7 +151,7 @@ def _sections(config, key):
 
 
 def _complete(name, endpoint, models):
-    """An endpoint (dict) with every key and its name; InputError for keys that its kind refuses or lacks."""
+    """Return an endpoint (dict) with every key and its name; InputError for a missing or unknown key."""
     key, kind = f"config: endpoints.{name}", endpoint["kind"]
     taken = schema.kinds("endpoints.NAME")[kind]
     foreign = sorted(endpoint.keys() - {"kind", *taken})
@@ -153,6 +159,9 @@ def _complete(name, endpoint, models):
     if foreign or needed not in endpoint:
         wrong = f"does not take {foreign[0]!r}" if foreign else f"lacks {needed!r}"
         raise InputError(f"{key}: the kind {kind} {wrong}; it takes {', '.join(taken)}")
+    for number, url in enumerate(endpoint.get("urls", [])):
+        if mistake := _url_mistake(url):
+            raise InputError(f"{key}.urls.{number}: {url!r:.100} {mistake}")
     if kind == "vllm" and endpoint["model"] not in models:
         raise InputError(
             f"{key}.model names the model {endpoint['model']!r}, which `models` lacks; known: "
@@ -162,3 +171,21 @@ def _complete(name, endpoint, models):
     if complete["max_cost"] is not None and not (complete["input_price"] and complete["output_price"]):
         raise InputError(f"{key}.max_cost limits nothing without prices: give input_price and output_price")
     return complete
+
+
+def _url_mistake(url):
+    """Return the mistake in a server's address, as words (str) that follow the address; None without one."""
+    if re.search(r"[\s{}]", url):
+        return "has a blank or a brace in it; remove it"
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+    except ValueError as error:
+        return f"is not an address: {error}"
+    if parts.scheme not in ("http", "https"):
+        return "does not begin with http:// or https://; write http://HOST:PORT/v1"
+    if port == 0 or not all(host.rstrip(".").split(".")):
+        return "names no server; write http://HOST:PORT/v1"
+    if parts.path.rstrip("/").endswith("/completions"):
+        return "continues after /v1; leave /completions or /chat/completions out"
+    return None

@@ -1,18 +1,18 @@
-"""The sections of the config that say who judges: mt_bench.judge, mt_bench.modes and mt_bench.judges."""
+"""Check the sections of the config about judges: mt_bench.judge, mt_bench.modes and mt_bench.judges."""
 
 from prefline.errors import InputError
 
-# Judges that are no language models: known without a section of their own, each by the name of its kind.
+# Judges that are not language models: they need no section, and their kind is their name.
 BUILT_IN = ("reference", "reward")
 
 
 def complete(section):
-    """The section mt_bench (dict) without removed judges; InputError for a name that is no judge's."""
+    """Return the section mt_bench (dict) without removed judges; raise InputError for an unknown judge."""
     judges = {name: judge for name, judge in section["judges"].items() if judge is not None}
     if set(section["modes"]) <= {"single"}:
         raise InputError(
             "config: mt_bench.modes: add pairwise-baseline or pairwise-all, for the win rates; ratings alone "
-            "are made by `snakemake results/ratings.csv`"
+            "are made by `snakemake results/mt_bench/ratings.csv`"
         )
     known = [*BUILT_IN, *judges]
     for name in names_of(section):
@@ -23,7 +23,8 @@ def complete(section):
             )
         if name in BUILT_IN and "single" in section["modes"]:
             raise InputError(
-                f"config: mt_bench.modes has single, and the judge {name} only compares; take another judge"
+                f"config: mt_bench.modes has single, but the judge {name} only compares; remove single, or "
+                "name another judge"
             )
     for name in judges:
         if name in BUILT_IN:
@@ -32,5 +33,5 @@ def complete(section):
 
 
 def names_of(section):
-    """The judges (list of str) that mt_bench.judge names, the main one first."""
+    """Return the judges (list of str) that mt_bench.judge names, the main one first."""
     return section["judge"] if isinstance(section["judge"], list) else [section["judge"]]

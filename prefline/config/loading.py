@@ -1,24 +1,27 @@
-"""config.yaml: numbers that YAML reads as text made numbers, then held against the closed schema.
+"""Load config.yaml: convert numbers that YAML reads as text, then validate against the closed schema.
 
-Every mistake is found before a job starts, and named with its key and what the key takes.
+Every mistake is reported before a job starts, with its key and what the key takes.
 """
 
 import contextlib
 import copy
-import decimal
 import difflib
-from pathlib import Path
 
 import jsonschema
-import yaml
 
-from prefline.config import endpoints, precedence
+from prefline.config import config_text, endpoints, precedence
 from prefline.config import judges as judge_settings
 from prefline.config import schema as schemas
+from prefline.data import entrances
 from prefline.errors import InputError
 from prefline.training import early_stopping, losses, methods
 
-LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
+# The entrance of each trained model's data.
+ENTRANCES = {"base": "texts", "sft": "dialogues", "reward_model": "pairs"}
+# Most characters of a message about a value; longer ones are cut in the middle.
+LONGEST = 300
+# Number of shards that names of five digits can tell apart.
+MOST_SHARDS = 99_999
 VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
@@ -28,18 +31,26 @@ VALIDATOR = jsonschema.validators.extend(
         }
     ),
 )(schemas.whole())
+# Refuses 2 where 2.0 may be, so that `_coerce` makes them one value.
+FLOATS = jsonschema.validators.extend(
+    VALIDATOR.__class__,
+    type_checker=VALIDATOR.TYPE_CHECKER.redefine(
+        "number", lambda _, value: schemas.is_number(value) and isinstance(value, float)
+    ),
+)(schemas.whole())
 
 
 def load(config, files=(), given=None):
-    """The config as the rules use it: coerced, validated, complete, without removed runs and rewards.
+    """Return the config as the rules use it: coerced, validated, complete, without removed runs and rewards.
 
-    config: dict, as Snakemake merged it; files: the YAML files it came from, overlays first, the later the
-    stronger, then config.yaml; given: dict, values of --config. They decide which of several values of a
-    training counts (precedence.py), and the runs' order, which merging turns around.
-    Raises InputError with one sentence for the first mistake.
+    config: dict, as Snakemake merged it; files: its YAML files, overlays first, the later the stronger,
+    then config.yaml; given: dict, values of --config. `files` and `given` decide which of several values of
+    a training counts (precedence.py), and restore the order of the runs, which merging reverses. Raises
+    InputError for the first mistake.
     """
     for file in files:
-        _check_doubled_keys(file)
+        config_text.check(file)
+    config_text.check_values(config)
     config = copy.deepcopy(config)
     layers = precedence.layers(files, given) if files else []
     precedence.settle(config, layers)
@@ -64,20 +75,31 @@ def load(config, files=(), given=None):
     mistakes = list(VALIDATOR.iter_errors(config))
     if mistakes:
         raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
+    for error in FLOATS.iter_errors(config):
+        _coerce(config, error)
     config["mt_bench"] = judge_settings.complete(config["mt_bench"])
     endpoints.resolve(config)
     precedence.complete(config)
+    _complete_systems(config)
     _check_names(config)
-    named = map(endpoints.model_of, config["rewards"].values())
-    precedence.check_learning_rates(config, needed_models(config, ["sft", *named]), layers)
+    needed = needed_models(config, ["sft", *map(endpoints.model_of, config["rewards"].values())])
+    _check_columns(config, needed)
+    precedence.check_unused(config, layers)
+    precedence.check_learning_rates(config, needed, layers)
     return config
 
 
-def training(config, run):
-    """The training keys of a run: `train` and `online` with the run's own values in their place.
+def _complete_systems(config):
+    """Give evaluations the system message of the prompts, unless the config gives them another."""
+    for section in (config["mt_bench"], config["vibe_check"]):
+        given = config["prompts"]["system"] if section["system"] is None else section["system"]
+        section["system"] = given or None
 
-    Without `method`, and without the hyperparameters of other methods and losses than the run's: their values
-    do not concern it.
+
+def training(config, run):
+    """Return the training keys of a run: those of `train` and `online`, overridden by the run's.
+
+    Leaves out `method`, and the hyperparameters of methods and losses that the run does not use.
     """
     keys = {**config["online"], **config["train"]}
     own = config["runs"][run]
@@ -87,18 +109,18 @@ def training(config, run):
 
 
 def of_job(keys):
-    """Training keys (dict) as the training takes them: without what its adapters are merged into later."""
+    """Return training keys (dict) as the training takes them: without peft's `merge_into`."""
     peft = keys["peft"] and {key: value for key, value in keys["peft"].items() if key != "merge_into"}
     return {**keys, "peft": peft}
 
 
 def method_of(config, run):
-    """The method (str) that trains the policies of a run."""
+    """Return the method (str) that trains the policies of a run."""
     return config["runs"][run].get("method", config["train"]["method"])
 
 
 def needed_models(config, names):
-    """The models of `names` (None is no name) and what they are trained from, in the config's order."""
+    """Return the models of `names` (None is no name) and their ancestors, in the config's order."""
     found, waiting = set(), list(names)
     for name in waiting:
         if name is not None and name not in found:
@@ -108,34 +130,41 @@ def needed_models(config, names):
     return [name for name in config["models"] if name in found]
 
 
-def _coerce(config, error):
-    """Put a number in place of what `error` finds where a number is meant.
+def answering_models(config):
+    """Return the models (set of str) that answer or score: sft, and those of rewards and judges."""
+    named = config["mt_bench"]["judges"]
+    asked = [named[name] for name in judge_settings.names_of(config["mt_bench"]) if name in named]
+    return {"sft", *filter(None, map(endpoints.model_of, [*config["rewards"].values(), *asked]))}
 
-    YAML reads 1e-6 (no dot) as text, and values from the command line are text. Where an integer is meant,
-    4.0e2 is the integer 400.
+
+def _coerce(config, error):
+    """Replace the value that `error` reports by the number it means.
+
+    YAML reads 1e-6 (no dot) as text, and values from the command line are text. Where the schema wants an
+    integer, 4.0e2 is the integer 400; where it wants a number, 2 is 2.0: one value, so nothing runs again.
     """
     types = error.schema.get("type")
     wanted = {"number", "integer"}.intersection([types] if isinstance(types, str) else types or [])
     if error.validator not in ("type", "pattern") or not wanted:
         return
-    if isinstance(error.instance, bool) or not isinstance(error.instance, (str, float)):
+    if isinstance(error.instance, bool) or not isinstance(error.instance, (str, int, float)):
         return
     *parents, key = error.absolute_path
     section = config
     for parent in parents:
         section = section[parent]
-    with contextlib.suppress(ValueError, ArithmeticError):
-        number = decimal.Decimal(error.instance)
+    with contextlib.suppress(ValueError, OverflowError):
+        number = float(error.instance)
         if "number" in wanted:
-            section[key] = float(number)
-        elif number == int(number):
+            section[key] = number
+        elif number.is_integer() and abs(number) <= schemas.LARGEST:
             section[key] = int(number)
 
 
 def _rank(error):
-    """Which of several mistakes to name: an unknown key before what it leaves missing.
+    """Return the sort key of a mistake: an unknown key comes before a key that is missing because of it.
 
-    A wrong value makes jsonschema call the rest of its section unevaluated: that is no mistake of its own.
+    A wrong value makes jsonschema call the rest of its section unevaluated; that is not a second mistake.
     """
     if error.validator in ("additionalProperties", "unevaluatedProperties"):
         return 0 if _unknown_key(error) else 2
@@ -143,7 +172,7 @@ def _rank(error):
 
 
 def _unknown_key(error):
-    """The first key of a section that its schema does not have, or None."""
+    """Return the first key of a section that its schema lacks, or None."""
     known = schemas.properties(error.schema)
     return next((name for name in error.instance if name not in known), None)
 
@@ -157,6 +186,10 @@ def _sentence(error):
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{key} has no key {unknown!r}; {hint}"
     message = error.message
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
+    if error.validator == "pattern" and "description" in schema:
+        message = f"{error.instance!r} is not of the form that this key takes"
     if error.validator == "enum" and isinstance(error.instance, str):
         near = difflib.get_close_matches(error.instance, map(str, error.validator_value), n=1)
         if near:
@@ -175,7 +208,7 @@ def _check_names(config):
         near = difflib.get_close_matches(name, precedence.TRAINED, n=1, cutoff=0.65)
         if near:
             raise InputError(
-                f"config: models.{name} is named by nothing, and {near[0]!r} would be trained in its place; "
+                f"config: models.{name} is not used, and {near[0]!r} would be trained instead; "
                 "correct the name, or give the model another"
             )
     for name in precedence.TRAINED:
@@ -186,23 +219,74 @@ def _check_names(config):
                 f"config: models.{name}.init names the model {model['init']!r}, which `models` lacks; "
                 f"known: {', '.join(config['models'])}"
             )
+        _check_circle(config["models"], name)
+        if name != "reward_model" and model["source"] is None and model["init"] == "reward_model":
+            raise InputError(
+                f"config: models.{name}.init names reward_model, which gives scores, not text; name another"
+            )
+        own = [key for key in precedence.OF_FINISHED if model.get(key) not in (None, "own")]
+        if model["source"] is None and own:
+            raise InputError(
+                f"config: models.{name}.{own[0]} is for models with a `source`, but {name} is trained; "
+                f"set it for the model that it starts from: models.{model['init']}"
+            )
     for name, reward in config["rewards"].items():
         _check_reward(name, reward, config["models"])
     for name, section in config["benchmarks"].items():
         _check_keys("benchmarks", name, section, {"kind"})
+        kinds = {reward["kind"] for reward in config["rewards"].values()}
+        if section["kind"] == "reward_bench" and not kinds & {"classifier", "pairwise"}:
+            raise InputError(
+                f"config: benchmarks.{name}: no entry of `rewards` is a model, of the kind classifier or "
+                "pairwise, that it could evaluate; remove it, or add one"
+            )
     if "reward" in judge_settings.names_of(config["mt_bench"]) and not any(
         reward["kind"] == "classifier" for reward in config["rewards"].values()
     ):
         raise InputError("config: mt_bench.judge is reward, but no entry of `rewards` is a classifier")
     _check_loss("train", config["train"])
+    for key in ("num_prompts", "num_test_prompts"):
+        number, size = config["prompts"][key], config["prompts"]["shard_size"]
+        if number > MOST_SHARDS * size:
+            raise InputError(
+                f"config: prompts.{key}: {number} prompts would be more than {MOST_SHARDS} shards of {size}; "
+                "raise prompts.shard_size"
+            )
     taken = set(config["models"])
     for run in config["runs"]:
-        if not isinstance(run, str):
-            raise InputError(f"config: runs.{run}: YAML reads this name as {type(run).__name__}; rename it")
         if run in taken:
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
         _check_loss(f"runs.{run}", config["runs"][run])
         _check_method(config, run)
+
+
+def _check_circle(models, name):
+    """Raise InputError if the model `name` is its own ancestor."""
+    path = [name]
+    while models[path[-1]]["source"] is None and models[path[-1]]["init"] in models:
+        path.append(models[path[-1]]["init"])
+        if path[-1] in path[:-1]:
+            raise InputError(
+                f"config: models.{path[-2]}.init names {path[-1]}, which is trained from it "
+                f"({' <- '.join(path)}); name a finished model, such as start"
+            )
+
+
+def _check_columns(config, needed):
+    """Raise InputError if the `columns` of data that the workflow reads lack what its entrance needs.
+
+    needed: names of the models that the workflow uses. check_data checks sources with their own columns.
+    """
+    prompts, preferences = config["prompts"], config["prompts"]["preferences"]
+    read = {"prompts": ("prompts", prompts), "vibe_check": ("prompts", config["vibe_check"])}
+    if preferences["use"]:
+        read["prompts.preferences"] = ("pairs", preferences)
+    for name in needed:
+        if config["models"][name]["source"] is None:
+            read[f"models.{name}"] = (ENTRANCES[name], config["models"][name])
+    for key, (entrance, section) in read.items():
+        if section["columns"] != "auto":
+            entrances.check(entrance, section["columns"], f"config: {key}.columns")
 
 
 def _check_loss(name, section):
@@ -214,9 +298,9 @@ def _check_loss(name, section):
 
 
 def _without_nulls(run):
-    """A section of `runs` without null hyperparameters of methods and losses: so an overlay takes one away.
+    """Return a section of `runs` without null hyperparameters: an overlay removes one with null.
 
-    That is what another loss or method than the default's asks for.
+    A run needs this when it replaces the default's loss or method.
     """
     if not isinstance(run, dict):
         return run
@@ -224,14 +308,14 @@ def _without_nulls(run):
 
 
 def _check_method(config, run):
-    """Raise InputError if a run has a hyperparameter that its method or loss does not take, or not so."""
+    """Raise InputError if a run has a hyperparameter that its method or loss does not take."""
     keys, method = training(config, run), method_of(config, run)
     foreign = sorted(methods.KEYS & config["runs"][run].keys() - keys.keys())
     if foreign:
         own = sorted((methods.KEYS - {"loss_type"}) & keys.keys())
         raise InputError(
             f"config: runs.{run}: {methods.name(method, keys.get('loss_type'))} does not take {foreign[0]!r} "
-            f"(null takes it away); it takes {', '.join(own)}"
+            f"(null removes it); it takes {', '.join(own)}"
         )
     early_stopping.check(keys, f"config: runs.{run}.")
     try:
@@ -241,9 +325,9 @@ def _check_method(config, run):
 
 
 def _of_its_kind(reward):
-    """A section of `rewards` without the nulls of other kinds: so an overlay changes the kind of a reward."""
+    """Return a section of `rewards` without other kinds' nulls: an overlay can change a reward's kind."""
     kinds = schemas.kinds("rewards.NAME")
-    if not isinstance(reward, dict) or reward.get("kind") not in kinds:
+    if not isinstance(reward, dict) or str(reward.get("kind")) not in kinds:
         return reward
     others = {key for keys in kinds.values() for key in keys} - set(kinds[reward["kind"]])
     return {key: value for key, value in reward.items() if value is not None or key not in others}
@@ -276,7 +360,7 @@ def _check_reward(name, reward, models):
     if reward["kind"] == "pairwise" and model == "reward_model" and models[model]["source"] is None:
         raise InputError(f"config: {key}.model: {model} is trained as a classifier, and compares no answers")
     if reward["kind"] == "judge" and reward["lowest"] >= reward["highest"]:
-        raise InputError(f"config: {key}.lowest is {reward['lowest']}: it must be below {key}.highest")
+        raise InputError(f"config: {key}.lowest is {reward['lowest']:g}: it must be below {key}.highest")
     if model is not None and model not in models:
         raise InputError(
             f"config: {key}.model names the model {model!r}, which `models` lacks; known: {', '.join(models)}"
@@ -284,29 +368,6 @@ def _check_reward(name, reward, models):
 
 
 def _runs_of(layer):
-    """Names of the runs in the contents of a YAML file, in its order."""
+    """Return names of the runs in the contents of a YAML file, in its order."""
     runs = layer.get("runs") if isinstance(layer, dict) else None
     return list(runs) if isinstance(runs, dict) else []
-
-
-def _check_doubled_keys(file):
-    """YAML keeps the last of two equal keys in silence: two runs of one name would lose the first."""
-
-    def visit(node, path):
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if key.value in seen:
-                    raise InputError(
-                        f"{file}, line {key.start_mark.line + 1}: {'.'.join([*path, key.value])} is given "
-                        "twice; rename or remove one"
-                    )
-                seen.add(key.value)
-                visit(value, [*path, key.value])
-        elif isinstance(node, yaml.SequenceNode):
-            for child in node.value:
-                visit(child, path)
-
-    node = yaml.compose(Path(file).read_text(encoding="utf-8"))
-    if node is not None:
-        visit(node, [])

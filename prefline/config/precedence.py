@@ -1,19 +1,21 @@
-"""Which of several values of a training key counts: the later file's, and within a file the more special.
+"""Choose between several values of a training key: the later file's, and within a file the most specific.
 
-A run's own key is more special than `train` and `online`, and these are more special than
-`training_defaults`; so is `models.NAME.training`. A learning rate that config.yaml gives a run suits the
-embedded model: where an overlay says `train.learning_rate`, it counts for every run whose rate it does not
-say, too.
+A run's key is more specific than `train` and `online`. These and `models.NAME.training` are more specific
+than `training_defaults`. A learning rate that config.yaml gives a run suits the embedded model, so an
+overlay's `train.learning_rate` counts for every run whose rate the overlay does not set.
 """
 
+import os
 from pathlib import Path
 
-from prefline.config.schema import read_yaml
+from prefline.config.config_text import read_yaml
 from prefline.data import sources
 from prefline.errors import InputError
 
 TRAINED = ("base", "sft", "reward_model")
-# What a run is, however `train` makes others.
+# Keys of a model's chat template; a trained model has the template of its start.
+OF_FINISHED = ("chat_template", "chat_template_kwargs", "system_message", "reasoning_markers")
+# Keys whose value in a run counts even if a later file sets them in `train`.
 IDENTITY = {"method", "loss_type", "loss_arguments", "loss_weights"}
 
 
@@ -26,12 +28,13 @@ def layers(files, given=None):
     *overlays, default = map(Path, files)
     while overlays and overlays[0].exists() and overlays[0].samefile(default):
         del overlays[0]
-    files = [read_yaml(file) or {} for file in (default, *overlays)]
-    return [*files, *([given] if given else [])]
+    overlaid = [read_yaml(file) or {} for file in overlays]
+    overlaid = [layer for layer in overlaid if layer.keys() - {"recipes"}]
+    return [read_yaml(default) or {}, *overlaid, *([given] if given else [])]
 
 
 def settle(config, layers):
-    """Take the values out of a config (dict) that a later layer's less special ones replace."""
+    """Remove values from a config (dict) that less specific values of a later layer replace."""
     for name in _at(config, ("runs",)):
         less_special = [("train",), ("online",), ("training_defaults",)]
         _drop(config, layers, ("runs", name), less_special, kept=IDENTITY)
@@ -40,7 +43,7 @@ def settle(config, layers):
 
 
 def complete(config):
-    """Move the values of training_defaults to where a training of the config (dict) says nothing else."""
+    """Copy the values of training_defaults to all trainings of the config (dict) that do not set them."""
     defaults = config.pop("training_defaults")
     config["train"] = {**defaults, **config["train"]}
     for name in TRAINED:
@@ -51,7 +54,7 @@ def complete(config):
 def check_learning_rates(config, needed, layers):
     """Raise InputError if a model that an overlay names would be trained with config.yaml's learning rate.
 
-    It suits the embedded model, of a million parameters, and would ruin one of billions without a word.
+    That rate suits the embedded model of a million parameters and would silently ruin a model of billions.
     needed: names of the models that the workflow uses.
     """
     known = {model.get("source") for model in _at(layers[0], ("models",)).values()} if layers else set()
@@ -65,8 +68,8 @@ def check_learning_rates(config, needed, layers):
         start = _start(config["models"], name)
         source = config["models"][start]["source"]
         general = [("train",)] * (path[0] == "runs") + [("training_defaults",)]
-        if sources.local_files(source) and not Path(source).is_dir():
-            continue  # which named_files.check says better
+        if sources.local_files(source) and not os.path.isdir(source):
+            continue  # named_files.check has the better message
         if (
             source.rstrip("/") not in known
             and max(_last(layers, one, "learning_rate") for one in (path, *general)) == 0
@@ -74,8 +77,27 @@ def check_learning_rates(config, needed, layers):
             section = ".".join(path)
             raise InputError(
                 f"config: models.{start}.source names {source}, but {section} has the learning rate of "
-                f"config.yaml, which suits the embedded model; say {where}.learning_rate in your overlay"
+                f"config.yaml, which suits the embedded model; set {where}.learning_rate in your overlay"
             )
+
+
+def check_unused(config, layers):
+    """Raise InputError if an overlay names data to train a model on, and that model is a finished one.
+
+    The policy would be the finished model itself, and nothing would be trained on the data.
+    """
+    for name in TRAINED:
+        source, path = config["models"][name]["source"], ("models", name)
+        chosen = _last(layers, path, "source")
+        for key in ("train_data", "eval_data"):
+            last = _last(layers, path, key)
+            given = last > 0 and _at(layers[last], path)[key] != _at(layers[0], path).get(key)
+            if source is not None and given and last >= chosen:
+                raise InputError(
+                    f"config: models.{name}.{key} is never read, because models.{name}.source names the "
+                    f"finished model {source}; to train that model, write it as models.start.source, and "
+                    f"models.{name} with source: null and init: start; else remove {key}"
+                )
 
 
 def _start(models, name):

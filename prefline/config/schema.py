@@ -1,33 +1,29 @@
 """The closed schema of config.yaml: what each key means, its type, its range and its choices.
 
-rules/schemas/config.schema.yaml is the one place where a key is described. The config is held against it
-before the workflow starts (loading.py), scripts make their flags of it (section.py), and the reference of the
-configuration is written from it.
+rules/schemas/config.schema.yaml is the only description of a key. The config is validated with it before
+the workflow starts (loading.py), scripts make their flags from it (section.py), and so is the configuration
+reference of the docs.
 """
 
 import functools
-import math
+import sys
 from pathlib import Path
 
-import yaml
+from prefline.config import config_text
 
 FILE = Path(__file__).parents[2] / "rules/schemas/config.schema.yaml"
-
-
-def read_yaml(file):
-    """Return what a YAML file (Path) holds, read by libyaml where it is there, ten times as fast."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return loader(file.read_text(encoding="utf-8")).get_single_data()
+# The largest whole number that every JSON reader and every float represents exactly.
+LARGEST = 2**53
 
 
 @functools.cache
 def whole():
     """Return the schema (dict)."""
-    return read_yaml(FILE)
+    return config_text.read_yaml(FILE)
 
 
 def resolved(schema):
-    """Return a schema (dict) with the one that it refers to in its place; what is beside $ref wins."""
+    """Return a schema (dict) with its $ref replaced by the schema it names; keys beside $ref win."""
     while "$ref" in schema:
         named = whole()["$defs"][schema["$ref"].rsplit("/", 1)[1]]
         schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
@@ -35,7 +31,7 @@ def resolved(schema):
 
 
 def properties(schema):
-    """Return {key: resolved schema} of a section's schema, the keys that it takes from others included."""
+    """Return {key: resolved schema} of a section's schema, with the keys that it includes from others."""
     schema, found = resolved(schema), {}
     for part in schema.get("allOf", []):
         found |= properties(part)
@@ -70,10 +66,14 @@ def types(schema):
 
 
 def is_number(value):
-    """Tell whether a value is a finite number and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether a value is a finite number and not a boolean."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max  # false for inf and nan
+    )
 
 
 def is_integer(value):
-    """Tell whether a value is a whole number, written as one."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Tell whether a value is a whole number, written as one, and no larger than LARGEST."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST

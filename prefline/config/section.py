@@ -1,8 +1,8 @@
-"""Config values on their way to a job: sections become flags in a rule, and flags become values in a script.
+"""Pass config values to jobs: sections become flags in a rule, and flags become values in a script.
 
-A rule passes `flags(section("rank"), seed=config["seed"])`, its script says `section.add(parser, "rank")`:
-names, types, choices and help texts come from the schema, so that a new key of a section is written in the
-config, in the schema and where it is used.
+A rule passes `flags(section("rank"), seed=config["seed"])`, and its script calls `section.add(parser,
+"rank")`. Names, types, choices and help texts come from the schema. So a new key of a section is written in
+the config, in the schema and where it is used.
 """
 
 import argparse
@@ -22,15 +22,16 @@ BOUNDS = {
 
 
 def parser(about):
-    """Return the argparse parser of a script; about: str, its docstring, which --help shows as it is."""
+    """Return the argparse parser of a script; about: str, its docstring, which --help shows."""
     return argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def flags(*sections, **more):
     """Return config values as command-line flags, quoted for the shell: {"top_k": 64} is --top-k 64.
 
-    One string for all values of a job: Snakemake compares params as a set, in which two numbers that change
-    places are no change. Sorted: an overlay moves keys. `reader` gives back the very values.
+    All values of a job are one string, because Snakemake compares params as a set and would miss two
+    numbers that swap places. Flags are sorted, because an overlay reorders keys. `reader` restores the
+    exact values.
     """
     values, words = {}, []
     for part in (*sections, more):
@@ -39,7 +40,7 @@ def flags(*sections, **more):
         name, text = _flag(key), value
         if not isinstance(value, str) or _is_json(value) or value == "--":  # which argparse drops
             text = json.dumps(value, sort_keys=True)
-        # By itself, what begins with a dash would be another flag.
+        # argparse would take a separate value that begins with a dash for a flag.
         words += [f"{name}={text}"] if text.startswith("-") else [name, text]
     return shlex.join(words)
 
@@ -47,9 +48,9 @@ def flags(*sections, **more):
 def add(parser, path, *keys, optional=()):
     """Add the flags of a section of the config to an argparse parser, all of them or those of some keys.
 
-    path: dotted, as schema.at takes it; of a single value such as "seed" it is the flag itself. No flag has a
-    default: the value comes from the config. Flags of `optional` keys may be left out, and are then no
-    attribute of what is parsed. Raises KeyError for a key that the schema does not have.
+    path: dotted, as schema.at takes it; for a single value such as "seed" it is the flag itself. No flag
+    has a default: the value comes from the config. Flags of `optional` keys may be left out; the parsed
+    namespace then lacks the attribute. Raises KeyError for a key that the schema does not have.
     """
     section = schema.at(path)
     known = schema.properties(section) or {path.rsplit(".", 1)[-1]: section}
@@ -72,7 +73,7 @@ def pick(made, values):
 def reader(section):
     """Return a function that reads a flag's text as a value of the schema `section`, for argparse.
 
-    It raises argparse.ArgumentTypeError, of which argparse makes a sentence with the flag's name.
+    The function raises argparse.ArgumentTypeError, which argparse prints with the flag's name.
     """
     kinds, choices = schema.types(section), section.get("enum")
 

@@ -1,4 +1,6 @@
-"""What is kept of a benchmark: results/benchmarks/{benchmark}/{policy}.json, the same for every library.
+"""Results of benchmarks: results/benchmarks/{benchmark}/{policy}.json, in one form for all libraries.
+
+For a benchmark of reward models, `policy` is the name of a reward.
 
     {"policy", "benchmark", "library", "version", "notes": [sentences for the reader],
      "metrics": [{"metric", "value", "stderr", "n", "settings"}]}
@@ -13,19 +15,21 @@ from pathlib import Path
 from prefline import files
 from prefline.errors import InputError
 
-# What a question is called in the files of each library.
-QUESTION = {"alpaca_eval": "instruction", "evalplus": "prompt"}
-# How to come by the files that the libraries publish.
+# The field with the question in the files of each library.
+QUESTION = {"alpaca_eval": "instruction", "evalplus": "prompt", "reward_bench": "prompt"}
+# Commands that get the files that the libraries publish.
 FETCH = {
     "alpaca_eval": "hf download --repo-type dataset tatsu-lab/alpaca_eval alpaca_eval_gpt4_baseline.json "
     "--local-dir .",
     "evalplus": "curl -L https://github.com/evalplus/humanevalplus_release/releases/download/v0.1.10/"
     "HumanEvalPlus.jsonl.gz | gunzip > HumanEvalPlus.jsonl",
+    "reward_bench": 'python -c "from datasets import load_dataset; '
+    "load_dataset('allenai/reward-bench-2', split='test').to_json('reward-bench-2.jsonl')\"",
 }
 
 
 def read_questions(path, form):
-    """The rows (list of dict) of a benchmark's questions, each asked once.
+    """Return the rows (list of dict) of a benchmark's questions, each asked once.
 
     path: jsonl, or json with a list; form: of QUESTION. Raises InputError for a file that is not there, with
     the command that gets the published one, and for rows without a question or with one that another has.
@@ -47,7 +51,7 @@ def read_questions(path, form):
 def check_there(path, form):
     """Raise InputError, with the command that gets the published one, if there is no file `path`."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; the published one is to be had by: {FETCH[form]}")
+        raise InputError(f"{path}: no such file; get the published one with: {FETCH[form]}")
 
 
 def read_list(path):
@@ -68,7 +72,7 @@ def read_list(path):
 
 
 def _lines(path):
-    """(where, row) of a jsonl file with whatever keys its rows have."""
+    """Yield (where, row) of a jsonl file with whatever keys its rows have."""
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
         try:
             row = json.loads(line) if line.strip() else None
@@ -81,7 +85,7 @@ def _lines(path):
 
 
 def metric(name, value, stderr, n, settings):
-    """One number (dict). stderr: its standard error, or None; n: int; settings: dict of JSON values."""
+    """Return one number (dict). stderr: standard error, or None; n: int; settings: dict of JSON values."""
     return {
         "metric": name,
         "value": _finite(value),
@@ -113,5 +117,5 @@ def write(path, policy, benchmark, library, version, metrics, notes):
 
 
 def _finite(value):
-    """`value` as a float; None for None and for what is no number, such as the error of a single answer."""
+    """Return `value` as a float; None for None and for non-numbers, such as the error of a single answer."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -6,12 +6,12 @@ WORD = re.compile(r"[^\W_]+")
 
 
 def words(text):
-    """The words of `text` (list of str): runs of letters and digits, case and punctuation ignored."""
+    """Return the words of `text` (list of str): runs of letters and digits, case and punctuation ignored."""
     return WORD.findall(text.casefold())
 
 
 def ngrams(text, n):
-    """What identifies `text` (set of tuples of str): every n words in a row; all words if it has fewer.
+    """Return the n-grams of `text` (set of tuples of str): every n words in a row; all words if fewer.
 
     So a text shorter than n words has something in common only with texts of the very same words. A text
     without words has nothing in common with any.
@@ -23,10 +23,10 @@ def ngrams(text, n):
 
 
 def of_texts(texts, n):
-    """The n-grams (set) of all `texts`."""
+    """Return the n-grams (set) of all `texts`."""
     return set().union(*(ngrams(text, n) for text in texts))
 
 
 def overlaps(text, known, n):
-    """Whether `text` shares an n-gram with those `known` (set, from `of_texts` with the same n)."""
+    """Return whether `text` shares an n-gram with those `known` (set, from `of_texts` with the same n)."""
     return not known.isdisjoint(ngrams(text, n))

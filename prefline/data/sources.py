@@ -1,37 +1,48 @@
-"""Where data comes from: a jsonl, parquet or csv file, or a hub dataset pinned by revision.
+"""Read data from its sources: files, folders, patterns of files, or a hub dataset pinned by revision.
 
-A source is a path, or `hub:ID@COMMIT` for a model, `hub:ID@COMMIT#SPLIT` for a dataset (`#CONFIG/SPLIT` for
-one that has several), and for a file that a rule fetches `https://ADDRESS#sha256=HEX`. `columns` names, for
-every field the workflow needs, the column of the data that holds it; null where the data has none.
+A source is a path, or `hub:ID@COMMIT` for a model, `hub:ID@COMMIT#SPLIT` for a dataset (`#CONFIG/SPLIT` if
+it has several configs), or `https://ADDRESS#sha256=HEX` for a file that a rule fetches. A path of data may
+be a folder or a pattern such as `data/*.jsonl`. In a list of sources, each is one of these or {"source",
+"weight", "columns"}.
 """
 
-import csv
-import json
+import glob
+import itertools
 import re
 from pathlib import Path
 
+from prefline import files
+from prefline import paths as paths_typed
+from prefline.data import containers
+from prefline.data.counts import Odd
 from prefline.errors import InputError
+
+# Files of a folder that are not data.
+BESIDE = {"dataset_info.json", "state.json", "dataset_infos.json", "dataset_dict.json"}
+# Names of splits, as whole words of a file's or folder's name.
+SPLITS = "train|training|test|testing|val|valid|validation|dev|eval|evaluation|held[_-]?out"
+SPLIT_NAME = re.compile(rf"(?<![a-z])({SPLITS})(?![a-z])")
 
 
 def parse_hub(source):
-    """(id, revision, split) of a hub source, split None where there is none; None for a local path."""
+    """Return (id, revision, split or None) of a hub source; None for a local path."""
     match = re.fullmatch(r"hub:([^@#]+)@([^@#]+)(?:#(.+))?", source)
     return match.groups() if match else None
 
 
 def parse_url(source):
-    """(address, sha256) of a file that is fetched; None for any other source."""
+    """Return (address, sha256) of a file that is fetched; None for any other source."""
     match = re.fullmatch(r"(https?://[^#]+)#sha256=([0-9a-f]{64})", source)
     return match.groups() if match else None
 
 
 def is_commit(revision):
-    """Whether a hub revision is a commit, which never changes, and not a branch or tag."""
+    """Return whether a hub revision is a commit, which never changes, and not a branch or tag."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 def commit_of(source):
-    """The commit (40 hexadecimal digits) that a hub source means now: its own, or where its branch stands.
+    """Return the commit (40 hexadecimal digits) of a hub source: its own, or its branch's newest.
 
     Raises InputError if the hub does not know it, or cannot be reached.
     """
@@ -49,17 +60,21 @@ def commit_of(source):
 
 
 def pinned(source):
-    """A source as it is, but with the commit where it names a branch of the hub.
+    """Return a source, or a list of sources, with the current commit instead of a branch of the hub.
 
     Raises InputError as commit_of does.
     """
+    if isinstance(source, list):
+        return [pinned(one) for one in source]
+    if isinstance(source, dict):
+        return {**source, "source": pinned(source["source"])}
     if source is None or parse_hub(source) is None:
         return source
     return source.replace(f"@{parse_hub(source)[1]}", f"@{commit_of(source)}", 1)
 
 
 def unreachable(source, error):
-    """The InputError for a hub source that `error` (Exception) keeps from being had."""
+    """Return the InputError for a hub source that cannot be read because of `error` (Exception)."""
     name = parse_hub(source)[0]
     return InputError(
         f"{source} cannot be downloaded ({type(error).__name__}); check the name, the revision and the "
@@ -69,13 +84,122 @@ def unreachable(source, error):
 
 
 def local_files(*sources):
-    """Those of `sources` that are local paths: what a rule must list as input."""
+    """Return those of `sources` that are local paths: what a rule must list as input."""
     given = [source for source in sources if source is not None]
     return [source for source in given if parse_hub(source) is None and parse_url(source) is None]
 
 
+def listed(sources):
+    """Return data sources of the config as a list of {"source", "weight" or None, "columns" or None}.
+
+    sources: str, dict with the key "source", or a list of them.
+    """
+    given = sources if isinstance(sources, list) else [sources]
+    given = [{"source": one} if isinstance(one, str) else one for one in given]
+    return [{"weight": None, "columns": None, **one} for one in given]
+
+
+def data_files(*sources):
+    """Return the local files (list of str) of data sources, each as `listed` takes it: a rule's inputs."""
+    names = [one["source"] for given in sources if given is not None for one in listed(given)]
+    return [str(path) for name in local_files(*names) for path in paths(name)]
+
+
+def paths(source):
+    """Return the files (list of Path) of a local source of data, in order; a missing file is one of them."""
+    if glob.has_magic(source) and not Path(source).exists():
+        found = sorted(Path(path) for path in glob.glob(source, recursive=True) if Path(path).is_file())
+        return _without_caches(found)
+    if not Path(source).is_dir():
+        return [Path(source)]
+    found = [path for path in sorted(Path(source).rglob("*")) if path.is_file() and _is_data(path)]
+    return _without_caches([path for path in found if not _hidden(path.relative_to(source))])
+
+
+def _without_caches(found):
+    """Return `found` (list of Path) without what a state.json of datasets.save_to_disk does not list."""
+    listed = {folder: _saved(folder) for folder in {path.parent for path in found}}
+    return [
+        path for path in found if listed[path.parent] is None or path.name in listed[path.parent] | BESIDE
+    ]
+
+
+def _saved(folder):
+    try:
+        return {file["filename"] for file in files.read_json(folder / "state.json")["_data_files"]}
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        return None
+
+
+def _hidden(path):
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _is_data(path):
+    try:
+        containers.kind_of(path)
+    except InputError:
+        return False
+    return path.name not in BESIDE and path.stem.lower() not in ("readme", "license", "requirements")
+
+
+def mistake(source):
+    """Return what is wrong (str) with the files of a local source of data, None if nothing is."""
+    try:
+        found = paths(source)
+    except OSError as error:  # a name that is too long, a folder that others may not look into
+        return f"{source:.100}: {error.strerror}; name files that can be read"
+    if not found:
+        return f"{source}: holds no data file (seen from {Path.cwd()}); correct the path"
+    if found == [Path(source)] and (missing := paths_typed.mistake(source, "file", "hub:ID@COMMIT#SPLIT")):
+        return missing
+    try:
+        kinds = {containers.kind_of(path) for path in found}
+    except InputError as error:
+        return str(error)
+    if bad := [path for path in found if set("{}") & set(str(path))]:
+        return f"{bad[0]}: has a brace in its name; rename the file"
+    if wrong := next(filter(None, map(paths_typed.unreadable, found)), None):
+        return wrong
+    if len(kinds) > 1:
+        return f"{source}: holds files of several kinds ({', '.join(sorted(kinds))}); name those of one"
+    if found != [Path(source)]:
+        base = source if Path(source).is_dir() else _constant_folder(source)
+        inside = [str(path.relative_to(base)).lower() for path in found]
+        splits = {match[1] for name in inside if (match := SPLIT_NAME.search(name))}
+        if len(splits) > 1:
+            names = ", ".join(sorted(splits))
+            return f"{source}: holds several splits ({names}); name the folder or a pattern of one"
+    return None
+
+
+def _constant_folder(pattern):
+    """Return the folder (Path) that a pattern of files names before its first wildcard."""
+    parts = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
+    return Path(*parts)
+
+
+def keeps_columns_apart(source):
+    """Return whether `records` of a source reads only the columns that it is asked for."""
+    return bool(local_files(source)) and all(containers.kind_of(path) == ".parquet" for path in paths(source))
+
+
+def records(source, columns=None):
+    """Yield (where, row) for every row (dict, or Odd) of a source, local or on the hub.
+
+    columns: names of the columns to read if files store them separately; None for all. Raises InputError.
+    """
+    if parse_hub(source):
+        yield from _hub_rows(source)
+        return
+    if wrong := mistake(source):
+        raise InputError(wrong)
+    for path in paths(source):
+        yield from containers.records(path, columns)
+
+
 def members(source):
-    """Paths (list of str) of all files of a local model directory; its own if it is not there.
+    """Return the paths (list of str) of all files of a local model directory; its own path if it is missing.
 
     Raises InputError for a name with a brace, which Snakemake would fill in.
     """
@@ -94,10 +218,11 @@ def members(source):
 def read_rows(source, columns):
     """Yield (where, row) for every row: `where` names the place for messages, `row` maps field to value.
 
-    Raises InputError for a missing file, a malformed line (with its number) or a missing column.
+    For data that must be whole: raises InputError for a missing file, a malformed row or a missing column.
     """
-    rows = _hub_rows(source) if parse_hub(source) else _file_rows(Path(source))
-    for where, record in rows:
+    for where, record in records(source):
+        if isinstance(record, Odd):
+            raise InputError(f"{where}: {record}")
         row = {}
         for field, column in columns.items():
             if column is None:
@@ -108,50 +233,6 @@ def read_rows(source, columns):
                 )
             row[field] = record[column]
         yield where, row
-
-
-def _file_rows(path):
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: data files end in {', '.join(readers)}")
-    return readers[path.suffix](path)
-
-
-def _jsonl_rows(path):
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
-            if not isinstance(record, dict):
-                raise InputError(f"{where}: a JSON object is needed, not {type(record).__name__}")
-            yield where, record
-
-
-def _csv_rows(path):
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for record in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in record or None in record.values():
-                raise InputError(f"{where}: has not as many fields as the header")
-            yield where, record
-
-
-def _parquet_rows(path):
-    import pyarrow.parquet as pq
-
-    number = 0
-    for batch in pq.ParquetFile(path).iter_batches():
-        for record in batch.to_pylist():
-            yield f"{path}, row {number}", record
-            number += 1
 
 
 def _hub_rows(source):
@@ -166,5 +247,8 @@ def _hub_rows(source):
         rows = datasets.load_dataset(name, config or None, revision=revision, split=split)
     except (errors.HfHubHTTPError, datasets.exceptions.DatasetsError, ConnectionError) as error:
         raise unreachable(source, error) from error
+    except ValueError as error:  # a split or configuration that the dataset lacks
+        said = " ".join(str(error).split())
+        raise InputError(f"{source}: {said:.300}; correct the part after the #") from None
     for number, record in enumerate(rows):
         yield f"{source}, row {number}", record

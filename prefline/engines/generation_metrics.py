@@ -1,4 +1,4 @@
-"""How a shard's generation goes, for the log, and how it went, for its metrics file."""
+"""Report the progress of a shard's generation to the log, and its metrics to a file."""
 
 import resource
 import sys
@@ -30,7 +30,7 @@ class Progress:
         return time.monotonic() - self.began
 
     def add(self, prompt, tokens):
-        """A completion of `prompt` with that many tokens has ended."""
+        """Count a finished completion of `prompt` with that many tokens."""
         self.left[prompt] -= 1
         if not self.left[prompt]:
             del self.left[prompt]
@@ -41,7 +41,7 @@ class Progress:
             print(self.line(), flush=True)
 
     def line(self):
-        """Such as "120 of 448 prompts, 9120 tokens, 2210 tokens/s, 0:00:11 left"."""
+        """Return the progress, such as "120 of 448 prompts, 9120 tokens, 2210 tokens/s, 0:00:11 left"."""
         left = self.seconds * (self.total - self.completions) / max(self.completions, 1)
         return (
             f"{self.prompts - len(self.left)} of {self.prompts} prompts, {self.tokens} tokens, "
@@ -50,7 +50,7 @@ class Progress:
 
 
 def of_shard(prompts, rows):
-    """Counts (dict) of a shard's artifacts, whether made now or found in the journal."""
+    """Return counts (dict) of a shard's artifacts, whether made now or found in the journal."""
     return {
         "prompts": len(prompts),
         "completions": len(rows),
@@ -62,7 +62,7 @@ def of_shard(prompts, rows):
 
 
 def of_run(engine, progress):
-    """How the engine made what was missing (dict): times in seconds, memory in MB."""
+    """Return the engine's times in seconds and memory in MB (dict) for the rows that were missing."""
     return {
         "made": progress.completions,
         "seconds": round(progress.seconds, 3),
@@ -75,7 +75,7 @@ def of_run(engine, progress):
 
 
 def peak_memory():
-    """MB (int) of this process and of those that it started and that are still there, each at its largest."""
+    """Return the sum (int, MB) of the peak memory of this process and of its running child processes."""
     unit = 1 if sys.platform == "darwin" else 1024
     total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     for child in psutil.Process().children(recursive=True):
@@ -88,7 +88,7 @@ def peak_memory():
 
 
 def gpu_memory():
-    """MB (int) that are taken on this process's GPUs now, vLLM's reserve included; None without one."""
+    """Return the memory (int, MB) in use on this process's GPUs, with vLLM's reserve; None without GPUs."""
     import torch
 
     if not torch.cuda.is_available():

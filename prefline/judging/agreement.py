@@ -1,16 +1,16 @@
-"""How far two judges of the same matches agree."""
+"""Measure how far two judges of the same matches agree."""
 
 from prefline.judging.winrate import OUTCOMES, outcome
 
 
 def agreement(judgments_1, judgments_2):
-    """Agreement of two judges on the matches that both decided: dict of plain numbers.
+    """Return agreement of two judges on the matches that both decided: dict of plain numbers.
 
     matches: those that both decided (neither in error); share: of these with the same outcome for model_1;
     kappa: Cohen's, (share - expected) / (1 - expected), where expected is the share that two judges would
-    reach by chance, each with its own shares of wins, ties and losses; opposite: share in which one calls a
-    win what the other calls a loss. share, kappa and opposite are None without such matches, kappa also where
-    both judges give one and the same outcome to all.
+    reach by chance, each with its own shares of wins, ties and losses; opposite: share that one judge calls
+    wins and the other losses. Without such matches share, kappa and opposite are None; kappa is also None if
+    both judges give the same outcome to all.
     """
     second = {_match(row): outcome(row) for row in judgments_2}
     pairs = [(outcome(row), second[_match(row)]) for row in judgments_1 if _match(row) in second]

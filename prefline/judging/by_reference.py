@@ -1,6 +1,6 @@
 """The judge `reference`: a deterministic comparison of two answers with the reference answer.
 
-It looks at the last turn only and decides by the first of these steps on which the answers differ:
+It reads the last turn only and decides by the first of these steps on which the answers differ:
 
 1. Correctness: the part of the reference's words that an answer holds, in any order, each as often as the
    reference has it. First of the words that the user's turn does not give away (of "A cat has 4 legs.", the
@@ -51,18 +51,18 @@ class ReferenceJudge:
     name = "reference"
 
     def judge(self, games):
-        """(user_prompt, judgment) of each game; InputError for a game whose turn has no reference."""
+        """Return (user_prompt, judgment) of each game; InputError for a game whose turn has no reference."""
         for game in games:
             if game.references is None:
                 raise InputError(
-                    f"question {game.question_id}, turn {game.turn}: no reference answer for the judge "
-                    "`reference` to go by; add one, or use another judge (mt_bench.judge)"
+                    f"question {game.question_id}, turn {game.turn}: the judge `reference` needs a "
+                    "reference answer; add one, or use another judge (mt_bench.judge)"
                 )
         return [(user_prompt(game), judgment(game)) for game in games]
 
 
 def judgment(game):
-    """One sentence that says which answer is better and why, with its verdict at the end."""
+    """Return a sentence that names the better answer and the reason, with the verdict at the end."""
     question, reference = game.questions[-1], game.references[-1]
     a, b = game.answers_a[-1], game.answers_b[-1]
     winner, reason = compare(question, reference, a, b)
@@ -73,7 +73,7 @@ def judgment(game):
 
 
 def compare(question, reference, a, b):
-    """("A" | "B" | "tie", reason) for the answers `a` and `b` to `question`, all of them str."""
+    """Return ("A" | "B" | "tie", reason) for the answers `a` and `b` to `question`, all of them str."""
     scores = [_correctness(question, reference, answer) for answer in (a, b)]
     if scores[0] != scores[1]:
         best, worst = max(scores), min(scores)
@@ -105,7 +105,7 @@ def compare(question, reference, a, b):
 
 
 def words(text):
-    """The words of `text` (list of str): lower case, numbers in figures without separators of thousands."""
+    """Return the words of `text` (list of str): lower case, numbers in figures, no thousands separators."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     found = []
     for word in WORD.findall(text):
@@ -118,7 +118,7 @@ def words(text):
 
 
 def form(text):
-    """What can be seen of a text without reading it: {name: value}."""
+    """Return {name: value} of a text's surface features."""
     lines = [line for line in text.splitlines() if line.strip()]
     marks = [LIST_MARK.match(line) for line in lines]
     letters = [letter for letter in text if letter.isalpha()]
@@ -131,7 +131,7 @@ def form(text):
 
 
 def _correctness(question, reference, answer):
-    """(recall of the reference's words that the question does not give away, recall of all): floats in 0…1.
+    """Return (recall of the reference's words that the question does not contain, recall of all), in 0…1.
 
     (0, 0) for an answer with none of the former, (-1, -1) for one without any text.
     """

@@ -1,7 +1,8 @@
 """The judge `reward`: the answer with the higher reward of a reward model is better.
 
 Turn 1 compares the rewards of the user's first message with each answer; a later turn those of the whole
-dialogues, each assistant's own earlier answers included. Equal rewards are a tie.
+dialogues, each assistant's own earlier answers included. Both begin with the system message that the
+policies were given, if any. Equal rewards are a tie.
 """
 
 from prefline import rewards
@@ -12,13 +13,16 @@ from prefline.rewards import scorers
 class RewardJudge:
     name = "reward"
 
-    def __init__(self, scorer):
-        """scorer: as prefline.rewards.scorers.load gives one."""
-        self.scorer = scorer
+    def __init__(self, scorer, system=None):
+        """Set the `scorer`, of prefline.rewards.scorers.load, and the system message (str or None)."""
+        self.scorer, self.system = scorer, system
 
     def judge(self, games):
-        """(user_prompt, judgment) of each game."""
-        pairs = [(dialogue(game, game.answers_a), dialogue(game, game.answers_b)) for game in games]
+        """Return (user_prompt, judgment) of each game."""
+        pairs = [
+            tuple(dialogue(game, answers, self.system) for answers in (game.answers_a, game.answers_b))
+            for game in games
+        ]
         # Each dialogue is scored once: in another batch its reward could differ by rounding, and equal
         # answers would not tie.
         distinct = {_key(answered): answered for pair in pairs for answered in pair}
@@ -29,9 +33,9 @@ class RewardJudge:
         ]
 
 
-def dialogue(game, answers):
-    """A game's turns with one assistant's answers, as rewards.Dialogue."""
-    messages = []
+def dialogue(game, answers, system=None):
+    """Return a game's turns with one assistant's answers, as rewards.Dialogue; system: str or None."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
     for question, answer in zip(game.questions, answers, strict=True):
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     where = f"question {game.question_id}, turn {game.turn}"
@@ -39,7 +43,7 @@ def dialogue(game, answers):
 
 
 def judgment(reward_a, reward_b):
-    """One sentence that says which reward is higher, with the verdict at the end."""
+    """Return a sentence with both rewards, with the verdict at the end."""
     if reward_a == reward_b:
         return f"Neither answer is better: both have the reward {reward_a:.6g}. [[C]]"
     winner = "A" if reward_a > reward_b else "B"

@@ -32,17 +32,17 @@ class Call(NamedTuple):
     messages: list
 
     def question(self):
-        """As asking.Question."""
+        """Return the call as an asking.Question."""
         game = f", game {self.game}" if self.game else ""
         return Question(self.messages, f"question {self.question_id}, turn {self.turn}{game}")
 
 
 def of_questions(questions, answers, references, templates, references_path):
-    """The calls of all matches: list of lists of Call, in the questions' order.
+    """Return the calls of all matches: list of lists of Call, in the questions' order.
 
-    answers: {question_id: list of str} of two policies, or of one that is rated; references: likewise, of the
-    questions that have some; templates: as prompts.load gives them. Raises InputError for a question with
-    more turns than the prompts know, and one without the reference that its prompt needs.
+    answers: {question_id: list of str} of two policies, or of one that is rated; references: {question_id:
+    list of str}, for questions that have some; templates: as prompts.load gives them. Raises InputError for a
+    question with more turns than the prompts know, and one without the reference that its prompt needs.
     """
     kind = "pairwise" if len(answers) == 2 else "single"
     matches = []
@@ -82,7 +82,7 @@ def _call(name, turn, game, prompt, template, turns, side, known):
 
 
 def pair_row(judge, model_1, model_2, match, values, answers):
-    """A match in FastChat's form. values: {key: "A", "B" or "tie"}; answers: {key: asking's Answer}."""
+    """Return a match in FastChat's form. values: {key: "A", "B" or "tie"}; answers: {key: asking.Answer}."""
     first, second = match
     winners = [values.get(call.key, "error") for call in match]
     texts = [_text(answers, call) for call in match]
@@ -102,7 +102,7 @@ def pair_row(judge, model_1, model_2, match, values, answers):
 
 
 def single_row(judge, model, match, values, answers):
-    """A rating in FastChat's form, -1 for none, which its show_result leaves out."""
+    """Return a rating in FastChat's form, -1 for none, which its show_result leaves out."""
     (call,) = match
     return {
         "question_id": call.question_id,

@@ -2,7 +2,7 @@
 
 Forms (lm-sys/FastChat, fastchat/llm_judge): one JSON object on a line,
 
-    questions   question_id, category, turns: what the user says in each turn
+    questions   question_id, category, turns: the user's message of each turn
     answers     question_id, answer_id, model_id, choices: [{index, turns: the answer to each turn}]
     references  as answers
     judgments   question_id, model_1, model_2, g1_winner, g2_winner, judge: [judge, prompt name],
@@ -19,11 +19,12 @@ from prefline.data import sources
 from prefline.errors import InputError
 
 WINNERS = ("model_1", "model_2", "tie", "error")
-JUDGMENT_KEYS = ("question_id", "turn", "model_1", "model_2", "g1_winner", "g2_winner", "judge")
+GAME_KEYS = ("g1_winner", "g1_judgment", "g2_winner", "g2_judgment")
+JUDGMENT_KEYS = ("question_id", "turn", "model_1", "model_2", "judge", *GAME_KEYS)
 
 
 def read_questions(path):
-    """The questions of `path` in its order: list of {question_id, category: str, turns: list of str}.
+    """Return the questions of `path` in its order: list of {question_id, category: str, turns: list of str}.
 
     Raises InputError for a malformed or incomplete line, a question id that comes twice, and an empty file.
     """
@@ -40,7 +41,7 @@ def read_questions(path):
 
 
 def read_answers(path, questions):
-    """The answers in `path` to `questions` (as read_questions gives them): {question_id: list of str}.
+    """Return the answers in `path` to `questions` (as read_questions gives them): {question_id: list of str}.
 
     Only the first choice counts, as in FastChat. Raises InputError for a malformed line, a question that is
     answered twice, not at all, or in fewer turns than it has.
@@ -56,7 +57,7 @@ def read_answers(path, questions):
 
 
 def read_references(path):
-    """The answers in `path`, whichever questions they belong to: {question_id: turns (list of str)}."""
+    """Return all answers in `path`: {question_id: turns (list of str)}."""
     answers = {}
     for where, row in _rows(path, ("question_id", "choices")):
         _check_new(row["question_id"], answers, where)
@@ -87,7 +88,7 @@ def write_answers(path, model_id, questions, answers):
 
 
 def read_judgments(path):
-    """The pairwise judgments in `path`, as (where, row) with the keys that make up a win rate.
+    """Return the pairwise judgments in `path`, as (where, row) with the keys that make up a win rate.
 
     Raises InputError for a malformed line, an unknown winner and a match (question, turn, models) that comes
     twice.
@@ -117,7 +118,7 @@ def turns_of(questions):
 
 
 def read_ratings(path, questions, policy):
-    """The ratings of `policy` in `path` (list of dict); score is -1 for an error.
+    """Return the ratings of `policy` in `path` (list of dict); score is -1 for an error.
 
     Raises InputError for another policy's, and unless each turn of `questions` is rated once.
     """

@@ -1,4 +1,4 @@
-"""What a judge of MT-Bench compares: which of two answers to a question is better, and why.
+"""Games of MT-Bench: a judge decides which of two answers to a question is better, and why.
 
 A judge is an object with
 
@@ -7,7 +7,7 @@ A judge is an object with
                 which end with the verdict [[A]], [[B]] or [[C]] (a tie). All games are given at once, so
                 that a judge can score them in batches or ask for them side by side.
 
-The verdict is read from the judgment's text by verdicts.py, whoever wrote it, a language model included.
+prefline/text/verdicts.py reads the verdict from the judgment's text, for all kinds of judges.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 class Game(NamedTuple):
     """One comparison: two assistants' answers to the first `turn` turns of a question, judged by the last.
 
-    questions, answers_a, answers_b: lists of str of length `turn`; references: likewise, or None where the
+    questions, answers_a, answers_b, references: lists of str of length `turn`; references: None if the
     question has no reference answer to this turn. question_id is for messages only.
     """
 
@@ -29,7 +29,7 @@ class Game(NamedTuple):
 
 
 def user_prompt(game):
-    """The text of a game: the dialogue of each assistant, and the reference where there is one."""
+    """Return the text of a game: the dialogue of each assistant, and the reference where there is one."""
     parts = []
     if game.references is not None:
         parts.append(_dialogue("Reference", game.questions, game.references))

@@ -1,4 +1,4 @@
-"""What a language model is asked as a judge: prompt templates in FastChat's form, and how they are filled.
+"""Prompts for language models that judge: read and fill templates in FastChat's form.
 
 A file of them has one JSON object on a line: name, type (pairwise or single), system_prompt, prompt_template,
 output_format ([[A]] or [[rating]]). Eight names are known, as in FastChat: `pair-v2` and `single-v1`, those
@@ -27,7 +27,7 @@ REFERENCE_FIELDS = {1: {"ref_answer_1"}, 2: {"ref_answer_1", "ref_answer_2"}}
 
 
 def load(path, kind):
-    """{name: template (dict)} of the prompts of a kind ("pairwise" or "single") in the file `path`.
+    """Return {name: template (dict)} of the prompts of a kind ("pairwise" or "single") in the file `path`.
 
     Raises InputError for one that is missing, comes twice, or has other places than its name asks for.
     """
@@ -48,17 +48,17 @@ def load(path, kind):
 
 
 def name_of(kind, category, turn):
-    """The name (str) of the prompt for a question of `category` and its turn (int, from 1)."""
+    """Return the name (str) of the prompt for a question of `category` and its turn (int, from 1)."""
     return NAMES[kind][category in WITH_REFERENCE] + (MULTI_TURN if turn > 1 else "")
 
 
 def fields(text):
-    """The names (set of str) of the places in a format string; ValueError for one that is none."""
+    """Return the names (set of str) of the places in a format string; ValueError for one that is none."""
     return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
 def fill(template, turn, questions, answers, references):
-    """What the judge is asked (str) about a turn.
+    """Return the judge's prompt (str) about a turn.
 
     questions: list of str, as many as `turn`; answers: {"": list of str} for single, {"_a": …, "_b": …} for
     pairwise; references: list of str of which the first `turn` count, or None where the template has no
@@ -75,7 +75,7 @@ def fill(template, turn, questions, answers, references):
 
 
 def messages(template, user_prompt):
-    """The messages (list of dicts) that ask a judge."""
+    """Return the messages (list of dicts) that ask a judge."""
     system = template["system_prompt"]
     head = [{"role": "system", "content": system}] if system else []
     return [*head, {"role": "user", "content": user_prompt}]

@@ -1,1 +1,1 @@
-"""Share out this machine's devices, and tell its faults from the user's."""
+"""Distribute this machine's devices, and tell its faults from the user's."""

@@ -1,9 +1,8 @@
-"""What an experiment cost, by rule and by run: hours of processors and GPUs, waiting, energy.
+"""Compute an experiment's costs, by rule and by run: CPU and GPU hours, queueing time, energy.
 
-Two sources, side by side, since neither knows all. The benchmark files that Snakemake writes have the time of
-every job that succeeded last. Slurm's accounting, where `sacct` answers, has every job that was started from
-this folder, those that failed or were preempted included, how long it waited, and its energy if the machines
-measure it.
+Neither of the two sources is complete. Snakemake's benchmark files have the time of each job's last
+success. Slurm's accounting, if `sacct` answers, has every job that was started from this folder, failed and
+preempted ones included, its queueing time, and its energy if the machines measure it.
 """
 
 import ast
@@ -38,9 +37,9 @@ COLUMNS = {
 
 
 def benchmarked(folder):
-    """{"rule", "policy", "hours", "cpu_hours", "gpu_hours", "memory"} (list of dicts) of each benchmark file.
+    """Return a dict for each benchmark file: rule, policy, hours, cpu_hours, gpu_hours, memory.
 
-    Raises InputError if a file is not of Snakemake's extended form.
+    Raises InputError if a file is not in Snakemake's extended form.
     """
     found = []
     for path in sorted(Path(folder).rglob("*.tsv")):
@@ -48,8 +47,8 @@ def benchmarked(folder):
             for row in csv.DictReader(file, delimiter="\t"):
                 if "rule_name" not in row:
                     raise InputError(
-                        f"{path}: does not say which rule it is of; run Snakemake with benchmark-extended, "
-                        "as the profiles have it, or delete the file"
+                        f"{path}: names no rule; run Snakemake with benchmark-extended, as the profiles "
+                        "do, or delete the file"
                     )
                 seconds = float(row["s"])
                 resources = ast.literal_eval(row["resources"])
@@ -68,7 +67,7 @@ def benchmarked(folder):
 
 
 def gpus(resources):
-    """Number of GPUs (int) that a job's resources (dict) ask for, on all of its nodes."""
+    """Return the number of GPUs (int) that a job's resources (dict) ask for, on all its nodes."""
     if "gres" in resources:
         asked = re.findall(r"gpu(?::[a-zA-Z]\w*)?(?::(\d+))?", str(resources["gres"]))
         return sum(int(number or 1) for number in asked) * int(resources.get("nodes", 1))
@@ -76,16 +75,16 @@ def gpus(resources):
 
 
 def policy_of(wildcards):
-    """The policy that a job is for, by its wildcards (dict); None for what is common to all."""
+    """Return the policy that a job is for, by its wildcards (dict); None for jobs that policies share."""
     if "run" in wildcards:
         return f"{wildcards['run']}-{wildcards['iteration']}"
     return wildcards.get("policy")
 
 
 def accounted(text, folder):
-    """What Slurm knows of the jobs that Snakemake started in `folder`: list of dicts, likewise.
+    """Return Slurm's data on Snakemake's jobs in `folder`: list of dicts, as `benchmarked` gives them.
 
-    text: what sacct prints for the fields of SACCT, separated by bars.
+    text: sacct's output for the fields of SACCT, separated by bars.
     """
     found = []
     for line in text.splitlines():
@@ -108,7 +107,7 @@ def accounted(text, folder):
 
 
 def waited(submit, start):
-    """Seconds from one of sacct's times to the other; 0 for a job that never started."""
+    """Return seconds from one of sacct's times to the other; 0 for a job that never started."""
     try:
         return (datetime.fromisoformat(start) - datetime.fromisoformat(submit)).total_seconds()
     except ValueError:
@@ -116,7 +115,7 @@ def waited(submit, start):
 
 
 def sacct():
-    """What Slurm's accounting says of this user's jobs; None where there is no Slurm or no accounting."""
+    """Return the output of Slurm's accounting for this user's jobs; None without Slurm or accounting."""
     flags = ["--allocations", "--parsable2", "--noheader", "--starttime=1970-01-02", "--duplicates"]
     try:
         process = subprocess.run(
@@ -139,7 +138,7 @@ def _number(text):
 
 
 def totals(jobs, slurm, key):
-    """{name: {column: number}} by the function `key` of a job, with the sum of all under "total"."""
+    """Return {name: {column: number}}, named by the function `key` of a job, with the sum as "total"."""
     made = defaultdict(lambda: dict.fromkeys(COLUMNS, 0.0))
     for one, count in [*((job, "jobs") for job in jobs), *((job, "slurm_jobs") for job in slurm)]:
         for name in (key(one), "total"):
@@ -153,7 +152,7 @@ def totals(jobs, slurm, key):
 
 
 def table(title, rows, slurm):
-    """The rows of `totals` as a table in Markdown; slurm: whether there is anything of Slurm's."""
+    """Return the rows of `totals` as a Markdown table; slurm: whether Slurm's accounting has data."""
     columns = [name for name in COLUMNS if slurm or name in OF_BENCHMARKS]
     lines = [
         f"| {title} | {' | '.join(COLUMNS[name] for name in columns)} |",
@@ -169,6 +168,6 @@ def table(title, rows, slurm):
 
 
 def run_of(job):
-    """The run that a job is for: of the policy RUN-t, RUN; what runs share is "shared"."""
+    """Return the run that a job is for: RUN for the policy RUN-t, "shared" for jobs that runs share."""
     policy = job["policy"]
     return "shared" if policy is None or "-" not in policy else policy.rsplit("-", 1)[0]

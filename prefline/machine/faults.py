@@ -1,13 +1,13 @@
-"""Which failures another attempt would meet again: `retries` is for those of the machine.
+"""Distinguish failures that would repeat from failures of the machine, which `retries` are for.
 
-What a script says of bad input, and Python of a program's fault, is the same at every attempt. All else (a
-killed process, a time limit, no memory, a network or a disk that fails, a driver's error) may be gone.
+Errors for bad input and tracebacks of bugs are the same at every attempt. Other failures (a killed process, a
+time limit, no memory, a failing network, disk or driver) may not return.
 """
 
 import os
 import re
 
-# A user's mistake is one sentence (prefline/errors.py); a program's is the last line of a traceback.
+# A user's mistake prints one line (prefline/errors.py). A bug prints a traceback; this matches its last line.
 FINAL = re.compile(
     r"^(error: |(\w+\.)*(Type|Value|Key|Index|Attribute|Assertion|Name|Import|ModuleNotFound|NotImplemented"
     r"|ZeroDivision|Syntax)Error\b)",
@@ -17,9 +17,9 @@ TAIL_BYTES = 20_000
 
 
 def final(log, since):
-    """Whether the job whose log this is (path) failed for a reason of its own.
+    """Return whether the job with this log (path) failed for a reason that another attempt would meet.
 
-    since: seconds since the epoch; an older log is not that of this job.
+    since: seconds since the epoch; an older log belongs to another job.
     """
     try:
         with open(log, "rb") as file:

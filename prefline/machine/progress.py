@@ -1,7 +1,7 @@
-"""What Snakemake has started, finished and seen fail, written down for `python -m tools.progress`.
+"""Record the jobs that Snakemake has started, finished and seen fail, for `python -m tools.progress`.
 
-Snakemake tells its loggers what happens to each job, with its log file, under every executor. Its process
-writes that to RECORD, a line of JSON for each event; the record of the run before is replaced:
+With every executor, Snakemake reports each job's events and log file to its loggers. Its process writes
+them to RECORD, a line of JSON for each event, and replaces the record of the previous run:
 
     {"event": "run", "time", "pid", "host", "jobs": {rule: number}}
     {"event": "started", "time", "job", "rule", "wildcards": [values], "log": [paths]}
@@ -21,18 +21,18 @@ from pathlib import Path
 from prefline.machine.durations import clock
 
 RECORD = Path(".snakemake/prefline_progress.jsonl")
-# What Snakemake calls these events: what we do, and where it has the job's number.
+# {Snakemake's name of an event: (Prefline's name, field with the job's number)}
 ENDS = {"job_finished": ("finished", "job_id"), "job_error": ("failed", "jobid")}
-# A line of a log that says how far its job is, and what it may hold.
+# A log line that shows a job's progress, and the numbers that it may have.
 LINE = re.compile(r"^(step \d+/\d+ |\d+ of \d+ ).*", re.M)
 RATE = re.compile(r"([\d.]+) tokens/s")
 LEFT = re.compile(r"(\d+):(\d\d):(\d\d) left")
-# How much of a log's end is looked at.
+# Number of bytes to read at a log's end.
 TAIL = 4096
 
 
 class Recorder(logging.Handler):
-    """Takes Snakemake's events; writes nothing before `begin`, which no dry run reaches."""
+    """A handler of Snakemake's events, which writes nothing before `begin`; dry runs never call that."""
 
     def __init__(self, path=RECORD):
         super().__init__()
@@ -43,13 +43,13 @@ class Recorder(logging.Handler):
             self.path.parent.mkdir(exist_ok=True)
             self.file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
         except OSError:
-            return  # a run goes on without being watched
+            return  # the run continues unwatched
         self._write("run", pid=os.getpid(), host=os.uname().nodename, jobs=self.jobs)
 
     def emit(self, record):
         try:
             self._take(record)
-        except Exception:  # whatever another version of Snakemake tells: a run goes on without being watched
+        except Exception:  # another version of Snakemake may send other events; the run continues unwatched
             self.file = None
 
     def _take(self, record):
@@ -84,15 +84,15 @@ class Recorder(logging.Handler):
 
 @dataclass
 class Job:
-    """A job, and what its log says of it."""
+    """A job, with its progress from its log."""
 
     rule: str
     wildcards: list
     log: list
     started: float
     state: str = "started"
-    seconds: float | None = None  # that it took, once it is over
-    said: str = ""  # the last line of its log that says how far it is
+    seconds: float | None = None  # duration, once the job has ended
+    said: str = ""  # the last line of its log that shows progress
     rate: float | None = None  # tokens per second
     left: float | None = None  # seconds
 
@@ -103,7 +103,7 @@ class Job:
 
 @dataclass
 class Run:
-    """A run of Snakemake: wanted is the number of jobs by rule, jobs are those that were started, by id."""
+    """A run of Snakemake: `wanted` is the number of jobs by rule, `jobs` has the started ones by id."""
 
     wanted: Counter
     pid: int
@@ -111,20 +111,21 @@ class Run:
     began: float
     jobs: dict = field(default_factory=dict)
     ended: float | None = None
+    unread: list = field(default_factory=list)  # numbers of the record's lines without an event
 
     def of(self, rule, *states):
         return [job for job in self.jobs.values() if job.rule == rule and job.state in states]
 
     @property
     def rules(self):
-        """The rules in the order in which they began, then those that wait."""
+        """Return the rules in the order in which they began, then the waiting ones."""
         return list(dict.fromkeys([job.rule for job in self.jobs.values()] + list(self.wanted)))
 
     def left(self, rule, now):
-        """Estimated seconds until all jobs of a rule are done (float); None if nothing tells.
+        """Return the estimated seconds (float) until all jobs of a rule are done; None without any data.
 
-        The others are taken to last as long as those that are done, or as the running ones say that they
-        will, and as many to run at once as do now.
+        The estimate takes the mean duration of finished jobs and the expected one of running jobs, and the
+        present number of jobs at once.
         """
         running = self.of(rule, "running")
         times = [job.seconds for job in self.of(rule, "finished")]
@@ -138,27 +139,19 @@ class Run:
 
 
 def read(path=RECORD):
-    """The Run that is recorded in `path`; None if there is none.
-
-    A line that is being written is left for the next time.
-    """
+    """Return the Run that is recorded in `path`; None if there is none. Ignore an incomplete last line."""
     if not Path(path).exists():
         return None
-    run = None
-    for line in Path(path).read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
+    run, unread = None, []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
             break
-        event = json.loads(line)
-        kind, when = event["event"], event["time"]
-        if kind == "run":
-            run = Run(Counter(event["jobs"]), event["pid"], event["host"], when)
-        elif kind == "started":
-            run.jobs[event["job"]] = Job(event["rule"], event["wildcards"], event["log"], when)
-        elif kind in ("finished", "failed") and event["job"] in run.jobs:
-            job = run.jobs[event["job"]]
-            job.state, job.seconds = kind, when - job.started
-        elif kind == "end":
-            run.ended = when
+        try:
+            run = _after(run, json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            unread.append(number)
+    if run:
+        run.unread = unread
     for job in run.jobs.values() if run else ():
         if job.state == "started" and is_alive(run):
             _look(job)
@@ -167,10 +160,28 @@ def read(path=RECORD):
     return run
 
 
-def _look(job):
-    """Read from its log whether a job that Snakemake has started runs yet, and how far it is.
+def _after(run, event):
+    """Apply an event (dict) of the record to a Run, None before the first, and return the Run.
 
-    Under a scheduler it may wait: a rule's first command makes its log anew.
+    Raises ValueError, KeyError, TypeError or AttributeError for a line that is not an event.
+    """
+    kind, when = event["event"], float(event["time"])
+    if kind == "run":
+        return Run(Counter(event["jobs"]), event["pid"], event["host"], when)
+    if kind == "started":
+        run.jobs[event["job"]] = Job(event["rule"], event["wildcards"], event["log"], when)
+    elif kind in ("finished", "failed") and event["job"] in run.jobs:
+        job = run.jobs[event["job"]]
+        job.state, job.seconds = kind, when - job.started
+    elif kind == "end":
+        run.ended = when
+    return run
+
+
+def _look(job):
+    """Read from its log whether a started job is running yet, and its progress.
+
+    Under a scheduler it may wait in the queue. A rule's first command creates its log again.
     """
     logs = [Path(log) for log in job.log if Path(log).exists()]
     if job.log and not any(log.stat().st_mtime >= int(job.started) for log in logs):
@@ -181,7 +192,7 @@ def _look(job):
             file.seek(max(log.stat().st_size - TAIL, 0))
             lines = LINE.finditer(file.read().decode(errors="replace").replace("\r", "\n"))
         for line in lines:
-            job.said = line[0].strip()
+            job.said = "".join(filter(str.isprintable, line[0])).strip()
     if rate := RATE.search(job.said):
         job.rate = float(rate[1])
     if left := LEFT.search(job.said):
@@ -190,7 +201,7 @@ def _look(job):
 
 
 def is_alive(run):
-    """Whether the Snakemake of a Run may still be at work; on another machine that is not known."""
+    """Return whether the Snakemake of a Run may be running; True on another machine."""
     if run.ended is not None:
         return False
     if run.host != os.uname().nodename:
@@ -205,9 +216,9 @@ def is_alive(run):
 
 
 def table(run, now):
-    """How a Run stands, as lines (list of str): its jobs that have failed or run, then all rules.
+    """Return the state of a Run as lines (list of str): failed and running jobs, then all rules.
 
-    Rules at which something is to be seen come first: a terminal may not hold all of them.
+    Rules with running, waiting or failed jobs come first, since a terminal may not show all rules.
     """
     jobs, alive = list(run.jobs.values()), is_alive(run)
     states = Counter(job.state for job in jobs)
@@ -216,6 +227,9 @@ def table(run, now):
     counts += [f"{states[state]} {state}" for state in ("failed", "stopped") if states[state]]
     over = "" if alive else "; over" if run.ended else "; Snakemake is gone"
     lines = [f"{', '.join(counts)}, {clock((run.ended or now) - run.began)} so far{over}"]
+    if run.unread:
+        numbers = ", ".join(map(str, run.unread[:5])) + (", …" if len(run.unread) > 5 else "")
+        lines.append(f"{RECORD}: ignored what is not an event, line {numbers}")
     for job in jobs:
         if job.state == "failed":
             lines.append(f"failed   {job.name}  {' '.join(job.log)}".rstrip())
@@ -233,14 +247,14 @@ def table(run, now):
 
 
 def _rank(run, rule):
-    """A place (int): first rules with jobs that run, wait or have failed, last those that are done."""
+    """Return a rule's sort key (int): first running, waiting or failed jobs, last finished rules."""
     if run.of(rule, "running", "started", "failed"):
         return 0
     return 1 if len(run.of(rule, "finished")) < run.wanted[rule] else 2
 
 
 def _row(run, rule, alive, now):
-    """What the table says of a rule (list of str)."""
+    """Return the table's row for a rule (list of str)."""
     done, running = len(run.of(rule, "finished")), run.of(rule, "running")
     wanted = max(run.wanted[rule], done)
     rates = [job.rate for job in running if job.rate is not None]

@@ -1,54 +1,47 @@
-"""Run a Python program that may do anything, where there is nothing for it to do harm with (Linux).
+"""Run an untrusted Python program in a sandbox, and end it when it uses too much (Linux).
 
-The program gets new namespaces: no network, no other process to see, and a file system that holds the
-system's libraries and this interpreter, both read-only, and a folder in memory to work in. No home, no
-project, no /etc, no /proc; no variables but those that it is given; no privileges on the machine. It ends
-when the process that waits for it does. Needed is a kernel that lets this user make user namespaces: where it
-does not, `run` refuses.
-
-    python -m prefline.machine.sandbox SPEC        (by `run` alone)
+The program gets new namespaces: no network, no other visible process, and a file system with the system's
+libraries and this interpreter, both read-only, and a folder in memory to work in. It has no home, project,
+/etc or /proc, only the given variables, no keyring, no privileges, and a session apart. System calls that
+lead out are forbidden (seccomp.py). Pipes bring its output to this process, as printable text.
+It ends when the process that waits for it ends. The kernel must let this user create user namespaces;
+otherwise `run` raises InputError. isolation.py makes the sandbox; this module supervises it from outside.
 """
 
-import ctypes
 import json
 import os
-import resource
-import shutil
-import signal
+import selectors
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from prefline.errors import InputError
+from prefline.machine import isolation
+from prefline.printable import printable
 
-# Where the program works, what it finds there beside the files that it is given, and who it is.
-SCRATCH = "/scratch"
-PROGRAM = "/program.py"
-NOBODY = 65534
-# What a dynamically linked interpreter needs of the system; of /proc, what says how large the machine is.
-SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache"]
-SYSTEM += ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", "/proc/meminfo", "/proc/stat"]
-MOST_PROCESSES = 1024
-# How the process says that it could not shut itself in.
-REFUSED = 97
-
-# From Linux's headers.
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
-CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE = 1024, 2048, 4096, 16384, 1 << 18
-MS_RELATIME, ST_RELATIME = 1 << 21, 4096
-MNT_DETACH = 2
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
+SCRATCH = isolation.SCRATCH
+# Seconds between two counts of what the program uses.
+INTERVAL = 0.05
+# Threads of all its processes, above which it is ended; the kernel refuses more than MOST_TASKS.
+TASKS = isolation.MOST_TASKS // 2
+# Size of a socket's buffer (net.core.wmem_default).
+SOCKET_KB = 208
+# Most bytes that are read of what it prints; more of stdout ends it, more of stderr is dropped.
+MOST_RESULT, MOST_LOG = 256 << 20, 1 << 20
 
 
-def run(program, inputs, variables, megabytes):
-    """What the Python file `program` writes to stdout (bytes); its stderr is this process's.
+class Ended(Exception):
+    """The program failed, or used more than it may."""
 
-    inputs: {name: path} of files that it finds in SCRATCH; variables: its environment (dict of str);
-    megabytes: int, the most that it can write. Raises InputError where it cannot be shut in, and
-    subprocess.CalledProcessError if it fails.
+
+def run(program, inputs, variables, *, megabytes, memory_mb, seconds):
+    """Return what the Python file `program` writes to stdout (bytes); its stderr goes to this process's.
+
+    inputs: {name: path} of files to copy to SCRATCH; variables: its environment (dict of str); the most that
+    it can write to its folder, that its processes can use in all, folder included, and that it can take.
+    Raises InputError if this machine has no sandbox, and Ended if the program fails or uses more.
     """
     with tempfile.TemporaryDirectory() as root:
         spec = {
@@ -56,126 +49,163 @@ def run(program, inputs, variables, megabytes):
             "inputs": {name: str(Path(path).resolve()) for name, path in inputs.items()},
             "variables": variables,
             "megabytes": megabytes,
+            "memory": memory_mb << 20,
             "root": root,
         }
-        process = subprocess.run(
-            [sys.executable, "-m", "prefline.machine.sandbox", json.dumps(spec)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            check=False,
-        )
-    if process.returncode == REFUSED:
+        (told, report), (answer, tell) = os.pipe(), os.pipe()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", isolation.__name__, json.dumps(spec), str(report), str(answer)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(report, answer),
+                start_new_session=True,
+            )
+            os.close(report)
+            with process:
+                try:
+                    _introduce(process, told, tell)
+                    return _supervise(process, memory_mb << 10, time.monotonic() + seconds)
+                finally:
+                    process.kill()  # and with it all others
+        finally:
+            for descriptor in (told, answer, tell):
+                os.close(descriptor)
+
+
+def _introduce(process, told, tell):
+    """Give the process the users that it needs; return when the program runs. Raises InputError if it cannot.
+
+    told, tell: file descriptors of isolation.py's report and answer.
+    """
+    reason = os.read(told, 4096)
+    if reason == isolation.MAP:
+        try:
+            _map_users(process.pid)
+            os.write(tell, b"\n")
+            reason = b"".join(iter(lambda: os.read(told, 4096), b""))
+        except OSError as error:
+            reason = str(error).encode()
+    elif not reason:
+        reason = b"the process ended: " + process.stderr.read(4096).strip()[-1000:]
+    if reason:
         raise InputError(
-            f"this machine lets no process be shut in ({process.stdout.decode()}), and code that a model "
-            "wrote is not run otherwise: allow unprivileged user namespaces (sysctl "
-            "user.max_user_namespaces, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0, in a "
+            f"this machine cannot sandbox a process ({printable(reason.decode())}), and code that a model "
+            "wrote runs only in a sandbox. Allow unprivileged user namespaces (sysctl "
+            "user.max_user_namespaces; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in a "
             "container its seccomp profile), or run this rule on a Linux machine that has them"
         )
-    process.check_returncode()
-    return process.stdout
 
 
-def shown():
-    """Paths (list of str) outside of the new file system that are shown in it, none inside of another."""
-    interpreter = Path(sys.executable).resolve().parent.parent
-    own = [sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix), str(interpreter)]
-    found = []
-    for path in sorted(set(filter(os.path.exists, [*SYSTEM, *own])), key=len):
-        if not any(Path(path).is_relative_to(other) for other in found):
-            found.append(path)
-    return found
+def _map_users(pid):
+    """Make this user, who builds the sandbox, root there, and the program's user another where possible.
+
+    Only root has another user to give. Its programs must not be root's outside: the kernel counts no
+    processes of root, and root's files can be read.
+    """
+    user, group, nobody = os.getuid(), os.getgid(), isolation.NOBODY
+    if user == 0:
+        try:
+            for name in ("uid_map", "gid_map"):
+                Path(f"/proc/{pid}/{name}").write_text(f"0 0 1\n{nobody} {nobody} 1\n")
+            return
+        except OSError:  # root of a container without other users, who is no root outside
+            pass
+    Path(f"/proc/{pid}/setgroups").write_text("deny")
+    Path(f"/proc/{pid}/uid_map").write_text(f"{nobody} {user} 1")
+    Path(f"/proc/{pid}/gid_map").write_text(f"{nobody} {group} 1")
 
 
-def shut_in(spec):
-    """Leave the machine behind, but for what `spec` (see `run`) lets in; returns in another process."""
-    user, group = os.getuid(), os.getgid()
-    _call("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{NOBODY} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{NOBODY} {group} 1")
-    # Changed credentials have undone what the caller may have asked for.
-    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
-    child = os.fork()
-    if child:
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os._exit(code if code >= 0 else 128 - code)
-    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
-    _make_root(spec)
-    os.chdir(spec["root"])
-    _call("pivot_root", b".", b".")
-    _call("umount2", b".", MNT_DETACH)
-    os.chdir(SCRATCH)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (MOST_PROCESSES, MOST_PROCESSES))
-    for capability in range(64):
-        # Those above the kernel's last are refused, which is as good.
-        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+def _supervise(process, kilobytes, deadline):
+    """Return the program's stdout; pass its stderr on. Raises Ended."""
+    counter, log, printed = _Counter(process.pid), _Log(), bytearray()
+    takers = {process.stdout: printed.extend, process.stderr: log.take}
+    next_count = 0.0
+    with selectors.DefaultSelector() as selector:
+        for pipe in takers:
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select(INTERVAL):
+                text = os.read(key.fd, 1 << 16)
+                takers[key.fileobj](text)
+                if not text:
+                    selector.unregister(key.fileobj)
+            now = time.monotonic()
+            if now < next_count:
+                continue
+            next_count = now + INTERVAL
+            reason = counter.excess(kilobytes)
+            if len(printed) > MOST_RESULT:
+                reason = f"wrote more than {MOST_RESULT >> 20} MB"
+            elif now > deadline:
+                reason = "took longer than it may"
+            if reason:
+                raise Ended(f"it {reason}")
+    # Without its pipes it may run on, and the count with it.
+    while process.poll() is None:
+        reason = counter.excess(kilobytes) or (time.monotonic() > deadline and "took longer than it may")
+        if reason:
+            raise Ended(f"it {reason}")
+        time.sleep(INTERVAL)
+    if process.returncode:
+        raise Ended(f"it ended with status {process.returncode}")
+    return bytes(printed)
 
 
-def _make_root(spec):
-    """Put the new file system together at spec["root"]."""
-    root = spec["root"]
-    _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    for path in shown():
-        target = Path(root + path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.islink(path) and path in SYSTEM:
-            target.symlink_to(os.readlink(path))
-            continue
-        target.mkdir() if os.path.isdir(path) else target.touch()
-        _mount(path, target, None, MS_BIND | MS_REC)
-    shutil.copyfile(spec["program"], root + PROGRAM)
-    rooms = {root + SCRATCH: spec["megabytes"], root + "/dev/shm": 64}
-    for folder in rooms:
-        Path(folder).mkdir(parents=True)
-    for folder in _mounts_below(root):
-        flags = os.statvfs(folder).f_flag
-        kept = flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)
-        kept |= MS_RELATIME if flags & ST_RELATIME else 0
-        _mount(None, folder, None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
-    for folder, megabytes in rooms.items():
-        _mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, f"size={megabytes}m,mode=755")
-    for name, path in spec["inputs"].items():
-        shutil.copyfile(path, f"{root}{SCRATCH}/{name}")
+class _Log:
+    """Pass on to this process's stderr, line by line, what a program prints."""
+
+    def __init__(self):
+        self.line, self.left = b"", MOST_LOG
+
+    def take(self, text):
+        """Take some bytes; none at the end."""
+        if self.left <= 0:
+            return
+        self.left -= len(text)
+        *lines, self.line = (self.line + text).split(b"\n")
+        if not text and self.line:
+            lines.append(self.line)
+        for line in lines:
+            print(printable(line.decode(errors="replace")), file=sys.stderr, flush=True)
+        if self.left <= 0:
+            print(f"(more than {MOST_LOG >> 20} MB; the rest is not shown)", file=sys.stderr, flush=True)
 
 
-def _mounts_below(root):
-    """Where something is mounted in `root`, itself included (list of str)."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    # The kernel writes blanks and the like in octal.
-    points = [point.encode().decode("unicode_escape").encode("latin-1").decode() for point in points]
-    return [point for point in points if Path(point).is_relative_to(root)]
+class _Counter:
+    """Count the processes in the PID namespace that the process `pid` gives its children."""
 
+    def __init__(self, pid):
+        self.namespace = os.readlink(f"/proc/{pid}/ns/pid_for_children")
+        self.others = set()
 
-def _mount(source, target, kind, flags, data=None):
-    _call(
-        "mount",
-        *(text and str(text).encode() for text in (source, target, kind)),
-        flags,
-        data and data.encode(),
-    )
-
-
-def _call(name, *arguments):
-    """Call a function of the C library that returns -1 for an error."""
-    # Longs, where a plain int would be one of 32 bits.
-    words = [ctypes.c_ulong(word) if isinstance(word, int) else word for word in arguments]
-    if getattr(ctypes.CDLL(None, use_errno=True), name)(*words) == -1:
-        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
-
-
-def main():
-    spec = json.loads(sys.argv[1])
-    try:
-        shut_in(spec)
-    except (OSError, AttributeError) as error:  # on a system that is not Linux, the functions are missing
-        sys.stdout.write(str(error))
-        sys.stdout.flush()
-        os._exit(REFUSED)
-    os.execve(sys.executable, [sys.executable, "-I", "-B", PROGRAM], spec["variables"])
-
-
-if __name__ == "__main__":
-    main()
+    def excess(self, kilobytes):
+        """Return what the processes have too much of (str), or None."""
+        memory = tasks = 0
+        sockets = ""
+        listed = {name for name in os.listdir("/proc") if name.isdigit()}
+        self.others &= listed
+        for name in listed - self.others:
+            try:
+                if os.readlink(f"/proc/{name}/ns/pid") != self.namespace:
+                    self.others.add(name)
+                    continue
+                status = Path(f"/proc/{name}/status").read_text()
+                sockets = Path(f"/proc/{name}/net/sockstat").read_text()
+            except PermissionError:
+                self.others.add(name)
+                continue
+            except OSError:  # it has ended
+                continue
+            fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            tasks += int(fields.get("Threads", 1))
+            for field in ("RssAnon", "RssShmem", "VmSwap", "VmPTE", "HugetlbPages"):
+                memory += int(fields.get(field, "0").split()[0])
+        # "sockets: used 3": what they hold is in no process's memory.
+        memory += SOCKET_KB * int(sockets.split()[2]) if sockets else 0
+        if tasks > TASKS:
+            return f"started more than {TASKS} processes and threads"
+        if memory > kilobytes:
+            return f"used more than {kilobytes >> 10} MB of memory"
+        return None

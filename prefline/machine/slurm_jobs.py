@@ -1,7 +1,7 @@
-"""Jobs that a killed Snakemake left in Slurm's queue.
+"""Cancel jobs that a killed Snakemake left in Slurm's queue.
 
-Slurm runs them on, but no Snakemake waits for them: one that is started again would run the same jobs beside
-them. They are cancelled first; what they have finished stands in journals and checkpoints.
+Slurm continues to run them, but no Snakemake waits for them: a new one would run the same jobs beside them.
+So they are cancelled first. Their finished work is in journals and checkpoints.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ LISTED = ["squeue", "--me", "--noheader", "--states=PENDING,RUNNING,SUSPENDED,CO
 
 
 def of_folder(listing, folder):
-    """Numbers (list of str) of the jobs that a Snakemake submitted in a folder.
+    """Return the numbers (list of str) of the jobs that a Snakemake submitted in a folder.
 
     listing: lines of squeue, each "number|working directory|comment".
     """
@@ -28,7 +28,7 @@ def of_folder(listing, folder):
 
 
 def cancel(folder):
-    """Cancel the jobs of a folder (absolute path, str) and wait for their end; returns their numbers.
+    """Cancel the jobs of a folder (absolute path, str), wait for their end, and return their numbers.
 
     Raises InputError if Slurm does not answer or they do not end.
     """
@@ -55,7 +55,7 @@ def _ask(*words):
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise InputError(
-            f"{words[0]} failed, so nobody knows what an earlier Snakemake left in the queue: "
+            f"{words[0]} failed, so jobs of an earlier Snakemake may still be in the queue: "
             f"{done.stderr.strip()}"
         )
     return done.stdout

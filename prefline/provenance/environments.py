@@ -1,7 +1,7 @@
-"""The environment that a job ran in under `snakemake --sdm conda`, known by what its file says.
+"""Identify the environment that a job ran in under `snakemake --sdm conda` by its file's text.
 
-Snakemake's own hash of it holds the folder in which it is installed too, or the name of the image, so that in
-a clone every environment would be another one and everything would run again.
+Snakemake's own hash also covers the folder of the installation, or the name of the image. So in a clone every
+environment would differ, and everything would run again.
 """
 
 import base64
@@ -13,28 +13,28 @@ from prefline.errors import InputError
 
 # Snakemake's hash of no environment at all.
 NONE = hashlib.md5(usedforsecurity=False).hexdigest()
-# Names the images of `--sdm conda apptainer`. They are files: Snakemake asks them for their conda before it
-# would pull them, and nobody should run an image that they have not chosen.
+# The variable that names the images of `--sdm conda apptainer`. They must be files: Snakemake runs conda in
+# them before it would pull them, and users should run only images that they have chosen.
 IMAGE_VARIABLE = "PREFLINE_IMAGE"
 
 
 def text_of(made):
-    """The text (bytes) of the environment file that the rule of a job names (`made`: its metadata, dict)."""
+    """Return the text (bytes) of the environment file of a job's rule (`made`: the job's metadata, dict)."""
     return base64.b64decode(made["conda_env"] or "")
 
 
 def portable(made):
-    """Snakemake's software_stack_hash of a job that ran, as the sha256 of the environment's text."""
+    """Return Snakemake's software_stack_hash of a job that ran, as the sha256 of the environment's text."""
     if made["software_stack_hash"] == NONE:
         return NONE
     return hashlib.sha256(text_of(made)).hexdigest()
 
 
 def images(methods, hardware):
-    """{"cpu": file, "cuda": file} of the images to run rules in, {} where rules run in none.
+    """Return {"cpu": file, "cuda": file} of the images that rules run in; {} without images.
 
-    methods: Snakemake's ways of deployment, as `--sdm` gives them; hardware: of which images are needed.
-    Raises InputError for images without the environments in them, and for files that are not there.
+    methods: Snakemake's deployment methods, as `--sdm` gives them; hardware: the kinds of images needed.
+    Raises InputError for images without `conda` among the methods, and for missing files.
     """
     methods = {str(method) for method in methods}
     if "apptainer" not in methods:
@@ -47,17 +47,17 @@ def images(methods, hardware):
         if "{hardware}" not in named or " " in named or not Path(image).is_file():
             raise InputError(
                 f"--sdm apptainer: {IMAGE_VARIABLE} is {named!r}, and there is no file {image!r}; set it to "
-                "your image files with {hardware} in place of cpu and cuda: /images/prefline-{hardware}.sif"
+                "your image files, with {hardware} for cpu and cuda: /images/prefline-{hardware}.sif"
             )
     return found
 
 
 def here(conda_prefix, images):
-    """{portable hash: Snakemake's software_stack_hash} of the environments that are under envs/ now.
+    """Return {portable hash: Snakemake's software_stack_hash} of the environments under envs/.
 
-    conda_prefix: the folder that they are installed in; None for the one that Snakemake chooses by itself.
-    images: as the function of this name gives them. An environment with the same text for CPU and CUDA is
-    taken as the CPU's, as few rules without models are given a GPU.
+    conda_prefix: the folder that they are installed in; None for Snakemake's default. images: as `images`
+    returns them. An environment with the same text for CPU and CUDA counts as the CPU's, since few rules
+    without models get a GPU.
     """
     folder = os.path.realpath(conda_prefix or ".snakemake/conda").encode()
     known = {}

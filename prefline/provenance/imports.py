@@ -1,71 +1,93 @@
-"""What code a script's results depend on: its own and that of the project's modules it imports.
+"""Find the code that a script's results depend on: its own and that of the project modules it imports.
 
-A file of the project is followed into PACKAGES. A file of the user's, which the config names
-(prefline/config/functions.py), is followed to any module in the project's folder or beside the file; what is
-installed counts by its version.
+Imports of a project file are followed into PACKAGES. Imports of a user's file, which the config names
+(prefline/config/functions.py), are followed to any module in the project's folder or beside the file.
+Installed packages count by their versions.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+import os
+import tokenize
 from pathlib import Path
 
+from prefline import files
 from prefline.errors import InputError
 
+# Hashes and imports of code by its text, so that a start of Snakemake parses only files that are new to it.
+KNOWN = Path(".snakemake/prefline_code.json")
 # The project's own packages whose code a job may run.
 PACKAGES = ("prefline", "scripts")
+# Variables of jobs (plan.py): the folder that they import PACKAGES from, and the hashes of the user's files.
+CODE, OWN_CODE = "PREFLINE_CODE", "PREFLINE_OWN_CODE"
 
 
 def script(name):
-    """Path (str) of the script of this name: scripts/STEP/NAME.py."""
+    """Return path (str) of the script of this name: scripts/STEP/NAME.py."""
     (path,) = Path("scripts").glob(f"*/{name}.py")
     return str(path)
 
 
-def modules_of(script):
-    """Paths (sorted list of str) of `script` and of all modules of the project that it imports, at any depth.
+def modules_of(script, root=None):
+    """Return the paths (sorted) of `script` and of all project modules that it imports, at any depth.
 
-    Read from the code's import statements, those inside functions included; nothing is imported.
+    Reads the import statements, also those inside functions; imports nothing. root: the folder with the
+    project's packages, by default the one that this process imports them from.
     """
     found, waiting = set(), [Path(script)]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imported(path)
+            waiting += _imported(path, root)
     return sorted(str(path) for path in found)
 
 
 def own_modules(*files):
-    """Paths (list of str) of the user's files and of the modules that they import, without the project's."""
+    """Return the paths (list of str) of the user's files and the user's modules that they import."""
     given = {str(Path(file)) for file in files}
     found = {path for file in files for path in modules_of(file) if not _is_projects(Path(path))}
     return sorted(given | found)
 
 
-def code_hash(script):
-    """Hexadecimal name (str) of what `script` and its modules do, whatever their comments and layout.
+def code_hash(script, root=None):
+    """Return a hash (hexadecimal str) of the code of `script` and its modules, without comments and layout.
 
-    Equal on all versions of Python whose grammar reads the code alike.
+    The hash is equal on all versions of Python that parse the code in the same way. root: as `modules_of`
+    takes it.
     """
-    parts = [f"{path} {_text_hash(_text(path), path)}" for path in modules_of(script)]
+    parts = [f"{path} {_facts(_text(place(path, root)), path)[0]}" for path in modules_of(script, root)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def code_params(*files):
-    """Files of code and what they do, as params (list of str) that Snakemake compares and lineage reads."""
-    return [f"code {file} {code_hash(file)}" for file in files]
+def param(file, code):
+    """Return a file of code and its hash, as a param (str) for Snakemake and lineage."""
+    return f"code {file} {code}"
+
+
+def check_planned(file):
+    """Raise InputError if the code of a user's file is not what was planned for this job."""
+    planned = json.loads(os.environ.get(OWN_CODE, "{}")).get(str(file))
+    if planned not in (None, code_hash(file)):
+        raise InputError(
+            f"{file}, or a module that it imports, changed since this run was planned; start it again, and "
+            "the jobs that use it run with the new code"
+        )
 
 
 def tree(path):
-    """The syntax tree (ast.Module) of a Python file; InputError, with file and line, if it has none."""
+    """Return the syntax tree (ast.Module) of a Python file; InputError, with the line, if it has none."""
     return _parsed(_text(path), str(path))
 
 
 def _text(path):
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with tokenize.open(path) as file:  # in the encoding that its first lines or byte order mark name
+            return file.read()
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as Python code: {error}") from None
 
 
@@ -74,10 +96,38 @@ def _parsed(text, path):
         return ast.parse(text, path)
     except (SyntaxError, ValueError) as error:  # ValueError: of a null byte
         line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
-        raise InputError(f"{path}{line} is no Python code: {getattr(error, 'msg', error)}") from None
+        raise InputError(f"{path}{line} is not Python code: {getattr(error, 'msg', error)}") from None
 
 
 @functools.cache
+def _facts(text, path):
+    """Return (hash, imports as `_names` gives them) of the code `text` of the file `path` (str)."""
+    key = hashlib.sha256(f"{path}\n{text}".encode()).hexdigest()
+    found = _known().get(key)
+    if found is None:
+        found = _text_hash(text, path), [[str(folder), name] for folder, name in _names(text, Path(path))]
+    _used[key] = found
+    return found[0], found[1]
+
+
+_used = {}
+
+
+@functools.cache
+def _known():
+    with contextlib.suppress(OSError, ValueError):
+        found = files.read_json(KNOWN)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def save():
+    """Save what is known of the code that was read, for the next start, if the folder is writable."""
+    if _used.keys() != _known().keys():
+        with contextlib.suppress(OSError):
+            files.write_json(KNOWN, _used)
+
+
 def _text_hash(text, path):
     code = _parsed(text, path)
     for node in ast.walk(code):
@@ -89,7 +139,7 @@ def _text_hash(text, path):
 
 
 def _plain(node):
-    """A syntax tree as nested tuples. Empty fields are left out: each version of Python adds some."""
+    """Return a syntax tree as nested tuples, without empty fields: they differ between versions of Python."""
     if isinstance(node, ast.AST):
         fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
         return (type(node).__name__, *fields)
@@ -98,22 +148,32 @@ def _plain(node):
     return node
 
 
-def _imported(path):
-    """The files (set of Path) that the import statements of a file name, with the packages they are in."""
+def place(path, root=None):
+    """Return the place of the file `path` (Path): for PACKAGES in `root`, as `modules_of` takes it."""
+    root = root or os.environ.get(CODE, "")
+    return Path(root, path) if _is_projects(Path(path)) else Path(path)
+
+
+def _imported(path, root):
+    """Return the files (set of Path) that a file's import statements name, with their packages."""
     found = set()
-    if not _is_projects(path):  # packages that a file of the user's is in run before it
+    if not _is_projects(path):  # the packages that contain a user's file run before it
         found |= {folder / "__init__.py" for folder in path.parents}
-    for folder, name in _names(_text(path), path):
-        stem = folder
+    for folder, name in _facts(_text(place(path, root)), str(path))[1]:
+        stem = Path(folder)
         for part in name.split("."):
             stem /= part
             found |= {stem.with_name(f"{part}.py"), stem / "__init__.py"}
-    return {file for file in found if file.is_file() and (file.stem != "__init__" or file.stat().st_size)}
+    places = {file: place(file, root) for file in found}
+    return {
+        file
+        for file, place in places.items()
+        if place.is_file() and (file.stem != "__init__" or place.stat().st_size)
+    }
 
 
-@functools.cache
 def _names(text, path):
-    """[(folder, dotted name of what may be a module there)] of the import statements in a file's text."""
+    """Return [(folder, dotted name of a possible module there)] of a file's import statements."""
     found = []
     for node in ast.walk(_parsed(text, str(path))):
         if isinstance(node, ast.Import):

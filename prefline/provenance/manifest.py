@@ -1,14 +1,15 @@
-"""What a model directory holds and where it came from: `results/models/NAME.json` beside the directory.
+"""Write and read manifests, `results/models/NAME.json`: a model directory's files, and what made them.
 
-Directories have no checksum in Snakemake; their manifest is the file that later rules depend on.
+Snakemake has no checksum of directories, so later rules depend on the manifest.
 """
 
+import functools
 import importlib.metadata
 from pathlib import Path
 
 from prefline import files
 
-# What a model needs besides weights and config.json; a trained one takes them over from where it started.
+# Files that a model needs besides weights and config.json; a trained model copies them from its start model.
 COMPANIONS = (
     "generation_config.json",
     "tokenizer*",
@@ -20,16 +21,18 @@ COMPANIONS = (
     "*.tiktoken",
     "additional_chat_templates/*.jinja",
 )
-# Those that shape a trained model.
+# Packages whose versions change a trained model.
 PACKAGES = ("accelerate", "peft", "tokenizers", "torch", "transformers", "trl")
+# Packages whose versions change any number.
+NUMERIC = (*PACKAGES, "numpy", "vllm")
 
 
 def write(path, directory, rule, params, parents, hashes=None):
     """Write the manifest of the finished model `directory` to `path`.
 
-    rule: str, the rule that made it; params: dict, everything that shaped it; parents: list of paths of
-    files (other manifests, data) whose sha256 is recorded; hashes: as `hashes_of` gives them, where that is
-    known.
+    rule: str, the rule that made it; params: dict of all values that changed it; parents: list of paths of
+    files (other manifests, data) whose sha256 is recorded; hashes: as `hashes_of` returns them, if already
+    computed.
     """
     directory = Path(directory)
     files.write_json(
@@ -48,13 +51,13 @@ def write(path, directory, rule, params, parents, hashes=None):
 
 
 def path_of(directory):
-    """Where the manifest of the model `directory` stands: results/models/sft.json for results/models/sft."""
+    """Return the path of a model directory's manifest: results/models/sft.json for results/models/sft."""
     directory = Path(directory)
     return directory.with_name(f"{directory.name}.json")
 
 
 def contents(path):
-    """The sha256 of a file, or those of a model directory's files: its manifest's, where it has one."""
+    """Return the sha256 of a file, or of a model directory's files, from its manifest if it has one."""
     path = Path(path)
     if path.is_file():
         return files.sha256(path)
@@ -63,18 +66,19 @@ def contents(path):
 
 
 def hashes_of(directory):
-    """{path within `directory`: sha256} of all its files."""
+    """Return {path within `directory`: sha256} of all its files."""
     members = sorted(member for member in Path(directory).rglob("*") if member.is_file())
     return {str(member.relative_to(directory)): files.sha256(member) for member in members}
 
 
 def packages(names):
-    """The versions (dict of str, None where absent) of the packages called `names`."""
+    """Return the versions (dict of str, None where absent) of the packages called `names`."""
     return {name: version(name) for name in names}
 
 
+@functools.cache
 def version(package):
-    """The installed version (str) of a package, None if it is absent."""
+    """Return the installed version (str) of a package, None if it is absent."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,91 +1,107 @@
-"""What made each file under results/: kept beside it in results/records/, so that it travels with the file.
+"""Record what made each file under results/, in results/records/, so that records travel with the files.
 
-Snakemake decides by its own metadata and by times of files. Neither survives a clone or a checkout: then it
-either runs everything again, or nothing although the data is another. `sync` puts that right before Snakemake
-looks, by contents:
+Snakemake decides by its own metadata and by the times of files. Neither survives a clone or a checkout:
+then it runs everything again, or nothing although the data differ. Before Snakemake decides, `sync`
+corrects both by contents:
 
-- Metadata of jobs that ran here becomes records; records that came from elsewhere (`dvc pull`, `dvc
+- Metadata of jobs that ran here becomes records. Records that came from elsewhere (`dvc pull`, `dvc
   checkout`) become metadata.
-- An output whose inputs are what it was made from is made to look newer than they do, any other one older.
-- A file that is not what its record says was changed by hand: that is an error, before anything is done.
+- An output gets a time after its inputs if it was made from them, and a time before them otherwise.
+- A file that does not match its record was changed by hand. That is an error before any job starts.
 
 Data that the workflow does not make needs no times: rules take it as `ancient` and its hash as a param.
 """
 
-import base64
-import json
+import contextlib
 import os
+import shlex
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 import yaml
 
 from prefline import files
 from prefline.errors import InputError
-from prefline.provenance import environments, manifest
+from prefline.provenance import environments, manifest, metadata, plan
+from prefline.provenance.metadata import RESULTS
 
-RESULTS = Path("results")
 RECORDS = RESULTS / "records"
-METADATA = Path(".snakemake/metadata")
-INCOMPLETE = Path(".snakemake/incomplete")
 SEEN = Path(".snakemake/prefline_seen.json")
-# What Snakemake compares when it decides whether to run a job again.
-COMPARED = (
-    "rule",
-    "input",
-    "log",
-    "shellcmd",
-    "params",
-    "code",
-    "record_format_version",
-    "software_stack_hash",
-)
+# Keys of each record.
+KEYS = {"sha256", "inputs", "data", "seconds", "packages", "snakemake"}
 
 
 def path_of(output):
-    """Where the record of the output `output` (str) stands."""
+    """Return the path of the record of the output `output` (str)."""
     return RECORDS / Path(output).relative_to(RESULTS).with_name(f"{Path(output).name}.json")
 
 
-def read(output):
-    """The record (dict) of an output, None if there is none.
+def output_of(record):
+    """Return the output (Path) of a record (Path)."""
+    return RESULTS / record.relative_to(RECORDS).with_name(record.name.removesuffix(".json"))
 
-    sha256: of the output; inputs: {path: sha256} of the files under results/ it was made from, data: of those
-    elsewhere, None for one that was changed while the job ran; seconds: how long the job took; packages:
-    versions of what its environment names; snakemake: what Snakemake compares.
+
+def read(output):
+    """Return the record (dict) of an output, None if there is none.
+
+    sha256: of the output; inputs: {path: sha256} of its inputs under results/; data: the same of its other
+    inputs, None for one that changed while the job ran; seconds: duration of the job; packages: {name:
+    version} in its environment; snakemake: the values that Snakemake compares. With the key `touched`, no job
+    made the output from these: `snakemake --touch` declared that it is up to date.
     """
-    path = path_of(output)
-    return files.read_json(path) if path.is_file() else None
+    return _read(path_of(output))
+
+
+def _read(path):
+    """Return the record (dict) in a file; None if it has none, with one warning."""
+    try:
+        record = files.read_json(path)
+        if (
+            record.keys() >= KEYS
+            and record["snakemake"].keys() >= set(metadata.COMPARED)
+            and isinstance(record["seconds"], (int, float))
+            and all(isinstance(record[key], dict) for key in ("inputs", "data", "packages"))
+            and all(isinstance(record["snakemake"][key], list) for key in ("input", "log", "params"))
+        ):
+            return record
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass
+    metadata.name_once(path, "is not a record of a result, and counts as missing; delete it")
+    return None
 
 
 def origin(output):
-    """(rule, inputs) of the job that made `output`, inputs a list of paths; None if no job did.
+    """Return (rule, inputs) of the job that made `output`, inputs a list of paths; None if no job did.
 
-    Of Snakemake's metadata, which is there as soon as a job is done, or of the record.
+    Reads Snakemake's metadata, which exists as soon as a job is done, or else the record.
     """
     if not Path(output).is_relative_to(RESULTS):
         return None
-    path = _metadata_path(output)
-    made = json.loads(path.read_text()) if path.is_file() else (read(output) or {}).get("snakemake")
+    made = metadata.of(output) or (read(output) or {}).get("snakemake")
     return (made["rule"], made["input"]) if made else None
 
 
 def sync(hashes, conda_prefix, images):
-    """Make records, Snakemake's metadata and the times of files agree with what the files hold.
+    """Make records, Snakemake's metadata and the times of files agree with the contents of files.
 
-    hashes: Hashes; conda_prefix, images: as `environments.here` takes them. Raises InputError that names the
-    files under results/ which their records do not describe.
+    hashes: Hashes; conda_prefix, images: as `environments.here` takes them. Raises InputError that names
+    the files under results/ that differ from their records.
     """
     seen = _read_seen()
     records, wrong = {}, []
     stacks = environments.here(conda_prefix, images)
-    ran = dict(_entries(METADATA))
-    unfinished = {output for output, _ in _entries(INCOMPLETE)}
+    ran = _metadata_files(seen)
+    unfinished = dict(metadata.entries(metadata.INCOMPLETE))
+    metadata.repair_markers(unfinished.values())
+    planned = plan.read() or {"started": None, "packages": manifest.packages(manifest.NUMERIC)}
     for output in sorted(ran.keys() | dict(_record_files()).keys()):
         if output in unfinished or not Path(output).exists():
             continue
-        record = _settle(output, ran.get(output), seen, hashes, stacks)
+        record = _settle(output, ran.get(output), seen, hashes, stacks, planned)
         if record is None:
             continue
         if record["sha256"] == hashes.of(output):
@@ -99,85 +115,173 @@ def sync(hashes, conda_prefix, images):
     hashes.save()
     if wrong:
         raise InputError(
-            f"{', '.join(wrong[:5])}{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}: changed since "
-            "the workflow made it; delete it to have it made again, or keep your version under another name "
-            "outside results/"
+            f"changed since the workflow made them: {', '.join(wrong)}; keep your versions under other names "
+            f"outside results/, if you want them, and {_command(wrong)}"
         )
+    return records
+
+
+def other_versions(records):
+    """Return a sentence (str) on packages of other versions than those that made results; "" for none.
+
+    records: as `sync` returns them. Under `--sdm conda` Snakemake compares the environments itself.
+    """
+    found = Counter()
+    for output in records:
+        found.update(differing(records[output]))
+    named = ", ".join(
+        f"{name} {then} made {count} files under {RESULTS}/, and {now or 'none'} is installed now"
+        for (name, then, now), count in sorted(found.items(), key=str)
+    )
+    return f"other versions may give other numbers: {named}; --forceall makes all with one" if named else ""
+
+
+def differing(record):
+    """Return [(package, version that made a result, version installed now)] where these differ."""
+    if record["snakemake"]["software_stack_hash"] != environments.NONE:
+        return []
+    now = manifest.packages(record["packages"])
+    return [(name, then, now[name]) for name, then in record["packages"].items() if then != now[name]]
+
+
+def _command(outputs):
+    """Return the command that has damaged outputs made again, as the end of a sentence."""
+    names = shlex.join(outputs)
+    return f"have them made again by: rm -r {names} && snakemake {names}"
 
 
 def check_known(paths, is_output):
-    """Raise InputError for the first of `paths` that the workflow makes but that nothing says it made.
+    """Raise InputError for those of `paths` that the workflow makes and that have no record.
 
     is_output: a function that tells whether a path (str) is the output of some rule.
     """
-    known = {output for output, _ in (*_entries(METADATA), *_entries(INCOMPLETE), *_record_files())}
-    for path in paths:
-        if path not in known and is_output(path):
-            raise InputError(
-                f"{path}: nothing says what it was made from ({path_of(path)} is missing); delete it to have "
-                "it made again, or get it together with its record (dvc pull)"
-            )
+    folders = (metadata.METADATA, metadata.INCOMPLETE)
+    known = {output for folder in folders for output, _ in metadata.entries(folder)}
+    known |= {output for output, file in _record_files() if output not in known and _read(file)}
+    unknown = sorted(path for path in paths if path not in known and is_output(path))
+    if unknown:
+        raise InputError(
+            f"without a record under {RECORDS}/, so that their inputs are unknown: {', '.join(unknown)}; get "
+            f"them together with their records (dvc pull), or {_command(unknown)}"
+        )
 
 
-def _settle(output, metadata_file, seen, hashes, stacks):
-    """The record of an output, after Snakemake's metadata and the record have been made to agree."""
+def _metadata_files(seen):
+    """Return {output: file} of Snakemake's metadata; delete what Snakemake could not read."""
+    found = {}
+    for output, path in metadata.entries(metadata.METADATA):
+        if _look(path) == seen.get(output, [None])[0] or metadata.read(path):
+            found[output] = path
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def _settle(output, metadata_file, seen, hashes, stacks, planned):
+    """Make Snakemake's metadata and the record of an output agree, and return the record."""
     record_file = path_of(output)
     looks = [_look(metadata_file), _look(record_file)]
-    if looks == seen.get(output):
-        return files.read_json(record_file)
-    before = seen.get(output) or [None, None]
-    record = files.read_json(record_file) if looks[1] else None
-    made = json.loads(Path(metadata_file).read_text()) if looks[0] else {}
-    # Snakemake notes the environment, `_write_metadata` does not.
+    record = _read(record_file)
+    if record is not None and looks == seen.get(output):
+        return record
+    before = seen.get(output, [None, None])
+    made = metadata.read(metadata_file) or {}
+    # Snakemake notes the environment, `metadata.write` does not. In a copied project the files look new, but
+    # the record of the same job is there.
     ran_here = looks[0] != before[0] and "conda_env" in made
+    ran_here = ran_here and not (record is not None and record["seconds"] == _seconds(made))
     true = record is not None and record["sha256"] == hashes.of(output)
     if ran_here and not (looks[1] != before[1] and true):
-        record = _record(output, made, hashes)
-        files.write_json(record_file, record)
+        new = _record(output, made, hashes, planned)
+        if not ("touched" in new and true and _same_work(record, new)):
+            record = new
+            files.write_json(record_file, record)
+        if _unknown(record):
+            metadata.write(output, record["snakemake"], record["seconds"], stacks)
     elif true:
-        _write_metadata(output, record, stacks)
-    else:  # Snakemake is told nothing: its metadata would later look as if the job had run here
+        metadata.write(output, record["snakemake"], record["seconds"], stacks)
+    else:  # no metadata for Snakemake: it would later seem that the job had run here
         return record
-    seen[output] = [_look(_metadata_path(output)), _look(record_file)]
+    seen[output] = [_look(metadata.path_of(output)), _look(record_file)]
     return record
 
 
-def _record(output, made, hashes):
-    """The record of an output that Snakemake says was `made` just so (its metadata, dict)."""
+def _record(output, made, hashes, planned):
+    """Return the record of an output from Snakemake's metadata `made` (dict).
+
+    planned: of the job's plan (plan.py): `packages`, and `started`, None if that is unknown.
+    """
     inputs, data = {}, {}
     for path in made["input"]:
-        if not Path(path).is_dir():
-            # An input written after the job began is not the one that it read.
-            same = Path(path).exists() and os.stat(path).st_mtime <= made["starttime"]
-            kind = inputs if Path(path).is_relative_to(RESULTS) else data
-            kind[path] = hashes.of(path) if same else None
+        if Path(path).is_dir():
+            continue
+        if Path(path).is_relative_to(RESULTS):
+            # An input that was written after the job began is not the one that the job read.
+            inputs[path] = hashes.of(path) if _older(path, made["starttime"]) else None
+        else:  # the job's params have the hash of the data from when it was planned
+            data[path] = hashes.of(path) if _older(path, planned["started"] or made["starttime"]) else None
     _trust_manifest(output, hashes)
-    return {
+    record = {
         "sha256": hashes.of(output),
         "inputs": inputs,
         "data": data,
-        "seconds": round(made["endtime"] - made["starttime"], 3),
-        "packages": _packages(made),
+        "seconds": _seconds(made),
+        "packages": _packages(made, planned["packages"]),
         "snakemake": {
-            **{key: made[key] for key in COMPARED},
+            **{key: made[key] for key in metadata.COMPARED},
             "software_stack_hash": environments.portable(made),
         },
     }
+    # Snakemake compares params: no job has these, so that it runs again.
+    record["snakemake"]["params"] += [repr(f"changed while it was read: {path}") for path in _unknown(record)]
+    return record | ({"touched": True} if made.get(metadata.MARK) == metadata.TOUCHED else {})
+
+
+def _seconds(made):
+    """Return the duration of a job, by its metadata, with digits enough to tell it from another job."""
+    return round(made["endtime"] - made["starttime"], 6)
+
+
+def _older(path, time):
+    """Return whether a file has not changed since `time`.
+
+    Its ctime counts, which nobody can set back. Hard links change that too: of a file with several, only the
+    time of its content counts.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return status.st_mtime <= time and (status.st_ctime <= time or status.st_nlink > 1)
+
+
+def _unknown(record):
+    """Return the data (list of paths) that changed between a job's plan and its end."""
+    return [path for path, sha in record["data"].items() if sha is None]
+
+
+def _same_work(one, other):
+    """Return whether two records tell of the same job with the same inputs."""
+    return all(one[key] == other[key] for key in ("inputs", "data", "snakemake"))
 
 
 def _trust_manifest(output, hashes):
-    """Take over from the manifest of a model directory what its files hold: the job has just read them."""
+    """Add a model directory's hashes from its manifest to `hashes`, since the job just read the files."""
     described = manifest.path_of(output)
     if not Path(output).is_dir() or not described.is_file():
         return
-    for name, sha in files.read_json(described)["files"].items():
-        member = Path(output, name)
-        if member.is_file() and os.stat(member).st_mtime <= os.stat(described).st_mtime:
-            hashes.put(member, sha)
+    with contextlib.suppress(ValueError, KeyError, AttributeError):
+        for name, sha in files.read_json(described)["files"].items():
+            member = Path(output, name)
+            if member.is_file() and _older(member, os.stat(described).st_ctime):
+                hashes.put(member, sha)
 
 
-def _packages(made):
-    """{package: version} of what shapes numbers, in the environment that a job ran in."""
+def _packages(made, versions):
+    """Return {package: version} of the packages that change numbers, in the environment of a job.
+
+    versions: the same for all that were installed when the job was planned.
+    """
     if not made["conda_env"]:
         return {}
     pins = {}
@@ -185,16 +289,17 @@ def _packages(made):
         for requirement in entry["pip"] if isinstance(entry, dict) else [entry]:
             name, _, version = requirement.partition("=")
             pins[name] = version.lstrip("=")
-    used = [name for name in (*manifest.PACKAGES, "numpy", "vllm") if name in pins]
+    used = [name for name in manifest.NUMERIC if name in pins]
     deployed = made["software_stack_hash"] != environments.NONE
-    return {name: pins[name] if deployed else manifest.version(name) for name in used}
+    return {name: pins[name] if deployed else versions[name] for name in used}
 
 
 def _set_time(output, records, hashes, times, now):
-    """Make `output` look newer than its inputs, or older if one is not what it was made from.
+    """Give `output` a time after its inputs, or before them if one of them is not what it was made from.
 
-    Nothing is newer than `now` (ns): after a clock was set back, Snakemake would refuse what it makes of it.
-    times: {output: time in ns, as an input}, of those done. Returns times[output].
+    No time is after `now` (ns): after a clock was set back, Snakemake would refuse outputs that seem older
+    than their inputs. times: {output: time in ns, as an input} of the outputs already set. Returns
+    times[output].
     """
     if output in times:
         return times[output]
@@ -211,7 +316,7 @@ def _set_time(output, records, hashes, times, now):
             _put_time(output, min(changed) - 10**9, hashes)
     elif present:
         newest = max(seen for seen, _ in present.values())
-        # Snakemake counts a job's benchmark file among its outputs; it lies beside the log.
+        # Snakemake counts a job's benchmark file among its outputs; it is beside the log.
         logs = [Path(path) for path in records[output]["snakemake"]["log"]]
         for path in [Path(output), *(log.with_suffix(".tsv") for log in logs)]:
             if path.exists() and _time(path, False) < newest:
@@ -221,7 +326,7 @@ def _set_time(output, records, hashes, times, now):
 
 
 def _time(path, as_input):
-    """Time in ns of a file or directory as Snakemake sees it: of an input that is a link, the later one."""
+    """Return the time in ns of a file or directory as Snakemake sees it: of a linked input, the later one."""
     stamp = Path(path, ".snakemake_timestamp")
     path = stamp if stamp.is_file() else path
     own = os.stat(path, follow_symlinks=False).st_mtime_ns
@@ -229,7 +334,7 @@ def _time(path, as_input):
 
 
 def _put_time(path, time, hashes):
-    sha = hashes.of(path) if Path(path).is_file() else None  # before its looks change
+    sha = hashes.of(path) if Path(path).is_file() else None  # before its time changes
     stamp = Path(path, ".snakemake_timestamp")
     stamp = stamp if stamp.is_file() else Path(path)
     try:
@@ -242,60 +347,29 @@ def _put_time(path, time, hashes):
         hashes.put(path, sha)
 
 
-def _write_metadata(output, record, stacks):
-    """Tell Snakemake what a record says. stacks: as environments.here gives it."""
-    path = _metadata_path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    INCOMPLETE.mkdir(parents=True, exist_ok=True)  # without this folder, Snakemake takes METADATA for old
-    end = os.stat(output).st_mtime
-    made = {**record["snakemake"], "starttime": end - record["seconds"], "endtime": end, "incomplete": False}
-    made["software_stack_hash"] = stacks.get(made["software_stack_hash"], made["software_stack_hash"])
-    files.write_json(path, made)
-
-
-def _metadata_path(output):
-    """Where Snakemake keeps its metadata of an output: base64 of the path, cut into names short enough."""
-    name = base64.urlsafe_b64encode(str(output).encode()).decode()
-    parts = [name[start : start + 254] for start in range(0, len(name), 254)]
-    return METADATA.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
-
-
-def _entries(folder):
-    """(output, file) for everything of Snakemake's about outputs under results/ in one of its folders."""
-    found = []
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            path = Path(directory, name)
-            encoded = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
-            output = base64.urlsafe_b64decode(encoded).decode()
-            if Path(output).is_relative_to(RESULTS):
-                found.append((output, path))
-    return found
-
-
 def _record_files():
-    """(output, file) for every record."""
+    """Return (output, file) for every record."""
     found = []
     for directory, _, names in os.walk(RECORDS):
         for name in names:
             if name.endswith(".json") and not name.startswith("."):
                 path = Path(directory, name)
-                output = RESULTS / path.relative_to(RECORDS).with_name(name.removesuffix(".json"))
-                found.append((str(output), path))
+                found.append((str(output_of(path)), path))
     return found
 
 
 def _look(path):
-    """What tells a file from a newer one (list), None if there is none."""
+    """Return [times in ns, size, inode] of a file, which show another one; None if it is missing."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, TypeError):
         return None
-    return [status.st_mtime_ns, status.st_size]
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
 
 
 def _read_seen():
     try:
-        return files.read_json(SEEN)
-    except (OSError, ValueError):
+        seen = files.read_json(SEEN)
+        return {output: looks for output, looks in seen.items() if len(looks) == 2}
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}

@@ -1,10 +1,11 @@
 """The workflow as Snakemake sees it, and what becomes of it when a value of the config changes.
 
-Which jobs depend on a value is asked of the workflow itself: it is built again with another value, and the
-jobs that differ are the answer. No list of dependencies can be out of date.
+The workflow itself shows which jobs depend on a value: it is built again with another value, and the jobs
+that differ depend on it. So no list of dependencies can be out of date.
 """
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -26,7 +27,7 @@ class Job(NamedTuple):
     """One job: what Snakemake compares of it (params, inputs) and what it is."""
 
     rule: str
-    section: str  # the file under rules/ that it stands in, without its ending
+    section: str  # the file under rules/ that contains it, without its ending
     wildcards: tuple  # of (name, value)
     inputs: tuple
     outputs: tuple
@@ -34,12 +35,12 @@ class Job(NamedTuple):
 
     @property
     def script(self):
-        """Path of the script that it runs, which its param `code` names."""
+        """Return path of the script that it runs, which its param `code` names."""
         return dict(self.params)["code"].split()[1]
 
 
 def jobs(overlay=None):
-    """{first output: Job} for everything that `snakemake` would run if nothing were made yet.
+    """Return {first output: Job} for everything that `snakemake` would run if nothing were made yet.
 
     overlay: dict, values that config.yaml is edited to have.
     """
@@ -48,13 +49,13 @@ def jobs(overlay=None):
 
 
 def jobs_of(made):
-    """{first output: Job} for all jobs of what `dag` yields."""
+    """Return {first output: Job} for all jobs of what `dag` yields."""
     return {str(job.output[0]): _job(job) for job in made.jobs if job.output}
 
 
 @contextlib.contextmanager
 def dag(overlay=None, **settings):
-    """Snakemake's graph of all jobs for its default target, in silence.
+    """Return Snakemake's graph of all jobs for its default target, without printing anything.
 
     overlay: as in `jobs`; settings: of its DAGSettings.
     """
@@ -95,12 +96,12 @@ def _job(job):
 
 
 def changed(before, after):
-    """The jobs (set of names) that differ between two results of `jobs`, or are in one alone."""
+    """Return the jobs (set of names) that differ between two results of `jobs`, or are in one alone."""
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
 def downstream(names, graph):
-    """`names` and every job of `graph` (as `jobs` gives it) that is made from what they make."""
+    """Return `names` and every job of `graph` (as `jobs` gives it) that is made from what they make."""
     made_by = {output: name for name, job in graph.items() for output in job.outputs}
     reached, waiting = set(), [name for name in names if name in graph]
     users = {}
@@ -117,29 +118,29 @@ def downstream(names, graph):
 
 
 def edits():
-    """[(path, overlay)] with every value of config.yaml changed to other valid ones; path: tuple of keys.
+    """Return [(path, overlay)]: each value of config.yaml changed to another valid one; path: tuple of keys.
 
-    What a training may say counts as a value of it, whether or not it does.
+    Every key that a training may set counts as a value of it, set or not. One run stands for all with
+    the same keys, method and loss.
     """
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     checked = configuration.load(config)
+    del config["machine"]  # no job depends on it
     config["train"] = checked["train"]
     for name in precedence.TRAINED:
         config["models"][name]["training"] = checked["models"][name]["training"]
-    for name in config["runs"]:
+    alike = {}
+    for name, run in config["runs"].items():
+        pattern = sorted(run), run.get("method"), run.get("loss_type"), run["iterations"] > 1
+        alike.setdefault(json.dumps(pattern), name)
+    for name in alike.values():
         config["runs"][name] = {**configuration.training(checked, name), **config["runs"][name]}
     return [
         (path, _nested(path, other, config))
         for path, value in _walk(config, ())
+        if path[0] != "runs" or path[1] in alike.values()
         for other in _others(path, value, schema_of(path))
     ]
-
-
-def is_choice(path):
-    """Whether the value at `path` may decide which other values of its section count."""
-    schema = schema_of(path)
-    chosen = {"enum", "if"} & schema.keys() or path[-1] in ("judge", "modes", "loss_type")
-    return bool(chosen) or "null" in schema.get("type", ())
 
 
 def _walk(section, path):
@@ -155,14 +156,16 @@ def _nested(path, value, config):
     for key in reversed(path):
         overlay = {key: overlay}
     if (path[0], path[-1]) in (("models", "init"), ("rewards", "model")):
-        overlay.setdefault("models", {})["another"] = {"source": config["models"]["start"]["source"]}
+        overlay.setdefault("models", {})["another"] = {"source": f"hub:prefline/another@{'0' * 40}"}
     if path[-1] in ("endpoint", "judges"):
         overlay["endpoints"] = ANOTHER
+    if path == ("generate", "endpoint"):
+        overlay["generate"]["engine"] = "server"
     if path[-1] == "kind":
         dropped = dict.fromkeys(schemas.kinds("rewards.NAME")[config["rewards"][path[1]]["kind"]])
         function = {"function": OUR_FUNCTIONS[0], "arguments": {}}
         overlay["rewards"][path[1]] |= dropped | function
-    if path[-1] in ("checkpoint", "early_stopping_patience"):  # which go by evaluations on the way
+    if path[-1] in ("checkpoint", "early_stopping_patience"):  # which use evaluations during training
         section = overlay
         for key in path[:-1]:
             section = section[key]
@@ -176,16 +179,18 @@ def _nested(path, value, config):
 
 
 def schema_of(path):
-    """The schema of the value at `path` (tuple of keys) of the config, references followed."""
+    """Return the schema of the value at `path` (tuple of keys) of the config, references followed."""
     return schemas.at(".".join(path))
 
 
 def _others(path, value, schema):
-    """Other values than `value` that the schema allows: one, or for integers the next and the one before."""
+    """Return other values than `value` that the schema allows: one, or both neighbours of an integer."""
     if path[-1] == "kind":
         return [] if value == "function" else ["function"]
     if path[-1] == "function":
         return [other for other in OUR_FUNCTIONS if other != value][:1]
+    if path == ("date",):
+        return ["2026-01-02"]
     if path[-1] == "rubric":
         return ["data/README.md"]
     if path == ("mt_bench", "judge"):
@@ -224,7 +229,7 @@ def _others(path, value, schema):
     if isinstance(value, (int, float)):
         return [other for other in (value + 0.25, value - 0.25) if _allowed(other, schema)][:1]
     if path[0] == "models" and path[-1] == "source":
-        return ["data/making" if value == "data/policy" else "data/policy"]
+        return [f"hub:prefline/another@{'0' * 40}"]
     if path[-1] == "peft":
         return [{"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}]
     if path[-1] == "preferences":

@@ -1,4 +1,4 @@
-"""A graph of rules: where its boxes stand, and as an SVG that takes its colours from the page."""
+"""Lay out a graph of rules, and draw it as an SVG that takes its colours from the page."""
 
 from html import escape
 
@@ -12,12 +12,12 @@ MARGIN = 20
 
 
 def without_shortcuts(edges):
-    """The edges that no longer path replaces: what makes a graph readable. edges: list of (from, to)."""
+    """Return the edges that no longer path replaces, for a readable graph. edges: list of (from, to)."""
     return list(networkx.transitive_reduction(networkx.DiGraph(edges)).edges)
 
 
 def positions(rules, edges):
-    """{rule: (x, y)} of the boxes' centres by Sugiyama's layered layout; y falls from the first rules on."""
+    """Return {rule: (x, y)} of the boxes' centres by Sugiyama's layered layout; first rules on top."""
     vertices = {rule: Vertex(rule) for rule in rules}
     graph = Graph(list(vertices.values()), [Edge(vertices[a], vertices[b]) for a, b in edges])
     for vertex in vertices.values():
@@ -36,7 +36,7 @@ def positions(rules, edges):
 
 
 def svg(edges, again):
-    """The graph as SVG (str): `edges` as lines, `again`, which lead back up, of the class "again"."""
+    """Return the graph as SVG (str): `edges` as lines, `again`, which lead back up, of the class "again"."""
     edges = without_shortcuts(edges)
     place = positions(sorted({rule for edge in edges for rule in edge}), sorted(edges))
     left = min(x for x, _ in place.values()) - WIDTH / 2 - MARGIN

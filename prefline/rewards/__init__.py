@@ -1,17 +1,14 @@
-"""What turns an answer into a number.
+"""Rewards turn an answer into a number.
 
 A scorer is an object with `batches(dialogues)`, which yields (numbers, Scores) batch by batch until every
 dialogue is scored; numbers, list of int, are those of the dialogues in the list. No score depends on what is
-scored beside it, up to the rounding of floats. A new kind of scoring model is a module here, a line in `form`
-and one in `scorers.load`.
+scored beside it, up to the rounding of floats. A new kind of scoring model is a module here, a line in
+`forms.form` and one in `scorers.load`.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from prefline.errors import InputError
 
 # The Python packages that shape the scores.
 PACKAGES = ("jinja2", "tokenizers", "torch", "transformers")
@@ -26,6 +23,14 @@ class Dialogue(NamedTuple):
     reference: str | None = None  # the right answer, where the data has one
 
 
+class NoReward(Exception):
+    """A function's failure at an answer. reason: str; reward: float of such answers, or None for none."""
+
+    def __init__(self, reason, reward=None):
+        super().__init__(reason)
+        self.reason, self.reward = reason, reward
+
+
 class Scores(NamedTuple):
     """The scores of a batch of n dialogues, all of them finite.
 
@@ -34,37 +39,3 @@ class Scores(NamedTuple):
 
     reward: np.ndarray
     parts: np.ndarray | None = None
-
-
-def form(model, head_weights=None):
-    """How the model directory `model` scores dialogues: "own code", "gated" or "sequence classifier".
-
-    Reads its config only. Raises InputError for one that gives no single score.
-    """
-    from transformers import AutoConfig
-
-    # `fetch_model` takes code only where the config allows it.
-    own_code = any(Path(model).glob("*.py"))
-    config = AutoConfig.from_pretrained(model, trust_remote_code=own_code)
-    architecture = (config.architectures or ["model without an architecture"])[0]
-    if own_code:
-        return "own code"
-    if architecture.endswith("ForRewardModelWithGating"):
-        if head_weights is not None:
-            raise InputError(f"{model}: weighs its heads by itself; set head_weights: null")
-        return "gated"
-    if not architecture.endswith("ForSequenceClassification"):
-        raise InputError(
-            f"{model}: is a {architecture}, which gives no score; take a sequence classifier, or a model "
-            "whose own code the config allows (models.NAME.remote_code)"
-        )
-    if head_weights is None and config.num_labels != 1:
-        raise InputError(
-            f"{model}: a reward model with {config.num_labels} labels where one is needed; if they are "
-            "rewards to add up, give a weight for each in head_weights"
-        )
-    if head_weights is not None and len(head_weights) != config.num_labels:
-        raise InputError(
-            f"{model}: has {config.num_labels} outputs, but head_weights has {len(head_weights)} numbers"
-        )
-    return "sequence classifier"

@@ -1,31 +1,43 @@
-"""Dialogues through a model in batches: as many tokens at once as the memory takes, the longest first."""
+"""Score dialogues in batches: as many tokens at once as fit into memory, the longest first."""
 
 import numpy as np
 import torch
 
+from prefline.architectures import exact
 from prefline.errors import InputError
+from prefline.rewards import Dialogue
 from prefline.text import chat
 
-# What keeps a CPU busy: larger batches leave its caches, and are slower in more memory.
+# Number of tokens that keeps a CPU busy: larger batches exceed its caches, and are slower in more memory.
 CPU_TOKENS = 1024
+# Largest difference by rounding between a score in a batch and alone: absolute, and as a part of the score.
+ROUNDING = {"float32": 1e-4, "bfloat16": 5e-2}
+TRIED = [
+    Dialogue([{"role": "user", "content": asked}], answered, "a trial dialogue")
+    for asked, answered in (
+        ("Hi!", "Yes."),
+        ("Is it?", "No."),
+        ("Which bird is blue?", "A jay, and few others."),
+    )
+]
 
 
 def device():
-    """The accelerator if there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def lower_body(body, dtype):
     """Round the parameters of the module `body` to `dtype` (str), and only those.
 
-    Rotary frequencies are buffers, and rounded ones displace every far token.
+    Rotary frequencies are buffers; rounded ones would displace every far token.
     """
     for parameter in body.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
 def pad(rows, target):
-    """(ids, mask): int64 tensors [len(rows), longest] of lists of ids, padded on the right, on `target`."""
+    """Return (ids, mask): int64 tensors [len(rows), longest] of lists of ids, right-padded, on `target`."""
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
@@ -33,16 +45,16 @@ def pad(rows, target):
 
 
 class Batches:
-    """Runs rows of token ids through `forward`, at most `tokens` at once, padding included.
+    """Batches of at most `tokens` token ids, padding included, for a function `forward`.
 
-    On a CPU at most CPU_TOKENS. Out of memory halves that and goes on.
+    On a CPU they have at most CPU_TOKENS. When memory runs out, the limit is halved and scoring continues.
     """
 
     def __init__(self, tokens):
         self.tokens = min(tokens, CPU_TOKENS) if device().type == "cpu" else tokens
 
     def run(self, rows, forward):
-        """Yield (numbers, forward(batch)) until every one of `rows` (lists of ids) went through."""
+        """Yield (numbers, forward(batch)) until each of `rows` (lists of ids) is done."""
         waiting = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
         while waiting:
             longest = len(rows[waiting[0]])
@@ -53,20 +65,21 @@ class Batches:
                 if "out of memory" not in str(error) or len(batch) == 1:
                     raise
                 self.tokens = len(batch) * longest // 2
-                print(f"out of memory: going on with {self.tokens} tokens in a batch")
+                print(f"out of memory: continuing with {self.tokens} tokens in a batch")
                 continue
             yield batch, made
             waiting = waiting[len(batch) :]
 
 
 class Scorer:
-    """What scoring models have in common; a subclass has `_forward(rows)`, which gives rewards.Scores."""
+    """The base class of scoring models; a subclass has `_forward(rows)`, which returns rewards.Scores."""
 
     def __init__(self, model, config, batch_tokens):
-        """model: directory; config: its transformers config."""
+        """Read the tokenizer of a model. model: directory; config: its transformers config."""
         self.device = device()
         self.tokenizer = chat.load_tokenizer(model)
-        self.max_length = getattr(config, "max_position_embeddings", None)
+        self.padding = getattr(config.get_text_config(), "pad_token_id", None)
+        self.max_length = longest(config)
         self.in_batches = Batches(batch_tokens)
 
     def batches(self, dialogues):
@@ -85,21 +98,50 @@ class Scorer:
             yield numbers, scores
 
     def ids(self, dialogue):
-        """Token ids (list of int) of the whole dialogue in the reward model's own chat template."""
+        """Return the token ids (list of int) of the whole dialogue in the reward model's own chat template.
+
+        Text that the template writes after the last end token is included, as in the model's training.
+        """
+        messages = [*dialogue.messages, {"role": "assistant", "content": dialogue.completion}]
         try:
-            prompt, completion = chat.prompt_and_completion_ids(
-                self.tokenizer, dialogue.messages, dialogue.completion
-            )
+            ids = chat.dialogue_ids(self.tokenizer, messages)
         except InputError as error:
             raise InputError(f"{dialogue.where}: {error}") from None
-        check_length(len(prompt) + len(completion), self.max_length, dialogue.where)
-        return prompt + completion
+        check_length(len(ids), self.max_length, dialogue.where)
+        return ids
+
+    def try_padding(self, dtype):
+        """Score one dialogue at a time if padded dialogues get other scores than alone."""
+        rows = [self.ids(dialogue) for dialogue in TRIED]
+        alone = [self._forward([row]).reward[0] for row in rows]
+        try:
+            beside = self._forward(rows).reward
+        except Exception:  # some code takes one at a time, some wants a padding token or its own last one
+            beside = [np.nan]
+        if len(beside) != len(alone) or not np.allclose(beside, alone, ROUNDING[dtype], ROUNDING[dtype]):
+            self.in_batches = Batches(1)
+            print("dialogues are scored one at a time: padded ones get other scores")
 
 
-def check_length(length, longest, where):
-    """Raise InputError, naming the answer, if `length` tokens are more than a model reads (None: any)."""
-    if longest is not None and length > longest:
+def last_read(row, padding):
+    """Return the place (int) in `row` (list of ids) where transformers' classifiers read a dialogue alone.
+
+    That is the last token other than `padding` (int, or None where the model has no padding token). A
+    dialogue that ends in the padding token itself was read before it in training, too.
+    """
+    return next((place for place in range(len(row) - 1, -1, -1) if row[place] != padding), 0)
+
+
+def longest(config):
+    """Return the most tokens (int, or None) that a model of this config reads with exact positions."""
+    limits = (getattr(config, "max_position_embeddings", None), exact.longest(config))
+    return min((limit for limit in limits if limit is not None and limit > 0), default=None)
+
+
+def check_length(length, most, where):
+    """Raise InputError, naming the answer, if its tokens are more than `most`, if that is not None."""
+    if most is not None and length > most:
         raise InputError(
-            f"{where}: has {length} tokens, the reward model reads {longest}; "
-            "lower prompts.max_prompt_length or generate.max_tokens"
+            f"{where}: has {length} tokens, the reward model reads {most}; "
+            "lower prompts.max_prompt_length or generate.max_tokens, or remove the row of a benchmark"
         )

@@ -1,7 +1,7 @@
 """Rewards that need no model: functions of (messages, completion, reference, **arguments) -> float.
 
 messages: list of {"role", "content"} up to the answer; completion: str; reference: the right answer (str) of
-the prompt's row, or None. Functions of your own look the same and stand in a file of your own.
+the prompt's row, or None. Write your own functions in the same form, in your own file.
 """
 
 import json
@@ -11,13 +11,13 @@ import unicodedata
 from prefline.errors import InputError
 
 
-def exact_match(messages, completion, reference):
-    """1.0 if the completion is the reference, letter case, outer white space and a last full stop aside."""
+def exact_match(messages, completion, reference: str):
+    """Return 1.0 if the completion is the reference, ignoring case, outer space and a last full stop."""
     return float(_plain(completion) == _plain(_needed(reference)))
 
 
-def last_number(messages, completion, reference):
-    """1.0 if the last number in the completion is the reference's last, as in answers to sums (GSM8K)."""
+def last_number(messages, completion, reference: str):
+    """Return 1.0 if the last number in the completion is the reference's last, as in GSM8K."""
     wanted, found = _numbers(_needed(reference)), _numbers(completion)
     if not wanted:
         raise InputError(f"the reference {reference!r:.60} has no number")
@@ -25,17 +25,17 @@ def last_number(messages, completion, reference):
 
 
 def regex(messages, completion, reference, pattern):
-    """1.0 if the regular expression `pattern` is found anywhere in the completion."""
+    """Return 1.0 if the regular expression `pattern` is found anywhere in the completion."""
     return float(re.search(pattern, completion) is not None)
 
 
 def length(messages, completion, reference, target=0):
-    """Minus the number of characters by which the completion is longer or shorter than `target`."""
+    """Return minus the number of characters by which the completion is longer or shorter than `target`."""
     return -float(abs(len(completion) - target))
 
 
 def valid_json(messages, completion, reference):
-    """1.0 if the completion, without a code fence around it, is JSON."""
+    """Return 1.0 if the completion, without a code fence around it, is JSON."""
     fenced = re.fullmatch(r"\s*```(?:json)?\n(.*)```\s*", completion, re.DOTALL)
     try:
         json.loads(fenced[1] if fenced else completion)

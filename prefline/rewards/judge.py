@@ -1,7 +1,7 @@
 """Rewards by a language model that rates answers by a rubric (LLM as a judge).
 
-What is no rating on any try is no reward: never a number that nobody gave. Every answer of the judge is a row
-of the journal, as text, from which the number is read anew.
+An answer without a rating on every try gives no reward, never an invented number. Every answer of the judge
+is a row of the journal, as text, from which the number is read again.
 """
 
 from typing import NamedTuple
@@ -9,10 +9,11 @@ from typing import NamedTuple
 from prefline.engines import asking
 from prefline.provenance import journal
 from prefline.rewards import rubric
+from prefline.text import verdicts
 
 
 class Rated(NamedTuple):
-    """What a judge says of dialogues."""
+    """A judge's ratings of dialogues."""
 
     rewards: list  # of float, None where there is none
     asked: int  # how many different questions they were
@@ -34,7 +35,7 @@ class Judge:
         self.kept = journal.Journal(pace.journal, "ratings", context, settings.model or pace.endpoint.model)
 
     def rate(self, dialogues):
-        """The Rated of a list of `Dialogue`, in which None has no rating; equal questions are asked once.
+        """Return the Rated of a list of `Dialogue`; None has no rating; equal questions are asked once.
 
         The first call's dialogues are what a server of the job's own is made for. Raises InputError where the
         endpoint's budget is used up.
@@ -58,4 +59,4 @@ class Judge:
 
     def _read(self, answer):
         complete = answer.finish_reason == "stop"
-        return rubric.score(answer.text, self.lowest, self.highest) if complete else None
+        return verdicts.rating(answer.text, complete, self.lowest, self.highest)

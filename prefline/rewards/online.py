@@ -1,10 +1,11 @@
-"""The reward that ranks, of completions that a policy samples while it is trained.
+"""Compute the rewards of completions that a policy samples while it is trained.
 
-The same models, functions and judges score as in the rules of rewards.smk, and their weighted sum counts as
-in build_preferences, less the penalties for length and for completions that are cut off. What needs the
-other completions to the prompt (a pairwise model, normalize: prompt) takes those that are scored with it.
+The models, functions and judges are those of rewards.smk. The reward is their weighted sum, as in
+build_preferences, minus the penalties for length and for completions that are cut off. Rewards that compare a
+prompt's completions (a pairwise model, normalize: prompt) use those of the same batch.
 """
 
+import collections
 from typing import NamedTuple
 
 import numpy as np
@@ -15,30 +16,32 @@ from prefline.engines.pace import Pace
 from prefline.errors import InputError
 from prefline.rewards import Dialogue, calling, combine, pairwise, scorers, tournament
 from prefline.rewards.judge import Judge
+from prefline.text import chat
 
 
 class Sampled(NamedTuple):
     """A completion to reward."""
 
     prompt: dict  # a row of tables.PROMPTS
-    ids: list  # of int, with the end token if it stopped by itself
+    ids: list  # of int, with the end token if it ended with one
 
 
 class Rewarded(NamedTuple):
     """The rewards of n completions, NaN where there is none."""
 
-    reward: np.ndarray  # float64 [n], what a training maximizes
-    parts: dict  # {name: float64 array [n]}, each reward before it is normalized and weighted
+    reward: np.ndarray  # float64 [n], which the training maximizes
+    parts: dict  # {name: float64 array [n]}, each reward before normalization and weight
+    failed: dict  # {name of a function: share of the completions at which it failed}
 
 
 class Rewards:
-    """Calls give the rewards of completions.
+    """A function that returns the rewards of completions.
 
-    sections: {name: section}, the config's `rewards`; models: {name: directory} of those that they name;
-    endpoints: {name of a judge: Endpoint}; policy: engines.model_files.ModelFiles of the policy;
-    length_penalty: reward taken off per token; missing_eos_penalty: taken off what is cut off; batch_tokens:
-    int, most tokens at once in a model's forward pass; judge_batch_size: requests to a judge in flight;
-    journal: folder of the judges' finished verdicts.
+    sections: {name: section}, the config's `rewards`; models: {name: directory} of the models that they
+    name; endpoints: {name of a judge: Endpoint}; policy: engines.model_files.ModelFiles of the policy;
+    length_penalty: subtracted from the reward for each token; missing_eos_penalty: subtracted if a
+    completion is cut off or ends inside its reasoning; batch_tokens: int, most tokens in a model's forward
+    pass; judge_batch_size: requests to a judge in flight; journal: folder of the judges' finished verdicts.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Rewards:
     ):
         self.sections, self.ends, self.tokenizer = sections, set(policy.end_tokens), policy.tokenizer
         self.length_penalty, self.missing_eos_penalty = length_penalty, missing_eos_penalty
-        self.scorers = {}
+        self.scorers, self.failures = {}, {}
         for name, section in sections.items():
             kind, model = section["kind"], models.get(section.get("model"))
             if kind == "classifier":
@@ -64,26 +67,30 @@ class Rewards:
             elif kind == "pairwise":
                 self.scorers[name] = comparer(model, batch_tokens, section, seed)
             elif kind == "function":
-                self.scorers[name] = function(section)
+                self.failures[name] = collections.Counter()
+                self.scorers[name] = function(section, self.failures[name])
             else:
                 self.scorers[name] = judge(section, Pace(judge_batch_size, endpoints[name], journal), seed)
 
     def __call__(self, samples, where, normalize=True):
-        """The Rewarded of a list of Sampled; where: str, names them in messages ("step 3", say).
+        """Return the Rewarded of a list of Sampled; where: str, names them in messages ("step 3", say).
 
-        normalize: whether as the sections say; what is normalized by prompt says nothing about a policy.
-        Raises InputError if none of them has a reward.
+        normalize: whether to normalize as the sections set; rewards normalized by prompt do not measure a
+        policy. Raises InputError if no completion has a reward.
         """
+        answers = [self.answer(sample.ids) for sample in samples]
         dialogues = [
             Dialogue(
                 sample.prompt["messages"],
-                self.text(sample.ids),
+                answer or "",
                 f"{where}, prompt_id {sample.prompt['prompt_id']}",
                 sample.prompt["reference"],
             )
-            for sample in samples
+            for sample, answer in zip(samples, answers, strict=True)
         ]
         names = [sample.prompt["prompt_id"] for sample in samples]
+        for counted in self.failures.values():
+            counted.clear()
         parts = {
             name: np.array(score(dialogues, names), dtype=np.float64) for name, score in self.scorers.items()
         }
@@ -92,30 +99,42 @@ class Rewards:
             name: section if normalize else {**section, "normalize": "none"}
             for name, section in self.sections.items()
         }
-        reward = combine.combined(parts, sections, prompts, np.ones(len(samples), dtype=bool))
+        scales = {name: combine.scale(values) for name, values in parts.items()}
+        reward = combine.combined(parts, sections, prompts, scales)
         if np.isnan(reward).all():
-            raise InputError(f"{where}: none of {len(samples)} completions has a reward; see the judge's log")
+            reasons = ", ".join(
+                f"{name}: {count} {reason}"
+                for name, counted in self.failures.items()
+                for reason, count in counted.items()
+            )
+            raise InputError(
+                f"{where}: none of {len(samples)} completions has a reward; {reasons or 'see the log above'}"
+            )
         reward -= self.length_penalty * np.array([len(sample.ids) for sample in samples])
-        reward -= self.missing_eos_penalty * np.array([sample.ids[-1] not in self.ends for sample in samples])
-        return Rewarded(reward, parts)
+        cut = [
+            answer is None or sample.ids[-1] not in self.ends
+            for sample, answer in zip(samples, answers, strict=True)
+        ]
+        reward -= self.missing_eos_penalty * np.array(cut)
+        failed = {name: counted.total() / len(samples) for name, counted in self.failures.items()}
+        return Rewarded(reward, parts, failed)
 
-    def text(self, ids):
-        """What a completion says (str), without the token that ended it."""
-        spoken = ids[:-1] if ids[-1] in self.ends else ids
-        return self.tokenizer.decode(spoken, skip_special_tokens=True)
+    def answer(self, ids):
+        """Return the answer in a completion (str), without reasoning; None if the reasoning does not end."""
+        return chat.said(self.tokenizer, ids[:-1] if ids[-1] in self.ends else ids).answer
 
 
-# Each kind of reward as a function (dialogues, their prompt_ids) -> [float, None or NaN where there is none].
+# Each kind of reward as a function (dialogues, their prompt_ids) -> [float, or None or NaN without a reward].
 
 
 def classifier(model, batch_tokens, section):
-    """Of a model that reads one answer at a time."""
+    """Return the reward function of a model that scores one answer at a time."""
     scorer = scorers.load(model, batch_tokens, section["dtype"], section["head_weights"])
     return lambda dialogues, _: scorers.score(scorer, dialogues)
 
 
 def comparer(model, batch_tokens, section, seed):
-    """The probability of beating another of the prompt's completions, by a tournament among them."""
+    """Return the reward function of a pairwise model: the probability of beating the other completions."""
     loaded = pairwise.load(model, batch_tokens, section["dtype"])
 
     def compare(comparisons):
@@ -134,16 +153,16 @@ def comparer(model, batch_tokens, section, seed):
     return score
 
 
-def function(section):
-    """Of a Python function."""
+def function(section, failures):
+    """Return the reward function of a Python function; failures: collections.Counter, see calling."""
     called = functions.load(section["function"])
     return lambda dialogues, _: [
-        calling.reward(called, section["arguments"], dialogue) for dialogue in dialogues
+        calling.reward(called, section["arguments"], dialogue, failures) for dialogue in dialogues
     ]
 
 
 def judge(section, pace, seed):
-    """Of a language model that follows a rubric, on servers; the journal keeps its verdicts."""
+    """Return the reward function of a judge that follows a rubric; the journal caches its verdicts."""
     settings = asking.Settings("", section["max_tokens"], seed)
     asked = Judge(section["rubric"], section["lowest"], section["highest"], settings, pace)
     return lambda dialogues, _: asked.rate(dialogues).rewards

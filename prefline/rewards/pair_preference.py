@@ -9,11 +9,10 @@ import itertools
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
 from prefline.errors import InputError
-from prefline.rewards.batches import Batches, check_length, device, lower_body, pad
+from prefline.rewards import loading
+from prefline.rewards.batches import Batches, check_length, device, longest, lower_body, pad
 from prefline.rewards.pairwise import Comparer, letter_ids
 from prefline.text import chat
 
@@ -26,19 +25,14 @@ class PairPreference(Comparer):
         self.tokenizer = chat.load_tokenizer(model)
         self.in_batches = Batches(batch_tokens)
         letters = letter_ids(self.tokenizer, model)
-        disable_progress_bar()
-        self.model, loading = AutoModelForCausalLM.from_pretrained(
-            model, dtype="auto", use_safetensors=True, output_loading_info=True, trust_remote_code=False
-        )
-        if loading["missing_keys"]:
-            raise InputError(f"{model}: lacks the weights {', '.join(sorted(loading['missing_keys']))}")
+        self.model = loading.load("AutoModelForCausalLM", model)
         self.model.eval().requires_grad_(False)
         # In place of the model's own, so that what an architecture does to its logits is still done.
         self.head = LettersAtTheEnd(self.model.get_output_embeddings(), letters)
         lower_body(self.model, dtype)
         self.model.set_output_embeddings(self.head)
         self.model.to(self.device)
-        self.max_length = getattr(self.model.config, "max_position_embeddings", None)
+        self.max_length = longest(self.model.config)
 
     def ids(self, comparison, first, second):
         message = {"role": "user", "content": question(comparison.messages, first, second)}
@@ -76,7 +70,7 @@ class LettersAtTheEnd(torch.nn.Module):
 
 
 def question(messages, first, second):
-    """What the model is asked (str) about two answers to `messages`.
+    """Return the model's prompt (str) about two answers to `messages`.
 
     A system message is part of the first user turn: the model knows the turns of two speakers.
     """

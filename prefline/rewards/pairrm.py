@@ -1,12 +1,12 @@
 """PairRM, an encoder that reads a source and two candidates (llm-blender/PairRM-hf; arXiv 2306.02561).
 
-Source and candidates are three texts, each with [CLS], a marker of its own and [SEP]. A perceptron on the
+Source and candidates are three texts, each with [CLS], its own marker token and [SEP]. A perceptron on the
 hidden states at the source's and a candidate's marker scores the candidate; the probability that the first
 wins is the sigmoid of the difference. The weights are read here by their published names, so that no code
 comes with the model; the perceptron is float32.
 
-The tokenizer is read from tokenizer.json itself: transformers 5 builds DeBERTa's anew, with another
-normalization than the one the model was trained with.
+The tokenizer is read from tokenizer.json itself: transformers 5 rebuilds DeBERTa's with another normalization
+than the one the model was trained with.
 """
 
 import functools
@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, DebertaV2Model
 
 from prefline.errors import InputError
+from prefline.rewards import loading
 from prefline.rewards.batches import Batches, device, lower_body, pad
 from prefline.rewards.gated import read_weights
 from prefline.rewards.pairwise import Comparer
@@ -25,6 +26,8 @@ from prefline.rewards.pairwise import Comparer
 # Tokens, as published: of the source, and of source and both candidates together.
 MAX_SOURCE, MAX_ALL = 1224, 2048
 BODY, HEAD = "pretrained_model.", "head_layer."
+LAYERS = (1, 4)  # those of the head that have weights
+MARKERS = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id")
 SEVERAL_TURNS = (
     "Finish the following coversation in each i-th turn by filling in <Response i> with your response."  # sic
 )
@@ -37,7 +40,7 @@ class PairRM(Comparer):
         self.device = device()
         self.in_batches = Batches(batch_tokens)
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        self.markers = [config.source_prefix_id, config.cand1_prefix_id, config.cand2_prefix_id]
+        self.markers = [getattr(config, name) for name in MARKERS]
         self.tokenizer = read_tokenizer(model, self.markers)
         self.structure = [self.tokenizer.id_to_token(token) for token in self.markers] + ["[SEP]"]
         # A text of one prompt is in many comparisons, which come one after the other.
@@ -50,11 +53,11 @@ class PairRM(Comparer):
         lower_body(self.body, dtype)
         self.layers = [
             [weights[f"{HEAD}{number}.{name}"].float().to(self.device) for name in ("weight", "bias")]
-            for number in (1, 4)
+            for number in LAYERS
         ]
 
     def batches(self, comparisons):
-        """As `Comparer.batches`; says how many comparisons were too long to be read whole."""
+        """Do as `Comparer.batches`, and log how many comparisons were too long to be read whole."""
         self.cut = 0
         yield from super().batches(comparisons)
         if self.cut:
@@ -89,16 +92,16 @@ class PairRM(Comparer):
         return torch.sigmoid((first - second).mean(1)).cpu()
 
     def _scores(self, states):
-        """Scores (float32 [rows, tasks]) from hidden states [rows, 2 × hidden]."""
+        """Return scores (float32 [rows, tasks]) from hidden states [rows, 2 × hidden]."""
         (inner, inner_bias), (outer, outer_bias) = self.layers
         states = torch.tanh(torch.nn.functional.linear(states, inner, inner_bias))
         return torch.nn.functional.linear(states, outer, outer_bias)
 
 
 def texts(messages, first, second):
-    """(source, candidate, candidate) as PairRM was trained: a question, or a conversation with gaps to fill.
+    """Return (source, candidate, candidate) as PairRM was trained: a question, or a conversation with gaps.
 
-    A system message stands before them, on lines of its own.
+    A system message precedes them, on separate lines.
     """
     instruction = [message["content"] for message in messages if message["role"] == "system"]
     turns = [message for message in messages if message["role"] != "system"]
@@ -119,12 +122,12 @@ def texts(messages, first, second):
 
 
 def cut(ids, longest):
-    """`ids` (array), or the first of them and the final [SEP] where they are more than `longest`."""
+    """Return `ids` (array), or the first of them and the final [SEP] where they are more than `longest`."""
     return ids if len(ids) <= longest else np.append(ids[: longest - 1], ids[-1])
 
 
 def read_tokenizer(model, markers):
-    """The tokenizer of the directory `model`; InputError if it lacks the tokens with the ids `markers`."""
+    """Return the tokenizer of the directory `model`; InputError if it lacks tokens with the ids `markers`."""
     path = Path(model) / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{model}: PairRM needs its tokenizer as tokenizer.json")
@@ -136,6 +139,27 @@ def read_tokenizer(model, markers):
         if text is None or tokenizer.encode(text).ids.count(marker) != 1:
             raise InputError(f"{path}: has no token {marker}, which config.json names as a prefix")
     return tokenizer
+
+
+def check(model):
+    """Raise InputError unless the directory `model` has PairRM's markers, tokens and weights."""
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    lacking = [name for name in MARKERS if not isinstance(getattr(config, name, None), int)]
+    if lacking:
+        raise InputError(f"{model}: its config.json lacks {', '.join(lacking)}, which PairRM reads at")
+    read_tokenizer(model, [getattr(config, name) for name in MARKERS])
+    with torch.device("meta"):
+        wanted = {
+            BODY + name: list(value.shape) for name, value in DebertaV2Model(config).state_dict().items()
+        }
+    width, found = config.hidden_size, loading.shapes(model)
+    wanted[f"{HEAD}{LAYERS[0]}.weight"] = [width, 2 * width]
+    outputs = found.get(f"{HEAD}{LAYERS[1]}.weight", [1])[0]
+    wanted |= {f"{HEAD}{LAYERS[0]}.bias": [width], f"{HEAD}{LAYERS[1]}.weight": [outputs, width]}
+    wanted[f"{HEAD}{LAYERS[1]}.bias"] = [outputs]
+    wrong = [name for name, shape in wanted.items() if found.get(name) != shape]
+    if wrong:
+        raise InputError(f"{model}: lacks the weights {', '.join(wrong[:3])}, or has them in another shape")
 
 
 def load_body(body, weights, model):

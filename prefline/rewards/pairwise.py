@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from prefline import files
 from prefline.errors import InputError
-from prefline.text import chat
+from prefline.rewards import loading
 
 
 class Comparison(NamedTuple):
@@ -23,11 +23,11 @@ class Comparison(NamedTuple):
 
 
 class Comparer:
-    """What comparing models have in common.
+    """The base class of comparing models.
 
-    A subclass has `ids(comparison, first, second)`, the token ids (int64 array) that show the answers in this
-    order, `in_batches`, the `batches.Batches` to run them in, and `_forward(rows)`, the probabilities (float
-    tensor [rows]) that the first wins.
+    A subclass has three members. `ids(comparison, first, second)` gives the token ids (int64 array) with the
+    answers in this order. `in_batches` is the `batches.Batches` to run them in. `_forward(rows)` gives the
+    probabilities (float tensor [rows]) that the first wins.
     """
 
     def batches(self, comparisons):
@@ -60,7 +60,7 @@ class Comparer:
 
 
 def load(model, batch_tokens, dtype):
-    """The `Comparer` of the model directory `model`, on the accelerator if there is one.
+    """Return the `Comparer` of the model directory `model`, on the accelerator if there is one.
 
     batch_tokens: int, most tokens in one forward pass, padding included. dtype: "float32" or "bfloat16", of
     the model's body; heads and probabilities are float32 in both. Raises InputError for a model that compares
@@ -74,7 +74,7 @@ def load(model, batch_tokens, dtype):
 
 
 def form(model):
-    """How the model directory `model` compares answers: "PairRM" or "language model".
+    """Return the kind of the comparing model in the directory `model`: "PairRM" or "language model".
 
     Reads its config and tokenizer only. Raises InputError for one that compares none.
     """
@@ -87,12 +87,28 @@ def form(model):
             f"{model}: is a {architecture}, which compares no answers; take a language model that answers A "
             "or B, or PairRM"
         )
-    letter_ids(chat.load_tokenizer(model), model)
+    letter_ids(loading.tokenizer(model), model)
     return "language model"
 
 
+def check(model):
+    """Raise InputError unless the model directory `model` can compare, and is whole. Reads no weights."""
+    if form(model) == "PairRM":
+        from prefline.rewards import pairrm
+
+        pairrm.check(model)
+        return
+    heads = loading.heads(model)
+    if heads:
+        raise InputError(
+            f"{model}: its head {heads[0]} gives one score of one answer; name it in a reward of the "
+            "kind classifier"
+        )
+    loading.load("AutoModelForCausalLM", model, shapes_only=True)
+
+
 def letter_ids(tokenizer, model):
-    """Ids (list of two int) of the answers A and B; InputError if one of them is not a single token."""
+    """Return the ids (list of two int) of A and B; raise InputError if one of them is not a single token."""
     ids = [tokenizer.encode(letter, add_special_tokens=False) for letter in "AB"]
     if any(len(of_letter) != 1 for of_letter in ids):
         raise InputError(f"{model}: its tokenizer has no single tokens for A and B, between which it chooses")

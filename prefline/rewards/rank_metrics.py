@@ -1,21 +1,23 @@
-"""What a policy's rewards and pairs look like: is there anything to learn, and is it length alone?"""
+"""Metrics of a policy's rewards and pairs: is there anything to learn, and is it length alone?"""
 
+import array
 from collections import Counter
 
 import numpy as np
 
 
 class Report:
-    """What is counted over all shards. reasons: the names (str) under which a prompt may yield no pair."""
+    """Counts over all shards. reasons: the names (str) of reasons why a prompt yields no pair."""
 
     def __init__(self, reasons):
         self.reasons = reasons
         self.counts = {split: Counter() for split in ("train", "test")}
         self.truncated = self.duplicates = self.unscored = self.ties = 0
-        self.rewards, self.lengths, self.gaps, self.margins = [], [], [], []
+        self.rewards, self.lengths, self.margins = (array.array("d") for _ in range(3))
+        self.gaps = array.array("d")  # lengths of chosen and rejected in turn
 
     def add_prompt(self, split, outcome, found, rows, scores):
-        """outcome: (chosen, rejected) or a reason; found: the prompt's candidates.
+        """Count a prompt. outcome: (chosen, rejected) or a reason; found: the prompt's candidates.
 
         rows: its completions (list of dicts); scores: {sample: reward or None}, before the length penalty.
         """
@@ -28,15 +30,15 @@ class Report:
         scored = [row for row in rows if scores[row["sample"]] is not None]
         lengths = {row["sample"]: len(row["completion_ids"]) for row in scored}
         self.unscored += len(rows) - len(lengths)
-        self.lengths += lengths.values()
-        self.rewards += [scores[sample] for sample in lengths]
+        self.lengths.extend(lengths.values())
+        self.rewards.extend(scores[sample] for sample in lengths)
         if isinstance(outcome, tuple):
             chosen, rejected = outcome
-            self.gaps.append((lengths[chosen.sample], lengths[rejected.sample]))
+            self.gaps.extend((lengths[chosen.sample], lengths[rejected.sample]))
             self.margins.append(chosen.reward - rejected.reward)
 
     def metrics(self):
-        """The metrics (dict): `splits` counts prompts, lengths are in tokens, null is undefined."""
+        """Return the metrics (dict): `splits` counts prompts, lengths are in tokens, null is undefined."""
         rewards, lengths = np.array(self.rewards, np.float64), np.array(self.lengths, np.float64)
         gaps = np.array(self.gaps, np.float64).reshape(-1, 2)
         prompts = sum(counts["prompts"] for counts in self.counts.values())

@@ -1,4 +1,4 @@
-"""Rubrics: what a judge is asked about an answer, and the number in what it says.
+"""Rubrics: a judge's prompt about an answer, and the number in its reply.
 
 A rubric is text with {prompt} and {completion} in it, and {reference} if it likes. All three are put in at
 once, so that braces in them mean nothing. The paragraph with {reference}, from blank line to blank line, is
@@ -11,11 +11,10 @@ from pathlib import Path
 from prefline.errors import InputError
 
 PLACES = re.compile(r"\{(prompt|completion|reference)\}")
-NUMBER = re.compile(r"\[\[\s*([+-]?\d+(?:\.\d+)?)\s*\]\]")
 
 
 def load(path):
-    """The paragraphs (list of str) of a text file with a rubric; InputError for one that is none."""
+    """Return the paragraphs (list of str) of a text file with a rubric; InputError for one that is none."""
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -33,14 +32,14 @@ def load(path):
     for paragraph in paragraphs:
         if "{reference}" in paragraph and ("{prompt}" in paragraph or "{completion}" in paragraph):
             raise InputError(
-                f"{path}: {{reference}} needs a paragraph of its own, between blank lines: it is left out "
-                "where a prompt has no reference answer"
+                f"{path}: put {{reference}} into a separate paragraph, between blank lines: it is left "
+                "out where a prompt has no reference answer"
             )
     return paragraphs
 
 
 def fill(paragraphs, dialogue):
-    """What the judge is asked (str) about a `rewards.Dialogue`."""
+    """Return the judge's prompt (str) about a `rewards.Dialogue`."""
     values = {
         "prompt": transcript(dialogue.messages),
         "completion": dialogue.completion,
@@ -51,20 +50,10 @@ def fill(paragraphs, dialogue):
 
 
 def transcript(messages):
-    """A prompt (list of {"role", "content"}) as people would write it down (str).
+    """Return a prompt (list of {"role", "content"}) as people would write it down (str).
 
     One message of the user's is its text; of more, each turn begins with who speaks.
     """
     if [message["role"] for message in messages] == ["user"]:
         return messages[0]["content"]
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
-
-
-def score(verdict, lowest, highest):
-    """The number (float) that a judge's verdict (str) ends with, the last in [[ ]]; None if it is no score.
-
-    The last alone: numbers before it may be quoted from the completion.
-    """
-    numbers = NUMBER.findall(verdict)
-    value = float(numbers[-1]) if numbers else None
-    return value if value is not None and lowest <= value <= highest else None

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from prefline.rewards import form
+from prefline.rewards.forms import form
 
 
 def load(model, batch_tokens, dtype, head_weights=None):
-    """The scorer of the model directory `model`, on the accelerator if there is one.
+    """Return the scorer of the model directory `model`, on the accelerator if there is one.
 
     batch_tokens: int, most tokens in one forward pass, padding included. dtype: "float32" or "bfloat16", of
     the model's body; scores are float32 in both. head_weights: list of float, for a model with several heads
@@ -15,6 +15,8 @@ def load(model, batch_tokens, dtype, head_weights=None):
     found = form(model, head_weights)
     if found == "own code":
         from prefline.rewards.own_code import OwnCode as Scorer
+    elif found == "encoder":
+        from prefline.rewards.encoder import Encoder as Scorer
     elif found == "gated":
         from prefline.rewards.gated import Gated as Scorer
     else:
@@ -23,7 +25,7 @@ def load(model, batch_tokens, dtype, head_weights=None):
 
 
 def score(scorer, dialogues):
-    """The rewards, a float32 array [len(dialogues)] in their order."""
+    """Return the rewards, a float32 array [len(dialogues)] in their order."""
     rewards = np.empty(len(dialogues), dtype=np.float32)
     for numbers, scores in scorer.batches(dialogues):
         rewards[numbers] = scores.reward

@@ -1,6 +1,6 @@
 """The answers of a shard and their rewards, for every script that scores: read once, written in one form.
 
-reads   prompts (prompt_id, messages, reference), completions (prompt_id, sample, completion)
+reads   prompts (prompt_id, messages, reference), completions (prompt_id, sample, completion, answer)
 writes  the columns of tables.REWARDS, in the order of the completions
 """
 
@@ -14,7 +14,7 @@ from prefline.rewards import Dialogue
 
 
 def read(prompts, completions):
-    """(rows, dialogues): the completions (list of dicts), and the `Dialogue` of each, None where none is.
+    """Return (rows, dialogues): the completions (list of dicts), and the `Dialogue` of each, or None.
 
     prompts, completions: the shard's parquet files. A request that the engine gave up has a row without an
     answer. Raises InputError for a completion of a prompt that is not there.
@@ -28,13 +28,14 @@ def read(prompts, completions):
                 f"{where}: the shard's prompts do not have it; delete this file and generate it again"
             )
         prompt = by_id[row["prompt_id"]]
-        dialogue = Dialogue(prompt["messages"], row["completion"], where, prompt["reference"])
+        answer = row["completion"] if row["answer"] is None else row["answer"]
+        dialogue = Dialogue(prompt["messages"], answer, where, prompt["reference"])
         dialogues.append(None if row["finish_reason"] == "error" else dialogue)
     return rows, dialogues
 
 
 def score(root, context, about, dialogues, batches):
-    """[reward, parts] of each of `dialogues`, None for None; from the journal where it has them.
+    """Return [reward, parts] of each of `dialogues`, None for None; from the journal where it has them.
 
     root, context, about: see journal.Journal. batches(missing): a generator that yields (numbers, Scores) of
     the list of dialogues that the journal lacks; see `rewards`.
@@ -53,6 +54,26 @@ def score(root, context, about, dialogues, batches):
     wanted = {name: dialogue for name, dialogue in zip(names, dialogues, strict=True) if dialogue}
     made = journal.Journal(root, "rewards", context, about).rows(wanted, make)
     return [made.get(name) for name in names]
+
+
+def compare(root, context, about, comparisons, batches):
+    """Return the probability that a beats b of each of `comparisons`, from the journal where it has it.
+
+    root, context, about: see journal.Journal. batches(missing): a generator that yields (numbers,
+    probabilities) of the list of Comparison that the journal lacks; see `prefline.rewards.pairwise`.
+    """
+
+    def make(missing):
+        keys, started = list(missing), time.perf_counter()
+        for numbers, probabilities in batches(list(missing.values())):
+            yield {keys[number]: value for number, value in zip(numbers, probabilities, strict=True)}
+        seconds = time.perf_counter() - started
+        print(f"{len(keys)} compared in {seconds:.1f} s, {len(keys) / max(seconds, 1e-9):.1f} per second")
+
+    keys = [journal.key(one.messages, one.a, one.b) for one in comparisons]
+    kept = journal.Journal(root, "comparisons", context, about)
+    made = kept.rows(dict(zip(keys, comparisons, strict=True)), make)
+    return [made[key] for key in keys]
 
 
 def write(path, rows, scored):

@@ -1,8 +1,8 @@
-"""Which completions of a prompt meet, and what their comparisons make of them.
+"""Choose which completions of a prompt to compare, and compute rewards from the comparisons.
 
-A tournament is full, or sampled on a ring: the texts stand in a circle, in an order that only the seed, the
-prompt and the texts make, and each meets those a few given steps away. So all meet equally many, nobody is
-cut off from the others, and no order of rows or samples counts.
+A tournament is full, or sampled on a ring. The texts form a circle, in an order that depends only on the
+seed, the prompt and the texts, and each is compared with those a few steps away. So all have equally many
+comparisons, all are connected, and the order of rows and samples does not matter.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from prefline.rewards.pairwise import Comparison
 
 
 def rewards(dialogues, prompt_ids, samples, opponents, seed, compare):
-    """[reward, parts] of each of `dialogues`, None for None, by a tournament among those to each prompt.
+    """Return [reward, parts] of each of `dialogues` (None for None) by a tournament within each prompt.
 
     samples: list of int, the numbers of the dialogues among those to their prompt, whose order `parts` have;
     opponents, seed: see `comparisons`; compare(list of Comparison): the probabilities (list of float) that a
@@ -43,7 +43,7 @@ def rewards(dialogues, prompt_ids, samples, opponents, seed, compare):
 
 
 def comparisons(texts, opponents, seed, prompt_id):
-    """The comparisons to hold: a sorted list of (a, b), two of `texts` (different str) with a < b.
+    """Return the comparisons to hold: a sorted list of (a, b), two of `texts` (different str) with a < b.
 
     opponents: int, how many others each text meets; 0: all. A ring needs two at least, and one more where
     `opponents` and the number of texts are both odd.
@@ -62,7 +62,7 @@ def comparisons(texts, opponents, seed, prompt_id):
 
 
 def score(texts, probabilities):
-    """[reward, parts] of each of `texts` (list of str, None for a sample without an answer, and None for it).
+    """Return [reward, parts] of each of `texts` (list of str); None for a sample without an answer.
 
     probabilities: {(a, b): the probability (float) that a beats b}, a < b, as `comparisons` gives them.
     parts: list of float, the probability of beating each of `texts`: 1/2 for itself and its equals, None
@@ -79,7 +79,7 @@ def score(texts, probabilities):
 
 
 def _beats(text, other, probabilities):
-    """The probability that `text` beats `other`, or None."""
+    """Return the probability that `text` beats `other`, or None."""
     if text == other:
         return 0.5
     if other is None:

@@ -1,15 +1,15 @@
-"""What requests to a server may cost: so many in a minute, and no more than a budget.
+"""Limit requests to a server: so many per minute, and never above a budget.
 
-A Meter stands before every try of a request. Before it is sent, the most that it can cost is set aside: a
-prompt's tokens are not known until the server has counted them, and are taken for no more than one for two
-bytes, or more where the server has counted more. When the answer is there, what it cost is put in its place.
-So a budget is never exceeded, and a little of it stays unspent.
+A Meter precedes every try of a request. It first reserves the most that the try can cost. The server counts a
+prompt's tokens only later, so they are estimated as at most one for two bytes, or more if the server has
+counted more so far. The answer's actual cost then replaces the reservation. So a budget is never exceeded,
+and a little of it stays unspent.
 
-What counts: every try is a call; tokens are those that the server reports. A try that is refused costs
-nothing; one that gets no answer may have been worked on, and counts as the most that it can cost.
+Every try is a call; tokens are those that the server reports. A refused try is free. A try without an answer
+may have been processed, so it counts as the most that it can cost.
 
-Budget and rates are one for all jobs that ever ask an endpoint: they ask one after the other, and what they
-spend stands in a ledger before it is spent, so that a job that is killed is no gift.
+All jobs that ever ask an endpoint share its budget and rates. They ask one after the other, and write what
+they spend to a ledger beforehand, so that the calls of a killed job are counted.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from prefline.errors import InputError
 
 # Tokens for a byte of a prompt: most that is expected before the server has counted any, and a usual number.
 MOST_PER_BYTE, USUAL_PER_BYTE = 0.5, 0.25
-# How much more than the most that was counted so far the next prompt may have, by byte.
+# Factor by which the next prompt may exceed the most tokens per byte counted so far.
 MARGIN = 1.2
 MILLION = 1e6
 
@@ -77,7 +77,7 @@ class Meter:
             yield
 
     def count(self):
-        """Take what the ledger says for what was spent."""
+        """Read from the ledger what was spent."""
         if self.ledger is None or not self.ledger.exists():
             return
         with open(self.ledger, encoding="utf-8") as file:
@@ -86,19 +86,19 @@ class Meter:
         self.cost = self.price(*self.tokens)
 
     def spent(self):
-        """What was spent, as text."""
+        """Return the calls, tokens and cost so far, as text."""
         cost = f", {self.cost:.4f} by the config's prices" if any(self.prices) else ""
         return f"{self.calls} calls, {self.tokens[0]} tokens in and {self.tokens[1]} out{cost}"
 
     def estimate(self, sizes):
-        """What calls with prompts of `sizes` bytes would be and cost, as text."""
+        """Return the number and cost of calls with prompts of `sizes` bytes, as text."""
         number, cost = self.left(sizes)
         return f"{number} calls" + (f", about {cost:.2f} by the config's prices" if any(self.prices) else "")
 
     def start(self, payload, wait):
-        """What `end` must be given when the try of `payload` (dict) is over; waits for its turn.
+        """Wait for the turn of the try of `payload` (dict); return the argument for `end`.
 
-        wait(seconds): sleeps, or returns earlier. Raises OverBudget, from then on for all.
+        wait(seconds): sleeps, or returns earlier. Raises OverBudget, and does so for all later tries.
         """
         size = size_of(payload)
         with self.lock:
@@ -117,7 +117,7 @@ class Meter:
         return size, cost, most
 
     def end(self, call, charged, usage=None):
-        """Put what a try cost in the place of what was set aside.
+        """Replace a try's reservation by its actual cost.
 
         call: what `start` gave; charged: whether the server may ask money for it; usage: the answer's, in
         OpenAI's or Anthropic's words, None if it does not say.
@@ -139,7 +139,7 @@ class Meter:
             self.free[1] -= (sum(most) - sum(counted)) * self.pace[1]
 
     def left(self, sizes):
-        """(calls, cost) still to be made for prompts of `sizes` bytes, as estimated by those made."""
+        """Return (calls, cost) still to be made for prompts of `sizes` bytes, as estimated by those made."""
         done = max(self.calls, 1)
         output = self.tokens[1] / done if self.tokens[1] else self.max_tokens / 2
         return len(sizes), sum(self.price(size * USUAL_PER_BYTE, output) for size in sizes)
@@ -174,12 +174,13 @@ class Meter:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:
                 print(
-                    "this file system has no locks: other jobs that ask this endpoint spend apart", flush=True
+                    "this file system has no locks, so each job counts its spending at this endpoint alone",
+                    flush=True,
                 )
             yield
 
     def _turn(self, amounts):
-        """time.monotonic() at which so many requests and tokens may go; the next ones wait for them."""
+        """Return the time.monotonic() at which so many requests and tokens may go; later ones queue."""
         now = time.monotonic()
         turns = [max(now, free) for free in self.free]
         turn = max(turns)
@@ -188,14 +189,14 @@ class Meter:
 
 
 def size_of(payload):
-    """Bytes (int) of the texts in a request (dict), or of the ids in their place."""
+    """Return bytes (int) of the texts in a request (dict), or of its ids."""
     texts = [payload.get("system") or ""] + [message["content"] for message in payload.get("messages", ())]
     texts += [payload["prompt"]] if "prompt" in payload else []
     return len(json.dumps(texts, ensure_ascii=False).encode())
 
 
 def tokens_of(usage):
-    """(input tokens, output tokens) of an answer's `usage` (dict), None if it does not say."""
+    """Return (input tokens, output tokens) of an answer's `usage` (dict), None if it does not say."""
     if not isinstance(usage, dict):
         return None
     for names in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
@@ -206,7 +207,7 @@ def tokens_of(usage):
 
 
 def _entry(line):
-    """The three numbers of a line of a ledger; None of one that was cut off."""
+    """Return the three numbers of a line of a ledger; None of one that was cut off."""
     try:
         entry = json.loads(line)
     except ValueError:

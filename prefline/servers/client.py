@@ -1,13 +1,14 @@
-"""Requests to OpenAI-compatible servers that fail now and then: retried, shared out, and never too many.
+"""Send requests to OpenAI-compatible servers that may fail: retried, balanced, and limited in number.
 
-What may pass is tried again: no connection, a timeout, a server that is busy or broken, an answer that is cut
-off or not what was asked for. The wait doubles from try to try, with jitter, so that many clients do not come
-back together; a `Retry-After` is obeyed by all requests to that server. What cannot pass (a wrong key, a
-wrong name, a request that the server does not understand) is an InputError at once.
+Transient failures are retried: no connection, a timeout, a server that is busy or broken, an answer that is
+cut off or is not what was asked for. The last kind may be charged for, so it has few tries. The wait doubles
+from try to try, with jitter, so that clients do not retry together; all requests to a server obey its
+`Retry-After`. Failures that no retry mends (a wrong key, an empty account, a model that is gone) raise an
+InputError at once, after the answers that are under way.
 """
 
-import email.utils
-import json
+import contextlib
+import ipaddress
 import os
 import stat
 import threading
@@ -17,30 +18,20 @@ from concurrent import futures
 import httpx2
 import tenacity
 
-from prefline.errors import InputError
+from prefline.errors import InputError, MachineError
+from prefline.servers import replies
 from prefline.servers.budget import OverBudget
+from prefline.servers.replies import Lost, Refused, Transient
 
 # Where the key is read from, or with the ending the name of a file with it; it is in no config, log or
 # message. Another server's key has another variable, and so another file.
 KEY_VARIABLE = "PREFLINE_API_KEY"
 FILE_ENDING = "_FILE"
 KEY_FILE_VARIABLE = KEY_VARIABLE + FILE_ENDING
-BUSY_OR_BROKEN = {408, 425, 429, 500, 502, 503, 504, 529}
-LONGEST_RETRY_AFTER = 600.0
 # Requests given up in a row that are the server's fault, not the requests'.
 HOPELESS = 16
-
-
-class Transient(Exception):
-    """A failure that may pass; its text names the server and the failure."""
-
-
-class Lost(Transient):
-    """No readable answer to a request that the server may have worked on, and charge for."""
-
-
-class Refused(Exception):
-    """The server does not understand the request (status 400, 404 or 422); its text is what it said."""
+# Tries of a request that the server may have charged for.
+CHARGED_TRIES = 3
 
 
 class Server:
@@ -48,7 +39,7 @@ class Server:
 
     def __init__(self, url):
         self.url = url.rstrip("/")
-        self.in_flight = self.failures = 0  # failures since the last answer
+        self.in_flight = self.failures = self.refusals = 0  # failures and refusals since the last answer
         self.not_before = 0.0  # time.monotonic() from which it takes requests again
 
 
@@ -58,8 +49,10 @@ class Client:
     concurrency: most requests in flight together; timeout: seconds to wait for an answer; key: str, None for
     that of the environment variable key_variable; attempts: tries of a request; first_wait, longest_wait:
     seconds before the second try and before the last ones, at most; headers(key): those that carry the key;
-    meter: a budget.Meter for servers that cost money or limit the rate, None for others. given_up: (request,
-    exception) of what `each` gave up.
+    meter: a budget.Meter for servers that cost money or limit the rate, None for others; check(): raises an
+    exception if a server has ended for good, None for servers of others. given_up: (request, exception) of
+    what `each` gave up; owners: set of str, who serves the models that `models` found. Raises InputError for
+    a proxy in the environment that cannot be used.
     """
 
     def __init__(
@@ -74,6 +67,7 @@ class Client:
         key_variable=KEY_VARIABLE,
         headers=None,
         meter=None,
+        check=None,
     ):
         self.servers = [Server(url) for url in urls]
         self.concurrency = concurrency
@@ -81,65 +75,81 @@ class Client:
         self.wait = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
         self.key_variable = key_variable
         self.key = key or environment_key(key_variable)
-        self.meter, self.given_up = meter, []
+        self.meter, self.check, self.given_up = meter, check, []
         self.lock, self.closed = threading.Lock(), threading.Event()
-        self.retries = 0
-        self.http = httpx2.Client(
-            headers=(headers or bearer)(self.key) if self.key else {},
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
-            limits=httpx2.Limits(max_connections=concurrency),
-        )
+        self.retries, self.owners = 0, set()
+        local = [server.url for server in self.servers if is_local(server.url)]
+        try:
+            self.http = httpx2.Client(
+                headers=(headers or bearer)(self.key) if self.key else {},
+                timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
+                limits=httpx2.Limits(max_connections=concurrency),
+                # A proxy of the environment, which would read the key, is only for other machines.
+                trust_env=len(local) < len(self.servers),
+                mounts={f"all://{httpx2.URL(url).netloc.decode()}": None for url in local},
+            )
+        except (ValueError, ImportError, httpx2.InvalidURL) as error:
+            raise InputError(
+                "the proxy that the environment names (http_proxy, https_proxy, all_proxy) cannot be used: "
+                f"{error}; correct or unset it"
+            ) from None
 
     def close(self):
         self.closed.set()
         self.http.close()
 
-    def get(self, server, path):
-        """The JSON that one server gives for `path`; raises as `post` does, after few tries."""
-        attempts = min(self.attempts, 3)
-        return self._retry(attempts, lambda: self._send(server, "GET", path, None, lambda body: body))
+    def models(self, section):
+        """Return the names (list of a set of str, by server) that the servers list, empty if they list none.
+
+        They are a hint: keys may not read the list, and it may have other names. section: of the config, with
+        the key `urls`. Raises InputError for a server that is not there.
+        """
+        try:
+            return [self._retry(min(self.attempts, 3), lambda: self._models(one)) for one in self.servers]  # noqa: B023
+        except Transient as failure:
+            raise InputError(
+                f"{failure}: the server is not reachable; start it, or correct {section}.urls in the config"
+            ) from None
 
     def check_model(self, name, section):
-        """InputError unless every server is there and has the model `name`.
+        """Raise InputError unless every server is there and has the model `name`, if it lists models.
 
         section: of the config, with the keys `urls` and `model`.
         """
-        for server in self.servers:
-            try:
-                models = self.get(server, "/models")
-            except Transient as failure:
+        for server, names in zip(self.servers, self.models(section), strict=True):
+            if names and name not in names:
                 raise InputError(
-                    f"{failure}: the server is not reachable; start it, or correct {section}.urls in the "
-                    "config"
-                ) from None
-            except Refused:
-                continue  # keeps no list: the first request will tell
-            names = [entry.get("id") for entry in models.get("data") or []]
-            if name not in names:
-                raise InputError(
-                    f"{server.url}: the server has no model {name!r}, only {', '.join(map(repr, names))}; "
+                    f"{server.url}: the server has no model {name!r}, only {listed(names)}; "
                     f"serve it under that name (--served-model-name), or set {section}.model"
                 )
 
-    def post(self, path, payload, read):
-        """`read(body)` of the JSON answer to `payload` of whichever server is freest.
+    def _models(self, server):
+        response = self._request(server, "GET", "/models", None)
+        with contextlib.suppress(ValueError, RecursionError):
+            body = replies.parsed(response) if response.status_code == 200 else None
+            self.owners |= replies.model_names(body, "owned_by")
+            return replies.model_names(body)
+        return set()
+
+    def post(self, path, payload, read, server=None):
+        """Return `read(body)` of the JSON answer to `payload` of a server, or of whichever is freest.
 
         read: raises Transient for a body that is not as it should be. Raises Transient if the last try
-        failed, Refused, or InputError for a refused key.
+        failed, Refused, or InputError for what no retry mends.
         """
-        return self._retry(
-            self.attempts, lambda: self._send(self._freest(), "POST", path, payload, read, taken=True)
-        )
+        return self._retry(self.attempts, lambda: self._send(self._taken(server), path, payload, read))
 
     def map(self, function, items):
-        """(item, function(item)) as they end, `concurrency` at a time; the first exception ends all."""
+        """Yield (item, function(item)) as they end, `concurrency` at a time; the first exception ends all."""
         waiting, todo = {}, iter(items)
         self.closed.clear()
         pool = futures.ThreadPoolExecutor(self.concurrency)
         try:
             while True:
                 # No more in the pool than it works on: a million requests need no million futures.
-                while len(waiting) < 2 * self.concurrency and (item := next(todo, None)) is not None:
+                while len(waiting) < 2 * self.concurrency and not self.closed.is_set():
+                    if (item := next(todo, None)) is None:
+                        break
                     waiting[pool.submit(function, item)] = item
                 if not waiting:
                     return
@@ -151,125 +161,171 @@ class Client:
                 self.closed.set()  # no more tries
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def each(self, function, requests, hopeless=HOPELESS):
-        """(index, function(request)) as they end; None for what is given up, which is named.
+    def each(self, function, requests, hopeless=HOPELESS, trial=None):
+        """Yield (index, function(request)) as they end; None for what is given up, which is named.
 
         function: raises Transient, Refused or OverBudget for what to give up; requests: a list of things with
-        a `name`.
-        Raises InputError once `hopeless` in a row are given up.
+        a `name`. Failures that end the job are raised after the answers under way, which may be paid for.
+        Raises InputError once `hopeless` in a row are given up; or if the last ones are refused, and then
+        trial(), a request that was answered before.
         """
-        in_a_row = 0
+        in_a_row, ends = 0, []  # what ends the job, the first one first
 
         def tried(pair):
+            if self.closed.is_set():
+                return None, Transient("not asked")
             try:
                 return function(pair[1]), None
             except (Transient, Refused, OverBudget) as failure:
                 return None, failure
+            except (InputError, MachineError) as failure:
+                ends.append(failure)
+                self.closed.set()  # no more requests
+                return None, failure
 
         for (index, request), (made, failure) in self.map(tried, enumerate(requests)):
+            in_a_row = in_a_row + 1 if failure else 0
+            if ends:
+                if not failure:
+                    yield index, made
+                continue
             if failure:
                 self.given_up.append((request, failure))
-            in_a_row = in_a_row + 1 if failure else 0
             if failure and not isinstance(failure, OverBudget):
                 print(f"{request.name} is given up: {failure}", flush=True)
                 if in_a_row == hopeless:
-                    raise InputError(f"the server fails at every request: {failure}")
+                    ends.append(InputError(f"the server fails at every request: {failure}"))
+                    self.closed.set()
             yield index, made
+        if ends:
+            raise ends[0]
+        if in_a_row > 1 and trial and isinstance(self.given_up[-1][1], Refused):
+            try:
+                trial()
+            except OverBudget:
+                return
+            except (Refused, Transient) as failure:
+                raise InputError(f"the server refuses what it took before: {failure}") from None
 
     def _retry(self, attempts, send):
+        charged = 0
+
+        def stop(state):
+            nonlocal charged
+            charged += isinstance(state.outcome.exception(), Lost)
+            return state.attempt_number >= attempts or charged >= CHARGED_TRIES or self.closed.is_set()
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Transient),
             wait=self.wait,
-            stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_when_event_set(self.closed),
+            stop=stop,
             sleep=self.closed.wait,
             before_sleep=lambda _: setattr(self, "retries", self.retries + 1),
             reraise=True,
         )
         return retrying(send)
 
-    def _freest(self):
+    def _taken(self, server=None):
+        """Return a server with one more request in flight: the one given, or the freest.
+
+        One that refuses counts as busy, or its speed would draw all requests to it.
+        """
         with self.lock:
             now = time.monotonic()
-            server = min(
-                self.servers, key=lambda one: (one.not_before > now, min(one.failures, 3), one.in_flight)
+            server = server or min(
+                self.servers,
+                key=lambda one: (one.not_before > now, min(one.failures, 3), one.in_flight + one.refusals),
             )
             server.in_flight += 1
             return server
 
-    def _send(self, server, method, path, payload, read, taken=False):
+    def _send(self, server, path, payload, read):
         try:
             delay = server.not_before - time.monotonic()
-            if delay > 0:
-                self.closed.wait(delay)
-            value = self._metered(server, method, path, payload, read)
-            server.failures = 0
+            if delay > 0 and self.closed.wait(delay):
+                raise Transient(f"{server.url}: not asked again")
+            value = self._metered(server, path, payload, read)
+            server.failures = server.refusals = 0
             return value
         except Transient:
             server.failures += 1
             raise
+        except Refused:
+            server.refusals += 1
+            raise
         finally:
-            if taken:
-                with self.lock:
-                    server.in_flight -= 1
+            with self.lock:
+                server.in_flight -= 1
 
-    def _metered(self, server, method, path, payload, read):
-        """What `read` makes of an answer, whose cost is metered whether it can be read or not."""
-        if self.meter is None or payload is None:
-            return read(self._json(server, method, path, payload))
+    def _metered(self, server, path, payload, read):
+        """Return `read(answer)`; the answer's cost is metered even if it cannot be read."""
+        if self.meter is None:
+            return read(self._answer(server, path, payload))
         call = self.meter.start(payload, self.closed.wait)
         try:
-            body = self._json(server, method, path, payload)
+            if self.closed.is_set():
+                raise Transient(f"{server.url}: not asked")
+            body = self._answer(server, path, payload)
         except BaseException as failure:
             self.meter.end(call, charged=isinstance(failure, Lost))
             raise
         self.meter.end(call, charged=True, usage=body.get("usage"))
         return read(body)
 
-    def _json(self, server, method, path, payload):
+    def _request(self, server, method, path, payload):
         try:
-            response = self.http.request(method, server.url + path, json=payload)
-        except httpx2.TransportError as error:
-            raise Lost(f"{server.url}: {type(error).__name__} {error}".rstrip()) from None
-        status = response.status_code
-        if status in (401, 403):
-            state = "is refused" if self.key else "is not set"
-            raise InputError(
-                f"{server.url}: the server wants a key (status {status}) and {self.key_variable} {state}; "
-                f"export the right one, or {self.key_variable}{FILE_ENDING}"
-            )
-        if status in BUSY_OR_BROKEN:
-            server.not_before = time.monotonic() + retry_after(response.headers.get("Retry-After"))
-            raise Transient(f"{server.url}: status {status}, {self._said(response)}")
-        if status != 200:
-            raise Refused(f"{server.url}{path}: status {status}, {self._said(response)}")
+            return self.http.request(method, server.url + path, json=payload)
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            if self.check:
+                self.check()
+            unsent = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
+            kind = Transient if unsent else Lost
+            raise kind(f"{server.url}: {type(error).__name__} {error}".rstrip()) from None
+
+    def _answer(self, server, path, payload):
+        """Return the JSON object of a server's answer; raises what its failure stands for."""
+        response = self._request(server, "POST", path, payload)
+        state = "is refused" if self.key else "is not set"
+        wrong_key = (
+            f"the server wants a key (status {{status}}) and {self.key_variable} {state}; "
+            f"export the right one, or {self.key_variable}{FILE_ENDING}"
+        )
+        failure = replies.failure_of(response, server.url + path, self._said(response), wrong_key)
+        if isinstance(failure, Transient):
+            server.not_before = time.monotonic() + replies.retry_after(response.headers.get("Retry-After"))
+        if failure:
+            raise failure
         try:
-            body = response.json()
-        except ValueError:
-            raise Lost(f"{server.url}: an answer that is no JSON: {self._said(response)}") from None
-        if not isinstance(body, dict):
-            raise Lost(f"{server.url}: an answer that is no object: {self._said(response)}")
-        return body
+            return replies.body_of(response)
+        except Lost as failure:
+            raise Lost(replies.masked(f"{server.url}: {failure}", self.key)) from None
 
     def _said(self, response):
-        """What a server says of a failure, in a line and without the key, which some repeat."""
-        try:
-            body = response.json()
-            body = body.get("error", body) if isinstance(body, dict) else body
-            text = body.get("message", body) if isinstance(body, dict) else body
-            text = text if isinstance(text, str) else json.dumps(text)
-        except ValueError:
-            text = response.text
-        text = " ".join(text.split())[:300]
-        return text.replace(self.key, "***") if self.key else text
+        return replies.said(response, self.key)
+
+
+def listed(names):
+    """Return names (set of str) for a message, the first of many."""
+    shown = sorted(names)[:20]
+    return ", ".join(map(repr, shown)) + (" and more" if len(names) > len(shown) else "")
+
+
+def is_local(url):
+    """Tell whether a URL (str) is one of this machine."""
+    host = httpx2.URL(url).host
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def bearer(key):
-    """The header (dict) that carries a key (str) to most servers."""
+    """Return the header (dict) that carries a key (str) to most servers."""
     return {"Authorization": f"Bearer {key}"}
 
 
 def environment_key(variable=KEY_VARIABLE):
-    """The key (str) that the environment `variable` or the file named there holds, None if there is none.
+    """Return the key (str) in the environment `variable` or the file named there; None if there is none.
 
     Raises InputError for a file that is not there or that others may read, and for what is no key: a library
     would repeat it in its message.
@@ -288,33 +344,3 @@ def environment_key(variable=KEY_VARIABLE):
     if not (key.isascii() and key.isprintable()):
         raise InputError(f"{variable}: has characters that no key has; set it again")
     return key or None
-
-
-def only_choice(body, reasons):
-    """The one choice (dict) of an answer; Transient if it is not one that has ended for one of `reasons`."""
-    choices = body.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        found = len(choices) if isinstance(choices, list) else "no"
-        raise Transient(f"an answer with {found} choices where one was asked for")
-    reason = choices[0].get("finish_reason")
-    if reason not in reasons:
-        raise Transient(f"an answer with the finish_reason {reason!r}")
-    return choices[0]
-
-
-def retry_after(value, now=None):
-    """Seconds (float) that a Retry-After header asks for: a number of them or a date; 0 for anything else.
-
-    now: seconds since the epoch, for a date; None is the present.
-    """
-    if value is None:
-        return 0.0
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = email.utils.parsedate_to_datetime(value).timestamp()
-        except ValueError:
-            return 0.0
-        seconds = date - (time.time() if now is None else now)
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if seconds == seconds else 0.0

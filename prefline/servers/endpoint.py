@@ -14,7 +14,7 @@ TIMEOUT = 600
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What prefline.config.endpoints.resolve gives; the config's schema says what the fields mean.
+    """An endpoint as prefline.config.endpoints.resolve gives it; the config's schema explains the fields.
 
     name: the entry's; urls: list of str, none of the kind vllm.
     """
@@ -36,11 +36,11 @@ class Endpoint:
 
     @property
     def section(self):
-        """What messages call it."""
+        """Return its name in messages."""
         return f"endpoints.{self.name}"
 
     def meter(self, max_tokens, journal):
-        """The Meter of its rates, prices and budget. max_tokens: longest answer; journal: work/journal."""
+        """Return the Meter of its rates, prices and budget. max_tokens: longest answer; journal: a folder."""
         rates = {"requests_per_minute": self.requests_per_minute, "tokens_per_minute": self.tokens_per_minute}
         prices = {"input_price": self.input_price, "output_price": self.output_price}
         budget = {"max_calls": self.max_calls, "max_cost": self.max_cost}
@@ -51,19 +51,24 @@ class Endpoint:
         return Meter(max_tokens, **rates, **prices, **budget, ledger=ledger)
 
     def client(self, meter):
-        """Arguments of client.Client (dict); InputError for a budget that allows no call or a missing key."""
+        """Return arguments of client.Client (dict); InputError for a missing key or no budget."""
         if 0 in (self.max_calls, self.max_cost):
             raise InputError(
                 f"{self.section}: a budget of 0 allows no call; raise max_calls and max_cost, or set null"
             )
+        key = self.key()
+        return {"meter": meter} | ({"key": key, "key_variable": self.key_variable} if key else {})
+
+    def key(self):
+        """Return the key that its servers want (str); None if it names no variable; InputError without it."""
         if not self.urls or self.key_variable is None:
-            return {"meter": meter}
+            return None
         key = environment_key(self.key_variable)
         if key is None:
             raise InputError(
                 f"{self.section}: the environment has no {self.key_variable}; export the key under it"
             )
-        return {"meter": meter, "key": key, "key_variable": self.key_variable}
+        return key
 
     def check_budget(self, meter, failures, sizes):
         """Raise InputError if the budget was used up.
@@ -72,12 +77,12 @@ class Endpoint:
         """
         if any(isinstance(failure, OverBudget) for failure in failures):
             raise InputError(
-                f"{self.section}: the budget is used up after {meter.spent()}; what is done is kept; left to "
-                f"do: {meter.estimate(sizes)}; raise max_calls or max_cost and start again"
+                f"{self.section}: the budget is used up after {meter.spent()}; finished answers are cached; "
+                f"left to do: {meter.estimate(sizes)}; raise max_calls or max_cost and start again"
             )
 
 
 def read(text):
-    """The Endpoint of a flag's text, JSON of one that the config resolved; None of null."""
+    """Return the Endpoint of a flag's text, JSON of one that the config resolved; None of null."""
     values = json.loads(text)
     return values and Endpoint(**values)

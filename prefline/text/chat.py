@@ -1,35 +1,56 @@
-"""Chat templates in token ids: exactly one BOS, and a prompt that is a prefix of its dialogue.
+"""Render chat templates to token ids: the prompt's ids, the answer's tokens and the end of turn.
 
-Everything downstream works on the ids made here. Rendering to text and tokenizing again is how published
-pipelines come by a second BOS, so nothing else in the project renders a template.
+All later steps use the ids made here. Published pipelines get a second BOS by rendering to text and
+tokenizing again, so no other module renders a template. Every list of ids has these properties, or there is
+an InputError:
+
+    BOS comes once and first, or never if the model has none
+    every word of every message is present, except reasoning of earlier turns, which templates drop
+    texts of special tokens in messages are ordinary text
+    no token spans the prompt and the answer
 """
 
 import contextlib
+import functools
 from pathlib import Path
+from typing import NamedTuple
 
 from prefline import files
 from prefline.errors import InputError
+from prefline.text import reasoning, structure, tools, turns, words
+from prefline.text.encoding import Encoder, any_of, show
+from prefline.text.rendering import SCHEMAS, render
 
 ROLES = ("system", "user", "assistant")
-# Two names of the class that has nothing but what tokenizer.json says.
+# Two names of the class that reads everything from tokenizer.json.
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+# A text that every tokenizer must decode unchanged. A tokenizer of a wrong class drops blanks or unknown
+# text.
+SAMPLE = "two words and 2 numbers"
 
 
 def load_tokenizer(path):
-    """The tokenizer of the model directory `path`; InputError if it has no chat template."""
+    """Load the tokenizer of the directory `path`; raise InputError if it has no template or loses text."""
     tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
     if not tokenizer.chat_template:
         raise InputError(
             f"{path}: the tokenizer has no chat template; add a chat_template.jinja to the model"
         )
+    ids = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    if (said := tokenizer.decode(ids).strip()).lower() != SAMPLE:
+        raise InputError(
+            f"{path}: the tokenizer loses text ({SAMPLE!r} comes back as {said!r:.60}): tokenizer_class in "
+            "its tokenizer_config.json does not fit its tokenizer.json; set it to PreTrainedTokenizerFast"
+        )
     return tokenizer
 
 
 def _tokenizer_class(path):
-    """What loads the tokenizer of `path`: AutoTokenizer, or at once the class that it would come to.
+    """Return the class that loads the tokenizer of `path`: AutoTokenizer, or the class that it would choose.
 
-    AutoTokenizer imports torch and all that models are made of, which takes longer than most of what is done
-    with tokens alone. A Llama whose config names no class of its own needs none of it.
+    AutoTokenizer imports torch and the models library, which takes longer than most work on tokens. A Llama
+    whose config names no other class does not need them.
     """
     configs = [Path(path, name) for name in ("config.json", "tokenizer_config.json")]
     if all(config.is_file() for config in configs):
@@ -45,18 +66,31 @@ def _tokenizer_class(path):
 
 
 def special_tokens(tokenizer):
-    """{id: text} of the tokens that are structure: in a message, their text would become structure, too."""
-    named = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
-    added = tokenizer.added_tokens_decoder.items()
-    return dict(named) | {token_id: token.content for token_id, token in added if token.special}
+    """Return {id: text} of the tokens whose text in any message would otherwise become structure.
+
+    They are the special tokens, and the added ones that the chat template writes around turns.
+    """
+    return structure.special(tokenizer) | structure.around_turns(tokenizer)
+
+
+def special_tokens_in(special, value):
+    """Return the texts of special tokens in `value`, sorted; [] for most values.
+
+    special: as special_tokens returns it; value: str, or messages (list of {"role", "content"}). All ids
+    made here read such texts as ordinary text. The caller that reads data decides whether to drop the row.
+    """
+    texts = [value] if isinstance(value, str) else [message["content"] for message in value]
+    if not any(map(any_of(tuple(special.values())).search, texts)):
+        return []
+    return sorted({token for token in special.values() if any(token in text for text in texts)})
 
 
 def as_messages(value, where, system=None):
-    """A prompt as the list of its messages: a string is one user turn.
+    """Return a prompt as the list of its messages: a string is one user turn.
 
-    value: str, or a list of {"role", "content"} with roles of ROLES. system: str or None, put first where
-    the prompt has no system message. Other keys of a message are dropped. Raises InputError, naming
-    `where`, for anything else and for blank contents.
+    value: str, or a list of {"role", "content"} with roles of ROLES. system: str or None, put first if the
+    prompt has no system message. Other keys of a message are dropped. Raises InputError that names `where`
+    for other values and for blank contents.
     """
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
@@ -76,132 +110,269 @@ def as_messages(value, where, system=None):
     return messages
 
 
-def prompt_ids(tokenizer, messages, add_generation_prompt=True, begun=""):
-    """Ids (list of int) of `messages` up to where the assistant's answer begins, with exactly one BOS.
+def prompt_ids(tokenizer, messages, begun=""):
+    """Return the ids (list of int) of `messages` up to the beginning of the assistant's answer.
 
-    add_generation_prompt: whether they hold the beginning of the assistant's turn; begun: str, how the answer
-    begins, for a policy to go on from.
+    begun: str, the beginning of the answer, for a policy to complete.
     """
-    return _encode(tokenizer, [_render(tokenizer, messages, add_generation_prompt) + begun], _no_place)[0]
+    chat = _chat(tokenizer)
+    ids = chat.rendered([messages], True, _no_place)[0]
+    if begun:
+        ids += chat.encoder.encode([chat.turn.opener + begun], chat.turn.follows)[0]
+    return ids
+
+
+def dialogue_ids(tokenizer, messages):
+    """Return the ids (list of int) of the whole rendered dialogue, as a reward model reads it.
+
+    Answers are part of `messages`. Text that the template writes after the last end token is included,
+    since reward models score the very last token. A template that begins every turn with a BOS (Llama 2)
+    keeps them all.
+    """
+    return _chat(tokenizer).rendered([messages], False, _no_place, whole=True)[0]
 
 
 def document_ids(tokenizer, texts):
-    """Ids (list of list of int) of plain texts, without the chat template: BOS if there is one, text, EOS."""
+    """Return the ids (list of list of int) of plain texts: BOS if dialogues have it, text, EOS."""
     if tokenizer.eos_token_id is None:
         raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no eos_token to end documents with")
-    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [[*begin, *ids, tokenizer.eos_token_id] for ids in encoded["input_ids"]]
+    begin = [tokenizer.bos_token_id] if _chat(tokenizer).begins_with_bos else []
+    encoded = _chat(tokenizer).encoder.encode(texts, as_text=True)
+    return [[*begin, *ids, tokenizer.eos_token_id] for ids in encoded]
 
 
 def prompt_and_completion_ids(tokenizer, messages, completion):
-    """(prompt_ids, completion_ids) of an answer; see prompts_and_completions."""
+    """Return (prompt_ids, completion_ids) of an answer; see prompts_and_completions."""
     ((prompt, (ids,)),) = prompts_and_completions(tokenizer, [(messages, [completion])])
     return prompt, ids
 
 
 def prompts_and_completions(tokenizer, dialogues, place=None):
-    """[(prompt_ids, [completion_ids of each answer]), …] of `dialogues`: (messages, [answer, …]) each.
+    """Return [(prompt_ids, [completion_ids of each answer]), …] of `dialogues`: (messages, [answer, …]) each.
 
-    All of them are tokenized at once, each prompt once for all of its answers. A completion ends with the
-    end-of-turn token: the special token which the template writes after the answer; it need not be the
-    tokenizer's eos_token (base models end documents with another). What a template writes after it (a line
-    feed, often) is nobody's to learn: a policy stops at the token. Raises InputError if the prompt's ids are
-    not a prefix of the dialogue's; it begins with place(number of the dialogue), where that is given.
+    Tokenizes all of them at once, and each prompt once for all its answers. A completion has the ids that a
+    policy would sample: the template's text before the answer, the answer, and the end of turn. The end of
+    turn is the first special token that the template writes after the answer; it need not be the
+    tokenizer's eos_token (base models end documents with another). An InputError begins with place(number
+    of the dialogue), if given.
     """
-    texts, owners = [], []
-    for number, (messages, answers) in enumerate(dialogues):
-        turns = [messages] + [[*messages, {"role": "assistant", "content": answer}] for answer in answers]
-        with _in_place(place, number):
-            texts += [_render(tokenizer, turn, turn is messages) for turn in turns]
-        owners += [number] * len(turns)
-    encoded = iter(_encode(tokenizer, texts, lambda text: _in_place(place, owners[text])))
-    find_end = _EndOfTurn(tokenizer)
-    found = []
-    for number, (_, answers) in enumerate(dialogues):
-        prompt = next(encoded)
-        with _in_place(place, number):
-            found.append((prompt, [find_end.completion(prompt, next(encoded)) for _ in answers]))
-    return found
+    chat = _chat(tokenizer)
+    prompts = chat.rendered(
+        [messages for messages, _ in dialogues], True, lambda number: _in_place(place, number)
+    )
+    completions = iter(chat.completions([answer for _, answers in dialogues for answer in answers]))
+    return [
+        (prompt, [next(completions) for _ in answers])
+        for prompt, (_, answers) in zip(prompts, dialogues, strict=True)
+    ]
 
 
-class _EndOfTurn:
-    """Cuts completions out of dialogues; what the tokenizer says of its tokens is asked for once."""
+def end_of_turn(tokenizer):
+    """Return the id (int) of the token that ends an answer by the chat template; None without one."""
+    try:
+        return _chat(tokenizer).closer[-1]
+    except InputError:
+        return None
+
+
+class Said(NamedTuple):
+    """A policy's completion: text with reasoning, and the answer, None if the reasoning never ends."""
+
+    text: str
+    answer: str | None
+
+
+def said(tokenizer, ids):
+    """Return the Said of a completion's ids (list of int) without its end token."""
+    return _chat(tokenizer).said(ids)
+
+
+def calls_as_text(tokenizer, message):
+    """Return the content (str) of an assistant's message with its calls of tools; see the module tools."""
+    chat = _chat(tokenizer)
+    return tools.calls_as_text(tokenizer, message, chat.special, chat.markers, chat.parts)
+
+
+def check_second_turn(tokenizer):
+    """Raise InputError if the chat template cannot render a second question, which MT-Bench has.
+
+    The check comes early, because MT-Bench comes only after training.
+    """
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
+    try:
+        prompt_ids(tokenizer, asked[:3])
+    except InputError as error:
+        raise InputError(
+            f"a second question, as MT-Bench asks, cannot be rendered: {error}; correct the chat template "
+            "and name it as models.NAME.chat_template"
+        ) from None
+
+
+class _Chat:
+    """A tokenizer with the properties of its chat template, computed when they are first needed."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-        self.special = special_tokens(tokenizer)
-        self.blank = {(): True}  # whether what follows the end token is, by its ids
+        special = special_tokens(tokenizer)
+        self.encoder = Encoder(tokenizer, special, structure.in_template(tokenizer))
+        self.special = any_of(tuple(structure.special(tokenizer).values()))
+        self.markers = reasoning.markers_of(tokenizer)
+        self.lost = {}
 
-    def completion(self, prompt, dialogue):
-        """The ids of `dialogue` from the end of `prompt` to the end-of-turn token (lists of int)."""
-        begin = len(prompt)
-        if dialogue[:begin] != prompt:
-            raise InputError(
-                "the chat template breaks the prefix property: a prompt with its generation prompt is not "
-                "the beginning of the same dialogue with its answer; the template must render every turn "
-                "alike"
-            )
-        last = range(len(dialogue) - 1, begin - 1, -1)
-        end = next((position for position in last if dialogue[position] in self.special), None)
-        if end is None or not self._is_blank(tuple(dialogue[end + 1 :])):
-            raise InputError(
-                "the chat template ends an answer without the tokenizer's end token or another special "
-                "token, so that no policy could learn to stop; have the template write one after each answer"
-            )
-        return dialogue[begin : end + 1]
+    @functools.cached_property
+    def parts(self):
+        """Tell whether the template takes contents as lists of parts only."""
+        return turns.takes_parts(self.tokenizer)
 
-    def _is_blank(self, ids):
-        if ids not in self.blank:
-            self.blank[ids] = not self.tokenizer.decode(list(ids)).strip()
-        return self.blank[ids]
+    @functools.cached_property
+    def turn(self):
+        with _in_place(lambda name: name, self.tokenizer.name_or_path or "the tokenizer"):
+            return turns.turn_of(self.tokenizer, self.encoder, self.special, self.markers, self.parts)
 
+    @functools.cached_property
+    def closer(self):
+        """Return the ids that end an answer."""
+        return self.encoder.encode([self.turn.closer], "text")[0]
 
-def _render(tokenizer, messages, add_generation_prompt):
-    """The text of `messages` by the chat template."""
-    import jinja2
+    @functools.cached_property
+    def adds_bos(self):
+        """Tell whether the tokenizer puts a BOS before a text."""
+        return self.tokenizer("a")["input_ids"][:1] == [self.tokenizer.bos_token_id]
 
-    try:
-        return tokenizer.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tokenize=False
-        )
-    except jinja2.TemplateError as error:
-        raise InputError(f"the chat template refuses the messages: {error}") from None
+    @functools.cached_property
+    def begins_with_bos(self):
+        """Tell whether dialogues begin with a BOS, by the template or by the tokenizer."""
+        bos = self.tokenizer.bos_token
+        if bos is None or bos == self.tokenizer.eos_token:
+            return False
+        return self.adds_bos or structure.rendered(self.tokenizer).startswith(bos)
 
+    def rendered(self, dialogues, add_generation_prompt, place, whole=False):
+        """Return the ids of `dialogues` (lists of messages) by the template.
 
-def _encode(tokenizer, texts, place):
-    """Ids (list of list of int) of rendered `texts`, with the BOS that the tokenizer itself would add.
-
-    Where the template wrote one, none is added. place: context manager around complaints of a text's number.
-    """
-    if not texts:
-        return []
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-        "input_ids"
-    ]
-    bos = tokenizer.bos_token_id
-    if bos is None or bos == tokenizer.eos_token_id:
-        return encoded
-    adds_one = None  # asked where a text has none
-    for number, ids in enumerate(encoded):
-        count = ids.count(bos)
-        if count > 1:
+        place: function of a dialogue's number that returns a context manager for its errors. whole: whether
+        BOS tokens may be anywhere, where the template writes them.
+        """
+        found, plain = [None] * len(dialogues), {}
+        for number, messages in enumerate(dialogues):
             with place(number):
-                raise InputError(
-                    f"the chat template writes the BOS token {tokenizer.bos_token!r} more than once (or a "
-                    "message holds it): a dialogue has exactly one"
+                contents, shown = self.encoder.hide(
+                    [message["content"] for message in messages],
+                    [message["role"] == "assistant" for message in messages],
                 )
-        if count == 0:
-            if adds_one is None:
-                adds_one = tokenizer("a")["input_ids"][:1] == [bos]
-            if adds_one:
-                ids.insert(0, bos)
-    return encoded
+                hidden = [
+                    {**message, "content": content}
+                    for message, content in zip(messages, contents, strict=True)
+                ]
+                text = render(self.tokenizer, hidden, add_generation_prompt, self.parts)
+                words.check(text, hidden, shown, self.markers)
+                self._check_messages(hidden, shown, add_generation_prompt)
+            if shown:
+                found[number] = self.encoder.encode_hidden(text, shown)
+            else:
+                plain[number] = text
+        for number, ids in zip(plain, self.encoder.encode(list(plain.values())), strict=True):
+            found[number] = ids
+        for number, ids in enumerate(found):
+            with place(number):
+                self._set_bos(ids, whole)
+        return found
+
+    def completions(self, answers):
+        """Return the ids of `answers` (list of str), with the template's text around each."""
+        begun, whole, texts = self.turn, [], [None] * len(answers)
+        for number, answer in enumerate(answers):
+            (answer,), shown = self.encoder.hide([answer], [True])
+            text = begun.before(begun.stripped(answer), self.markers)
+            if shown:
+                texts[number] = self.encoder.encode_hidden(text, shown, begun.follows)
+            else:
+                whole.append(text)
+        encoded = iter(self.encoder.encode(whole, begun.follows))
+        return [(next(encoded) if ids is None else ids) + self.closer for ids in texts]
+
+    @functools.cached_property
+    def opened(self):
+        """Return the Markers of the reasoning that a prompt leaves open, or None."""
+        asked = [{"role": "user", "content": turns.QUESTION}]
+        return reasoning.opened_by(render(self.tokenizer, asked, True, self.parts), self.markers)
+
+    @functools.cached_property
+    def opener(self):
+        """Return the template's text before an answer; "" if that is not clear."""
+        try:
+            return self.turn.opener
+        except InputError:
+            return ""
+
+    @functools.cached_property
+    def may_think(self):
+        """Tell whether completions may have structure, by the template or by special tokens."""
+        special = (self.special.search(markers.opening) for markers in self.markers)
+        return bool(self.opened or self.opener or any(special))
+
+    def said(self, ids):
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        if not self.may_think and reasoning.opening_of(text, self.markers) is None:
+            return Said(text, text)
+        # Markers may be special tokens, so decode these too.
+        whole = self.tokenizer.decode(ids, skip_special_tokens=False)
+        channels = reasoning.CHANNEL.match(whole.lstrip())
+        if self.opener and self.opened is None and not channels and whole.startswith(self.opener):
+            return Said(whole, self._plain(whole[len(self.opener) :]))
+        thought, answer = reasoning.split(whole, self.markers, self.opened)
+        if not thought:
+            return Said(text, text)
+        return Said(whole, answer and self._plain(answer))
+
+    def _plain(self, text):
+        """Return `text` without special tokens."""
+        return self.special.sub("", text)
+
+    def _check_messages(self, messages, shown, add_generation_prompt):
+        """Raise InputError if the template drops a message of these roles, whose words are elsewhere, too."""
+        messages = [message for message in messages if message["role"] != SCHEMAS]
+        shape = (add_generation_prompt, *(message["role"] for message in messages))
+        if shape not in self.lost:
+            self.lost[shape] = turns.dropped(self.tokenizer, shape[1:], add_generation_prompt, self.parts)
+        if (number := self.lost[shape]) is not None:
+            content = messages[number]["content"].split()
+            raise words.dropped(number, messages[number], show(content[0] if content else "", shown))
+
+    def _set_bos(self, ids, whole):
+        """Put the tokenizer's BOS before `ids` if it adds one; raise InputError for others, unless whole."""
+        bos = self.tokenizer.bos_token_id
+        if bos is None or bos == self.tokenizer.eos_token_id:
+            return
+        count = ids.count(bos)
+        if count == 0 and self.adds_bos:
+            ids.insert(0, bos)
+        elif whole:
+            return
+        elif count > 1:
+            raise InputError(
+                f"the chat template writes the BOS token {self.tokenizer.bos_token!r} more than once: a "
+                "dialogue has exactly one, at its beginning"
+            )
+        elif count == 1 and ids[0] != bos:
+            raise InputError(
+                f"the chat template writes the BOS token {self.tokenizer.bos_token!r} after other text: a "
+                "dialogue has it at its beginning"
+            )
+
+
+def _chat(tokenizer):
+    return _chat_of(tokenizer, str(tokenizer.chat_template))
+
+
+@functools.lru_cache(maxsize=8)
+def _chat_of(tokenizer, _template):
+    return _Chat(tokenizer)
 
 
 @contextlib.contextmanager
 def _in_place(place, number):
-    """InputError within begins with place(number), if there is a place."""
+    """Begin an InputError within with place(number), if there is a place."""
     try:
         yield
     except InputError as error:

@@ -7,13 +7,13 @@ from prefline import seeds
 from prefline.errors import InputError
 from prefline.training import early_stopping, process, trackers
 
-# What transformers calls by the same names.
+# Keys with the same names in transformers.
 SAME = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "weight_decay", "adam_beta1", "adam_beta2")
 SAME += ("adam_epsilon", "optim", "max_grad_norm", "gradient_checkpointing", "save_steps")
 
 
 def accumulation(global_batch_size, per_device, world_size):
-    """(rows in a batch, batches per optimizer step) on each device: the fewest batches that fit.
+    """Return (rows in a batch, batches per optimizer step) on each device: the fewest batches that fit.
 
     per_device: int, most rows in a batch. Raises InputError if the devices cannot share the global batch.
     """
@@ -43,10 +43,10 @@ def shares(settings):
 
 
 def make(settings, cls=None, **overrides):
-    """Return the transformers.TrainingArguments of a training's Settings, or its subclass `cls` likewise.
+    """Return the transformers.TrainingArguments, or their subclass `cls`, of a training's Settings.
 
-    Every step is logged to the trainer's state: each loss is looked at for NaN, and log.csv comes out the
-    same if the training was interrupted.
+    Every step is logged to the trainer's state: each loss is checked for NaN, and log.csv is the same after
+    an interruption.
     """
     process.quiet()
     early_stopping.check(vars(settings))
@@ -55,7 +55,10 @@ def make(settings, cls=None, **overrides):
     from transformers import TrainingArguments
 
     rows, batches = shares(settings)
-    made = (cls or TrainingArguments)(
+    cls = cls or TrainingArguments
+    if "router_aux_loss_coef" in cls.__dataclass_fields__:  # TRL's that have it
+        overrides["router_aux_loss_coef"] = settings.router_aux_loss_coef
+    made = cls(
         **{
             **{name: getattr(settings, name) for name in SAME},
             "output_dir": settings.work_dir,

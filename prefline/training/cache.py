@@ -32,11 +32,11 @@ def keep(folder, directory, others):
                 hashes[name] = files.sha256(path)
             files.write_json(temporary / RECORD, {"about": str(directory), "files": hashes})
     except OSError as error:
-        print(f"{result}: {error.strerror}; the results stand, but are not kept for another time", flush=True)
+        print(f"{result}: {error.strerror}; the results are complete, but not cached", flush=True)
 
 
 def whole(folder):
-    """{path: sha256} of what `folder` keeps; None if that is nothing, or damaged, which is said."""
+    """Return {path: sha256} of what `folder` keeps; None if that is nothing, or damaged, which is said."""
     result = Path(folder) / RESULT
     if not (result / RECORD).is_file():
         return None
@@ -48,7 +48,7 @@ def whole(folder):
         wanted = {RECORD: None}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            print(f"{result / name}: is not what was kept; training again", flush=True)
+            print(f"{result / name}: differs from the cached file; training again", flush=True)
             return None
     return found
 

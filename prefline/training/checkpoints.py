@@ -53,8 +53,8 @@ def keeping_the_last(trainer, settings, seconds):
     """Return a function that writes a trainer's checkpoint; the one before is kept until this is whole.
 
     It is for trainer._save_checkpoint, which it calls. seconds: function that gives those of the training so
-    far. Where the disk is full, what was written is taken away, and OSError says it in one sentence. Torch
-    does not say why it could not write a file: the system does, asked once more.
+    far. If the disk is full, the partial checkpoint is removed, and an OSError names the reason. Torch does
+    not report why it could not write a file, so a small file is written to get the system's error.
     """
     save = trainer._save_checkpoint
 
@@ -94,7 +94,7 @@ def _complete(checkpoint, settings, seconds):
 
 
 def _needed(checkpoint, settings):
-    """Paths of a checkpoint and, where it counts, of the best one until then."""
+    """Return paths of a checkpoint and, where it counts, of the best one until then."""
     needed = [checkpoint]
     if settings.checkpoint == "best":
         best = early_stopping.best_step(files.read_json(checkpoint / STATE)["log_history"])
@@ -111,7 +111,7 @@ def _remove(folder, settings, keep):
 
 
 def _refusal(folder):
-    """What the system says (str) when a megabyte is to be written in `folder`; None where it is written."""
+    """Return the system's error (str) for writing a megabyte in `folder`; None if it can be written."""
     probe = folder / "probe"
     try:
         with open(probe, "wb") as file:
@@ -127,7 +127,8 @@ def _refusal(folder):
 def _lock(path):
     """Wait until no other process trains under this key: the orphan of a killed run may still be at it.
 
-    A network file system may have no such locks (Lustre without `flock`): a line says so, and nobody waits.
+    A network file system may have no such locks (Lustre without `flock`): then a line is logged, and no
+    process waits.
     """
     if path in _locks:
         return
@@ -138,7 +139,7 @@ def _lock(path):
         print(f"waiting for another process that holds {path}", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
-        print(f"{path}: cannot be locked here ({error.strerror}); going on without", flush=True)
+        print(f"{path}: cannot be locked here ({error.strerror}); continuing without a lock", flush=True)
         lock.close()
         return
     _locks[path] = lock

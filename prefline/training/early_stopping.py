@@ -1,4 +1,4 @@
-"""What follows from held-out losses on the way: which step was the best, and whether it is time to stop.
+"""Find the best step by the held-out losses during training, and decide when to stop.
 
 Pure functions of the history of logged steps, dicts with `step` and, where the held-out data was evaluated,
 `eval_loss`. A checkpoint has the history, so a resumed training decides as an undisturbed one.
@@ -8,25 +8,25 @@ from prefline.errors import InputError
 
 
 def check(values, where=""):
-    """Raise InputError if the keys `values` (dict) go by held-out losses on the way and there are none."""
+    """Raise InputError if the keys `values` (dict) use held-out losses on the way and there are none."""
     if values["eval_steps"] is not None:
         return
     for key, off in (("checkpoint", "last"), ("early_stopping_patience", None)):
         if values[key] != off:
             raise InputError(
-                f"{where}{key} {values[key]} goes by the held-out loss on the way, but eval_steps is null: "
-                f"say after how many optimizer steps to look at it, or set {key} to {off or 'null'}"
+                f"{where}{key} {values[key]} needs the held-out loss during training, but eval_steps is "
+                f"null; set it to a number of optimizer steps, or {key} to {off or 'null'}"
             )
 
 
 def best_step(history):
-    """Step (int) of the lowest held-out loss in a history, the first of equals; None without evaluations."""
+    """Return the step (int) of the lowest held-out loss in a history, the first of equals, or None."""
     evaluated = [(step["eval_loss"], step["step"]) for step in history if "eval_loss" in step]
     return min(evaluated)[1] if evaluated else None
 
 
 def is_time_to_stop(history, patience):
-    """Whether the last `patience` (int, or None: never) evaluations brought no lower held-out loss."""
+    """Return whether the last `patience` (int, or None: never) evaluations brought no lower held-out loss."""
     if patience is None:
         return False
     best = best_step(history)
@@ -34,7 +34,7 @@ def is_time_to_stop(history, patience):
 
 
 def outcome(values, history):
-    """What evaluations came to, for the metrics: dict; {} where the keys `values` (dict) ask for none."""
+    """Return the evaluations' results for the metrics: dict; {} if the keys `values` ask for none."""
     if values["eval_steps"] is None:
         return {}
     best, last = best_step(history), history[-1]["step"]

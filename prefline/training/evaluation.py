@@ -1,6 +1,6 @@
 """Means over a trainer's held-out rows that depend on neither batch sizes nor devices."""
 
-from prefline.training import process, sharding
+from prefline.training import experts, precision, process, sharding
 
 
 def held_out(trainer, measure):
@@ -19,7 +19,8 @@ def held_out(trainer, measure):
         own = rows[start : start + size]
         batch = trainer.data_collator([trainer.eval_dataset[row] for row in own or [0]])
         batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
-        with torch.no_grad(), trainer.compute_loss_context_manager(), sharding.as_it_is(trainer):
+        computed = precision.computing(trainer.model)  # before its first step, a trainer has no autocast
+        with torch.no_grad(), computed, trainer.compute_loss_context_manager(), sharding.as_it_is(trainer):
             sums = measure(trainer.model, batch).cpu().double()
         totals = totals + sums * bool(own)
     return (
@@ -37,5 +38,6 @@ def mean_token_loss(trainer):
         tokens = (batch["labels"][:, 1:] != -100).sum()
         return torch.stack([model(**batch).loss.float() * tokens, tokens.float()])
 
-    loss, tokens = held_out(trainer, measure).tolist()
+    with experts.unbalanced(trainer.model):
+        loss, tokens = held_out(trainer, measure).tolist()
     return loss / tokens

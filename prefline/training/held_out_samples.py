@@ -1,12 +1,13 @@
-"""What a policy says to held-out prompts, and what that is worth: of trainings that sample.
+"""Sample and score a policy's completions to held-out prompts, for trainings that sample.
 
-Each prompt is answered SAMPLES times, with seeds of their own, so that the means before and after a training
-do not depend on batches, devices or what was drawn in between.
+Each prompt is answered SAMPLES times, each time with a separate seed, so that the means before and after a
+training do not depend on batches, devices or draws in between.
 """
 
 import torch
 
 from prefline import engines, seeds
+from prefline.architectures import exact
 from prefline.engines.model_files import ModelFiles
 from prefline.engines.transformers import Engine
 from prefline.errors import InputError
@@ -27,19 +28,20 @@ class Sampler(Engine):
         self.files = ModelFiles(directory)
         self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
         self.batch_size, self.model, self.device = batch_size, model, model.device
+        self.way = exact.decoding(model.config, model.config._attn_implementation)
 
 
 def evaluate(settings, sampling, model, reference, accelerator, prompts, rewards, when, batch_tokens):
-    """(means, completions): {name of TRL's: float} over SAMPLES completions to each of `prompts`, and these.
+    """Return (means, completions): {TRL's name: float} over SAMPLES completions to each prompt, and these.
 
     settings: the training's Settings; sampling: an engines.Sampling; reference: the reference model; prompts:
     rows of tables.PROMPTS, of which this process takes every world_size-th; rewards: a
     rewards.online.Rewards; when: str, for messages; batch_tokens: int, most tokens at once, of a forward pass
     and of completions decoded together with their prompts. The models compute in settings.dtype, as they do
     while training. The reward is the weighted sum without normalization, less the penalties. kl: of the
-    policy from the reference, nats per completion, as the mean log-ratio of what the policy says. What has no
-    reward is left out of all means; InputError if that is everything. The completions are this process's: a
-    list of (prompt ids, completion ids).
+    policy from the reference, nats per completion, as the mean log-ratio of the samples. Samples without a
+    reward are left out of all means; InputError if none has one. The completions are this process's: a list
+    of (prompt ids, completion ids).
     """
     own = prompts[accelerator.process_index :: accelerator.num_processes]
     asked = [(prompt, sample) for prompt in own for sample in range(SAMPLES)]
@@ -52,7 +54,7 @@ def evaluate(settings, sampling, model, reference, accelerator, prompts, rewards
         for prompt, sample in asked
     ]
     training = model.training
-    model.to(accelerator.device).eval()  # what FSDP2 is yet to share out is on the CPU
+    model.to(accelerator.device).eval()  # weights that FSDP2 has yet to shard are on the CPU
     longest = max((len(prompt["prompt_ids"]) for prompt in own), default=0) + sampling.max_tokens
     computing = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16")
     with sharding.whole(model, reference), computing:
@@ -80,7 +82,7 @@ def evaluate(settings, sampling, model, reference, accelerator, prompts, rewards
     if not number:
         raise InputError(
             f"held-out prompts {when}: no completion has both a reward and a finite log-probability; lower "
-            "learning_rate, or look at the rewards"
+            "learning_rate, or check the rewards"
         )
     names = [*NAMES, *(f"rewards/{name}" for name in rewards.sections)]
     means = {name: value / number for name, value in zip(names, sums, strict=True)}
@@ -88,7 +90,7 @@ def evaluate(settings, sampling, model, reference, accelerator, prompts, rewards
 
 
 def _logps(model, samples, temperature, batch_tokens):
-    """Log-probabilities of the completions: float64 (len(samples),); InputError as logps.check has it."""
+    """Return log-probabilities of the completions: float64 (len(samples),); InputError as in logps.check."""
     logps.check(model)
     sums = torch.empty(len(samples), dtype=torch.float64)
     prompts = [sample.prompt["prompt_ids"] for sample in samples]

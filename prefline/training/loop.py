@@ -105,7 +105,7 @@ def fit(trainer, settings, key, rows, evaluate):
 
 
 def peak_memory():
-    """Most memory that this process has held so far, in MB (10⁶ bytes)."""
+    """Return most memory that this process has held so far, in MB (10⁶ bytes)."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 10**6}
     if torch.cuda.is_available():
@@ -114,7 +114,7 @@ def peak_memory():
 
 
 class Watch(TrainerCallback):
-    """Looks at every step: is the loss finite, has somebody asked us to stop, is the checkpoint whole."""
+    """Check after each step that the loss is finite, no stop is requested, and checkpoints are whole."""
 
     def __init__(self, trainer, settings, rows, evaluate, seconds_before):
         self.trainer = trainer
@@ -129,13 +129,13 @@ class Watch(TrainerCallback):
         self.first = 0, 0  # step and tokens that this process began after
 
     def seconds(self):
-        """Seconds of training, those before the checkpoint that this process went on from included."""
+        """Return the seconds of training, those before a resumed checkpoint included."""
         return self.seconds_before + time.monotonic() - self.started
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first = state.global_step, state.num_input_tokens_seen
         if state.global_step:
-            print(f"going on after step {state.global_step} of {state.max_steps}", flush=True)
+            print(f"resuming after step {state.global_step} of {state.max_steps}", flush=True)
         self.started = time.monotonic()
 
     def on_log(self, args, state, control, logs, **kwargs):
@@ -157,7 +157,7 @@ class Watch(TrainerCallback):
             )
 
     def _pace(self, state):
-        """How fast this process trains, and how long it still will: "5210 tokens/s, 0:01:20 left"."""
+        """Return this process's speed and remaining time: "5210 tokens/s, 0:01:20 left"."""
         seconds = time.monotonic() - self.started
         steps, tokens = state.global_step - self.first[0], state.num_input_tokens_seen - self.first[1]
         rate = f"{tokens / seconds:.0f} tokens/s, " if tokens else ""  # TRL's trainers count none here
@@ -181,7 +181,7 @@ class Watch(TrainerCallback):
         if not math.isfinite(held_out["loss"]):
             raise InputError(
                 f"the held-out loss became {held_out['loss']} at step {state.global_step} of "
-                f"{state.max_steps}; lower learning_rate, or look at the held-out data"
+                f"{state.max_steps}; lower learning_rate, or check the held-out data"
             )
         history = state.log_history
         history[-1].update({f"eval_{name}": value for name, value in held_out.items()})
@@ -204,13 +204,13 @@ class Watch(TrainerCallback):
         kept = checkpoints.last_complete(self.trainer.args.output_dir)
         return (
             f"the {meaning} became {value} at step {state.global_step} of {state.max_steps} (epoch "
-            f"{state.epoch:.2f}), in the batch of {', '.join(named[:ROWS_NAMED])}{more}; look at these rows, "
+            f"{state.epoch:.2f}), in the batch of {', '.join(named[:ROWS_NAMED])}{more}; check these rows, "
             f"or lower learning_rate; the last good checkpoint is {kept or 'none: it was the beginning'}"
         )
 
 
 def rows_of_step(trainer, state, dataloader):
-    """Numbers (list of int) of the rows of train_dataset that the step just taken was made of."""
+    """Return numbers (list of int) of the rows of train_dataset that the step just taken was made of."""
     sampler = dataloader.batch_sampler
     while not hasattr(sampler, "sampler"):
         sampler = sampler.batch_sampler
@@ -225,7 +225,7 @@ def rows_of_step(trainer, state, dataloader):
 
 
 def _numbers(step):
-    """A step's log without what changes from run to run (times) or starts anew when resumed (TRL's count)."""
+    """Return a step's log without times, which vary, and TRL's count, which restarts when resumed."""
     return {
         name: value for name, value in step.items() if not name.startswith("train_") and name != "num_tokens"
     }
@@ -233,7 +233,7 @@ def _numbers(step):
 
 @contextlib.contextmanager
 def _reporting(watch, key, checkpoint):
-    """Within, the steps after `checkpoint` (a path, or None) are reported where they can be watched."""
+    """Report, in this context, the steps after `checkpoint` (a path, or None) to the trackers."""
     if process.is_main():
         step = files.read_json(checkpoint / checkpoints.STATE)["global_step"] if checkpoint else 0
         watch.reports = trackers.Reports(watch.settings, key, step)
@@ -246,7 +246,7 @@ def _reporting(watch, key, checkpoint):
 
 @contextlib.contextmanager
 def _sigterm(watch):
-    """Within, SIGTERM (scancel, a time limit, preemption) ends the training after the step at hand."""
+    """Make SIGTERM (scancel, a time limit, preemption) end the training after the current step."""
 
     def handle(*_):
         watch.signalled = True

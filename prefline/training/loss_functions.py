@@ -1,4 +1,4 @@
-"""What training from preference pairs minimises: pure functions of log-probabilities, rewards and lengths.
+"""The losses on preference pairs: pure functions of log-probabilities, rewards and lengths.
 
 Each function takes a Batch of N pairs and the loss's hyperparameters, floats by TRL's names, and returns the
 loss of each pair: (N,), float32; averaging them is the trainer's part. Names and numbers are those of TRL's
@@ -10,8 +10,8 @@ DPOTrainer (cpo and simpo: of its CPOTrainer; rebel, rebel_paper and sppo: of th
     σ         the logistic function
 
 The loss of a pair depends on this pair alone, so accumulation, devices and packing do not matter. There are
-two exceptions: sft weighs tokens alike (see there), and the losses of WHOLE_BATCH sort the batch, which a
-training must then hold at once. losses.py makes of them what the config asks for. The workflow reads
+two exceptions: sft weighs all tokens equally (see there), and the losses of WHOLE_BATCH sort the batch, which
+a training must then hold at once. losses.py combines them as the config sets. The workflow reads
 HYPERPARAMETERS, so torch is imported late.
 """
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 class Batch:
     """N pairs as the losses see them: tensors of shape (N,), float32; only the first two have gradients.
 
-    logps are sums over a completion's tokens. What the data does not have is NaN: rewards, and the
-    probabilities of beating a random completion of the prompt. mean_chosen_tokens is one number, N times: the
-    mean of chosen_tokens over all pairs that are averaged over, this batch's or more.
+    logps are sums over a completion's tokens. Rewards, and the probabilities of beating a random completion
+    of the prompt, are NaN if the data has none. mean_chosen_tokens is one number, N times: the mean of
+    chosen_tokens over all averaged pairs, which may be more than this batch's.
     """
 
     chosen_logps: torch.Tensor
@@ -57,7 +57,7 @@ class Batch:
 
     @property
     def margins(self):
-        """Δ: how much more than the reference the policy prefers chosen to rejected, in nats."""
+        """Return Δ: how much more than the reference the policy prefers chosen to rejected, in nats."""
         return self.chosen_logratios - self.rejected_logratios
 
 
@@ -68,7 +68,7 @@ def _log_sigmoid(values):
 
 
 def _smoothed(logits, label_smoothing):
-    """−(1 − ε) log σ(logits) − ε log σ(−logits): conservative DPO's form of the logistic loss."""
+    """Compute −(1 − ε) log σ(logits) − ε log σ(−logits): conservative DPO's form of the logistic loss."""
     return -(1 - label_smoothing) * _log_sigmoid(logits) - label_smoothing * _log_sigmoid(-logits)
 
 
@@ -76,19 +76,19 @@ def _smoothed(logits, label_smoothing):
 
 
 def sigmoid(batch, beta, label_smoothing):
-    """DPO (Rafailov et al. 2023, arXiv 2305.18290, equation 7), conservative where label_smoothing (ε) > 0.
+    """Compute DPO (Rafailov et al. 2023, arXiv 2305.18290, equation 7), conservative if label_smoothing > 0.
 
         −(1 − ε) log σ(βΔ) − ε log σ(−βΔ)
 
-    beta > 0: weight of the Kullback-Leibler penalty. label_smoothing in [0, 0.5): the assumed probability
-    that a pair is the wrong way round (Mitchell 2023, "A note on DPO with noisy preferences"); TRL has
-    dropped it from this loss. Where policy and reference agree, the loss is ln 2.
+    beta > 0: weight of the Kullback-Leibler penalty. label_smoothing ε in [0, 0.5): the assumed probability
+    that a pair is mislabelled (Mitchell 2023, "A note on DPO with noisy preferences"). TRL no longer has it
+    for this loss. Where policy and reference agree, the loss is ln 2.
     """
     return _smoothed(beta * batch.margins, label_smoothing)
 
 
 def robust(batch, beta, label_smoothing):
-    """Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409): unbiased if a share ε of the pairs is turned.
+    """Compute robust DPO (Chowdhury et al. 2024, arXiv 2403.00409): unbiased if a share ε is mislabelled.
 
         (−(1 − ε) log σ(βΔ) + ε log σ(−βΔ)) / (1 − 2ε)
 
@@ -100,7 +100,7 @@ def robust(batch, beta, label_smoothing):
 
 
 def exo_pair(batch, beta, label_smoothing):
-    """EXO for pairs (Ji et al. 2024, arXiv 2402.00856, equation 16): the reverse Kullback-Leibler divergence.
+    """Compute EXO for pairs (Ji et al. 2024, arXiv 2402.00856, equation 16): the reverse KL divergence.
 
         σ(βΔ) (log σ(βΔ) − log(1 − ε)) + σ(−βΔ) (log σ(−βΔ) − log ε)
 
@@ -113,17 +113,17 @@ def exo_pair(batch, beta, label_smoothing):
 
 
 def hinge(batch, beta):
-    """SLiC's hinge (Zhao et al. 2023, arXiv 2305.10425) on log-ratios, as RSO (Liu et al. 2023) has it.
+    """Compute SLiC's hinge (Zhao et al. 2023, arXiv 2305.10425) on log-ratios, as in RSO (Liu et al. 2023).
 
         max(0, 1 − βΔ)
 
-    A pair whose margin is beyond 1/β teaches nothing more.
+    A pair whose margin is beyond 1/β has no gradient.
     """
     return (1 - beta * batch.margins).relu()
 
 
 def ipo(batch, beta):
-    """IPO (Azar et al. 2023, arXiv 2310.12036, equation 17), with log-ratios per token as TRL has them.
+    """Compute IPO (Azar et al. 2023, arXiv 2310.12036, equation 17), with log-ratios per token as in TRL.
 
         (c/|c| − r/|r| − 1/(2β))²
 
@@ -134,7 +134,7 @@ def ipo(batch, beta):
 
 
 def sigmoid_norm(batch, beta):
-    """DPO on log-ratios per token (as in Tülu 3, Lambert et al. 2024, arXiv 2411.15124, "length-normalized").
+    """Compute length-normalized DPO, on log-ratios per token (Tülu 3, Lambert et al. 2024, arXiv 2411.15124).
 
         −log σ(β (c/|c| − r/|r|))
 
@@ -144,7 +144,7 @@ def sigmoid_norm(batch, beta):
 
 
 def discopop(batch, beta, discopop_tau):
-    """DiscoPOP (Lu et al. 2024, arXiv 2406.08414, equation 5): a loss that a language model discovered.
+    """Compute DiscoPOP (Lu et al. 2024, arXiv 2406.08414, equation 5): a loss found by a language model.
 
         (1 − m) (−log σ(βΔ)) + m exp(−βΔ),    m = σ(βΔ/τ)
 
@@ -153,11 +153,13 @@ def discopop(batch, beta, discopop_tau):
     """
     logits = beta * batch.margins
     mixed = (logits / discopop_tau).sigmoid()
-    return -_log_sigmoid(logits) * (1 - mixed) + (-logits).exp() * mixed
+    # exp(−βΔ) alone overflows at βΔ = −89, where m is 0.
+    exponential = (_log_sigmoid(logits / discopop_tau) - logits).exp()
+    return -_log_sigmoid(logits) * (1 - mixed) + exponential
 
 
 def rebel(batch, eta):
-    """REBEL's regression of relative rewards (Gao et al. 2024, arXiv 2404.16767), in its published form.
+    """Compute REBEL's regression of relative rewards (Gao et al. 2024, arXiv 2404.16767), as published.
 
         (Δ − η Δr)²,    Δr = chosen reward − rejected reward
 
@@ -167,7 +169,7 @@ def rebel(batch, eta):
 
 
 def rebel_paper(batch, eta):
-    """REBEL as the paper writes it (Gao et al. 2024, arXiv 2404.16767, Algorithm 1).
+    """Compute REBEL as the paper writes it (Gao et al. 2024, arXiv 2404.16767, Algorithm 1).
 
         (Δ/η − Δr)²
 
@@ -181,11 +183,11 @@ def _mean_margins(batch):
     return batch.chosen_logratios / batch.chosen_tokens - batch.rejected_logratios / batch.rejected_tokens
 
 
-# Of each log-ratio by itself.
+# Functions of each log-ratio alone.
 
 
 def nca_pair(batch, beta):
-    """NCA for pairs (Chen et al. 2024, arXiv 2402.05369): keeps the likelihood of chosen from falling.
+    """Compute NCA for pairs (Chen et al. 2024, arXiv 2402.05369): the likelihood of chosen must not fall.
 
         −log σ(βc) − ½ log σ(−βc) − ½ log σ(−βr)
 
@@ -196,7 +198,7 @@ def nca_pair(batch, beta):
 
 
 def bco_pair(batch, beta):
-    """BCO for pairs (Jung et al. 2024, arXiv 2404.04656) with a reward shift of 0, as in TRL's DPOTrainer.
+    """Compute BCO for pairs (Jung et al. 2024, arXiv 2404.04656) with a reward shift of 0, as in TRL.
 
         −log σ(βc) − log σ(−βr)
 
@@ -206,7 +208,7 @@ def bco_pair(batch, beta):
 
 
 def sppo_hard(batch, beta):
-    """SPPO (Wu et al. 2024, arXiv 2405.00675, equation 4.7) where chosen always wins and rejected never does.
+    """Compute SPPO (Wu et al. 2024, arXiv 2405.00675, equation 4.7) where chosen always beats rejected.
 
         (c − 1/(2β))² + (r + 1/(2β))²
 
@@ -216,7 +218,7 @@ def sppo_hard(batch, beta):
 
 
 def sppo(batch, beta):
-    """SPPO (Wu et al. 2024, arXiv 2405.00675, equation 4.7) with estimated probabilities P of winning.
+    """Compute SPPO (Wu et al. 2024, arXiv 2405.00675, equation 4.7) with estimated probabilities P.
 
         (c − (P_c − ½)/β)² + (r − (P_r − ½)/β)²
 
@@ -228,21 +230,21 @@ def sppo(batch, beta):
 
 
 def apo_zero(batch, beta):
-    """APO-zero (D'Oosterlinck et al. 2024, arXiv 2408.06266, equation 7): chosen up, rejected down.
+    """Compute APO-zero (D'Oosterlinck et al. 2024, arXiv 2408.06266, equation 7): chosen up, rejected down.
 
         1 − σ(βc) + σ(βr)
 
-    For data whose chosen completions are better than what the policy says by itself.
+    For data whose chosen completions are better than the policy's own.
     """
     return 1 - (beta * batch.chosen_logratios).sigmoid() + (beta * batch.rejected_logratios).sigmoid()
 
 
 def apo_down(batch, beta):
-    """APO-down (D'Oosterlinck et al. 2024, arXiv 2408.06266, equation 8): both down, rejected further.
+    """Compute APO-down (D'Oosterlinck et al. 2024, arXiv 2408.06266, equation 8): both down, rejected more.
 
         σ(βc) + 1 − σ(βΔ)
 
-    For data whose chosen completions are worse than what the policy says by itself.
+    For data whose chosen completions are worse than the policy's own.
     """
     return (beta * batch.chosen_logratios).sigmoid() + 1 - (beta * batch.margins).sigmoid()
 
@@ -251,19 +253,19 @@ def apo_down(batch, beta):
 
 
 def sft(batch, beta):
-    """The negative log-likelihood of chosen, a mean over tokens: what RPO and CPO add to another loss.
+    """Compute the negative log-likelihood of chosen, a mean over tokens; RPO and CPO add it to a loss.
 
         −log π(chosen|x) / mean of |c|
 
-    The mean of |c| is that of the whole global batch, so that a step's loss is the sum over its pairs divided
-    by the number of their tokens, however they are spread: TRL takes each device's batch by itself, which is
-    the same where that is all there is. beta scales the metrics rewards/* alone, as in TRL.
+    The mean of |c| is that of the whole global batch. So a step's loss is the sum over its pairs divided by
+    the number of their tokens, however they are spread. TRL uses each device's batch alone, which is the same
+    on one device without accumulation. beta only scales the metrics rewards/*, as in TRL.
     """
     return -batch.chosen_logps / batch.mean_chosen_tokens
 
 
 def cpo(batch, beta, label_smoothing):
-    """CPO's preference part (Xu et al. 2024, arXiv 2401.08417); `[cpo, sft]` is all of it.
+    """Compute CPO's preference part (Xu et al. 2024, arXiv 2401.08417); `[cpo, sft]` is all of it.
 
     −(1 − ε) log σ(βd) − ε log σ(−βd),    d = log π(chosen|x) − log π(rejected|x)
     """
@@ -271,7 +273,7 @@ def cpo(batch, beta, label_smoothing):
 
 
 def simpo(batch, beta, label_smoothing, simpo_gamma):
-    """SimPO (Meng et al. 2024, arXiv 2405.14734, equation 6), conservative where label_smoothing (ε) > 0.
+    """Compute SimPO (Meng et al. 2024, arXiv 2405.14734, equation 6), conservative if label_smoothing > 0.
 
         −(1 − ε) log σ(βd − γ) − ε log σ(γ − βd),    d = log π(chosen|x)/|c| − log π(rejected|x)/|r|
 
@@ -285,7 +287,7 @@ def simpo(batch, beta, label_smoothing, simpo_gamma):
 
 
 def aot(batch, beta, label_smoothing):
-    """AOT for pairs (Melnyk et al. 2024, arXiv 2406.05882): the margins' distribution above the reference's.
+    """Compute AOT for pairs (Melnyk et al. 2024, arXiv 2406.05882): margins above the reference's.
 
         −(1 − ε) log σ(βδ) − ε log σ(−βδ),    δ = the policy's margins, sorted, − the reference's, sorted
 
@@ -298,7 +300,7 @@ def aot(batch, beta, label_smoothing):
 
 
 def aot_unpaired(batch, beta, label_smoothing):
-    """AOT for unpaired data (Melnyk et al. 2024, arXiv 2406.05882): chosen's distribution above rejected's.
+    """Compute AOT for unpaired data (Melnyk et al. 2024, arXiv 2406.05882): chosen above rejected.
 
         −(1 − ε) log σ(βδ) − ε log σ(−βδ),    δ = chosen's log-ratios, sorted, − rejected's, sorted
 
@@ -320,7 +322,7 @@ COLUMNS = {
 WHOLE_BATCH = ("aot", "aot_unpaired")
 # The hyperparameters of each loss, by their names in the config. Rewards are scaled before there are batches.
 HYPERPARAMETERS = {name: tuple(inspect.signature(loss).parameters)[1:] for name, loss in LOSSES.items()}
-# Those that have keys of their own in the config, for losses of the user's too.
+# Hyperparameters with their own keys in the config, which a user's losses can also take.
 SHARED = {key for keys in HYPERPARAMETERS.values() for key in keys}
 for _name in ("rebel", "rebel_paper"):
     HYPERPARAMETERS[_name] += ("reward_scaling",)

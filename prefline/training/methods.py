@@ -1,19 +1,19 @@
 """The methods that train a policy, and the hyperparameters that each of them has.
 
-preference is this project's own trainer on pairs and precomputed reference log-probabilities (losses.py); the
-others are TRL's. kto learns from the pairs' completions one by one; rloo, grpo and ppo sample from the policy
-while they train, and learn from rewards (ONLINE). Names of hyperparameters are those of the config and, but
-for max_completion_length of ppo (there response_length), of TRL. The workflow reads this, so torch is not
-imported.
+The method preference is this project's trainer on pairs and precomputed reference log-probabilities
+(losses.py); the others are TRL's. The method kto learns from the pairs' completions one by one. The methods
+rloo, grpo and ppo sample from the policy during training, and learn from rewards (ONLINE). Hyperparameters
+have the config's names, which are TRL's except for ppo's max_completion_length (response_length in TRL). The
+workflow imports this module, so torch is not imported.
 """
 
 from prefline.errors import InputError
 from prefline.training import losses
 
 ONLINE = ("ppo", "rloo", "grpo")
-SAMPLING = ("temperature", "max_completion_length", "missing_eos_penalty")
-GROUPED = ("beta", "num_generations", "num_iterations", "epsilon")
-# What each of TRL's methods has of its own.
+SAMPLING = ("temperature", "max_completion_length", "missing_eos_penalty", "stop_at")
+GROUPED = ("beta", "num_generations", "num_iterations", "resamplings", "epsilon")
+# Hyperparameters of each of TRL's methods.
 HYPERPARAMETERS = {
     "kto": ("beta", "desirable_weight", "undesirable_weight"),
     "rloo": (*SAMPLING, *GROUPED),
@@ -23,20 +23,20 @@ HYPERPARAMETERS = {
         *("kl_coef", "cliprange", "cliprange_value", "vf_coef", "gamma", "lam", "num_ppo_epochs"),
     ),
 }
-# The keys of some method, which others do not have.
+# Keys that only some methods have.
 KEYS = {"loss_type", "loss_arguments", *losses.hyperparameters(list(losses.LOSSES))}
 KEYS |= {key for keys in HYPERPARAMETERS.values() for key in keys}
 
 
 def hyperparameters(method, loss_type):
-    """The names (set of str) of the hyperparameters of a method; loss_type: of the method preference."""
+    """Return the names (set of str) of a method's hyperparameters; loss_type: for the method preference."""
     if method == "preference":
         return {"loss_type", *losses.hyperparameters(loss_type)}
     return set(HYPERPARAMETERS[method])
 
 
 def name(method, loss_type):
-    """What messages call the way to train: "the loss rebel", "the method grpo"."""
+    """Return the name of the way to train in messages: "the loss rebel", "the method grpo"."""
     return f"the loss {loss_type}" if method == "preference" else f"the method {method}"
 
 
@@ -52,9 +52,11 @@ def check(method, values, rewards):
     if method in ("rloo", "grpo"):
         check_groups(values["global_batch_size"], values["num_generations"])
     if method == "ppo" and (values["eval_steps"] or values["checkpoint"] == "best"):
-        raise InputError("TRL's ppo has no checkpoints; set eval_steps to null and checkpoint to last")
-    if method == "ppo" and values["max_grad_norm"]:
-        raise InputError("TRL's ppo does not clip gradients; set max_grad_norm to 0")
+        raise InputError("ppo has no checkpoints; set eval_steps to null and checkpoint to last")
+    if values.get("beta") == 0 and method not in ("rloo", "grpo"):
+        raise InputError(
+            f"beta is 0, which only rloo and grpo take; {name(method, values.get('loss_type'))} needs more"
+        )
     if method in ONLINE:
         for reward, section in rewards.items():
             check_reward(method, reward, section)

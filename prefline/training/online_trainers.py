@@ -1,9 +1,10 @@
 """TRL's RLOOTrainer and GRPOTrainer on this project's prompts, rewards and checkpoints.
 
-They differ from TRL's in what they are given, not in what they minimize. A prompt is the ids of its row: TRL
-would render the template, or tokenize text, and put a second BOS before it. A completion ends at any of the
-model's end tokens, not only at the tokenizer's. Each epoch has an order of its own and completions that later
-steps still need are in the checkpoint, so that a resumed training ends where an undisturbed one does.
+A prompt is the ids of its row: TRL would render the template, or tokenize text, and put a second BOS before
+it. A completion ends at any of the model's end tokens, not only at the tokenizer's. A completion without a
+reward has no part in a step: TRL only sets its advantage to 0. Each epoch has a separate order, and
+checkpoints contain the completions that later steps still need, so that a resumed training ends where an
+uninterrupted one does.
 """
 
 import json
@@ -17,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import sharding
+from prefline.training import precision, resampling, schedules, sharding, warning_signs
+from prefline.training.warning_signs import DIFFERING
 
 # TRL imports what there is of vLLM, and fails at versions that it does not know; it is not used here.
 with mock.patch("trl.import_utils.is_vllm_available", return_value=False):
@@ -26,34 +28,41 @@ with mock.patch("trl.import_utils.is_vllm_available", return_value=False):
 # It warns that the settings of the reference are not those of the policy, which is there already.
 logging.getLogger("trl").setLevel(logging.ERROR)
 
+REPLACED = "rewards/resampled"  # share of a step's prompts that another one took the place of
 CONFIGS = {"rloo": RLOOConfig, "grpo": GRPOConfig}
 
 
-class Online:
-    """What both have in common; to be put before one of TRL's trainers.
+class Online(schedules.AboveZero):
+    """The part that both share; a base class to put before one of TRL's trainers.
 
     prompts: {prompt_id: row of tables.PROMPTS}, of train_dataset, whose column `prompt` has the prompt_ids;
-    rewards: a rewards.online.Rewards; ends: ids of the end tokens.
+    rewards: a rewards.online.Rewards; ends: ids of the end tokens; resamplings: int, more rounds of sampling
+    at most in a step; stop_at: list of names of warning_signs.SIGNS.
     """
 
-    def __init__(self, *args, prompts, rewards, ends, **kwargs):
+    def __init__(self, *args, prompts, rewards, ends, resamplings, stop_at, **kwargs):
+        self.resamplings, self.stop_at = resamplings, stop_at
         self.prompts, self.rewards, self.ends = prompts, rewards, set(ends)
         super().__init__(*args, reward_funcs=self.reward, **kwargs)
 
-    def reward(self, prompts, completion_ids, log_metric, **_):
-        """The rewards of a batch, as TRL wants them of a reward function."""
-        self.sampled = list(dict.fromkeys(prompts))
+    def reward(self, prompts, completion_ids, **_):
+        """Return the rewards of a batch, as TRL wants them of a reward function."""
+        self.sampled += dict.fromkeys(prompts)
         samples = [
             Sampled(self.prompts[name], ids) for name, ids in zip(prompts, completion_ids, strict=True)
         ]
         rewarded = self.rewards(samples, f"step {self.state.global_step + 1}")
+        metrics = self._metrics["train" if self.model.training else "eval"]
         for name, values in rewarded.parts.items():
-            if not all(map(math.isnan, values)):
-                log_metric(f"rewards/{name}", float(torch.tensor(values).nanmean()))
+            gathered = self.accelerator.gather(torch.tensor(values, device=self.accelerator.device))
+            metrics[f"rewards/{name}"].append(gathered.nanmean().item())
+        for name, share in rewarded.failed.items():
+            shares = self.accelerator.gather(torch.tensor(share, device=self.accelerator.device))
+            metrics[f"rewards/{name}/failed"].append(shares.mean().item())
         return [None if math.isnan(reward) else reward for reward in rewarded.reward.tolist()]
 
     def rows_of_step(self):
-        """Names (list of str) of the prompts whose completions the last step was made of."""
+        """Return the names (list of str) of the prompts whose completions were in the last step."""
         return [f"prompt_id {name}" for name in self.sampled]
 
     def log(self, logs, start_time=None):
@@ -63,19 +72,95 @@ class Online:
             del metrics[name]
         metrics.pop("step_time", None)
         super().log(logs, start_time)
+        if "loss" in logs:
+            warning_signs.check(self.state, self.stop_at)
+
+    def _generate_and_score_completions(self, inputs):
+        """Return a batch of completions; groups without a difference in reward may be resampled."""
+        self.sampled = []
+        batch, differing = self._scored(inputs)
+        if self.model.training and self.resamplings:
+            idle = self._share(~differing)
+            for number in range(self.resamplings):
+                if self._share(differing) == 1:
+                    break
+                names = resampling.other_prompts(
+                    list(self.prompts),
+                    self.args.data_seed,
+                    self.state.global_step,
+                    number,
+                    len(inputs),
+                    (self.accelerator.process_index, self.accelerator.num_processes),
+                    self.num_generations,
+                )
+                other = self._scored([{"prompt": name} for name in names])
+                batch, differing = resampling.replaced(batch, differing, *other, self.num_generations)
+            self._metrics["train"][REPLACED].append(idle - self._share(~differing))
+        return self._without_unscored(batch)
+
+    def _scored(self, inputs):
+        """Return TRL's batch with a tensor `scored`, and bool [groups]: whether a group's rewards differ.
+
+        Where devices share groups, there is a bool for every num_generations rows.
+        """
+        batch = super()._generate_and_score_completions(inputs)
+        own = slice(self.accelerator.process_index * len(inputs), None)
+        batch["scored"] = self._is_scored[own][: len(inputs)]
+        return batch, self._differing[own][: len(inputs) : self.num_generations]
+
+    def _calculate_rewards(self, *args, **kwargs):
+        """Return TRL's rewards of all devices [rows, 1], and note which rows have one and which differ.
+
+        TRL's RLOO counts the groups that differ only after it has added the KL from the reference.
+        """
+        rewards = super()._calculate_rewards(*args, **kwargs)
+        self._is_scored = ~rewards[:, 0].isnan()
+        groups = rewards[:, 0].view(-1, self.num_generations)
+        low, high = groups.nan_to_num(nan=math.inf), groups.nan_to_num(nan=-math.inf)
+        differing = high.amax(dim=1) > low.amin(dim=1)
+        self._differing = differing.repeat_interleave(self.num_generations)
+        self._metrics["train" if self.model.training else "eval"][DIFFERING].append(
+            differing.float().mean().item()
+        )
+        return rewards
+
+    def _without_unscored(self, batch):
+        """Return a batch in which completions without a reward have no part in the loss."""
+        scored = batch.pop("scored")
+        batch["completion_mask"] = batch["completion_mask"] * scored[:, None]
+        if "num_items_in_batch" in batch:  # of grpo: the tokens of all devices
+            batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
+        else:  # of rloo, whose loss is a mean over all rows
+            batch["old_logps"] = batch["old_logps"] * scored
+            batch["advantages"] = batch["advantages"] / max(self._share(scored), 1e-9)
+        return batch
+
+    def _share(self, where):
+        """Return the share (float) of a bool tensor's elements that are true, over all devices."""
+        return self.accelerator.gather(where.float()).mean().item()
+
+    def _generate(self, prompts):
+        """Return TRL's completions, and correct its log: a completion may end with any end token."""
+        made = super()._generate(prompts)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        cut = torch.tensor([ids[-1] not in self.ends for ids in made[1]], device=self.accelerator.device)
+        metrics["completions/clipped_ratio"][-1] = self._share(cut)
+        for name in ("mean", "min", "max"):
+            del metrics[f"completions/{name}_terminated_length"]
+        return made
 
     def _tokenize_prompts(self, prompts):
         return [self.prompts[name]["prompt_ids"] for name in prompts], None, {}
 
     def _generate_single_turn(self, *args, **kwargs):
-        with sharding.whole(self.model):
+        with sharding.whole(self.model), precision.computing(self.accelerator.unwrap_model(self.model)):
             made = super()._generate_single_turn(*args, **kwargs)
         if isinstance(made, tuple):  # GRPO's has log-probabilities beside them: of vLLM, else None
             return [self._until_end(ids) for ids in made[0]], made[1]
         return [self._until_end(ids) for ids in made]
 
     def _until_end(self, ids):
-        """`ids` up to the first end token: TRL cuts at the tokenizer's only, and pads behind others."""
+        """Return `ids` up to the first end token: TRL cuts only at the tokenizer's, and pads after others."""
         end = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
         return ids[: end + 1]
 
@@ -96,7 +181,7 @@ class Online:
                 {name: tensor for name, tensor in batch.items() if tensor is not None}
                 for batch in self._buffered_inputs
             ]
-            # What has no rows, such as a number of tokens, is of all batches.
+            # Values without rows, such as a number of tokens, belong to all batches.
             tensors = {
                 name: torch.cat([batch[name] for batch in batches]) if tensor.ndim else tensor.clone()
                 for name, tensor in batches[0].items()
@@ -110,7 +195,7 @@ class Online:
         if writers and writers != devices:
             raise InputError(
                 f"{checkpoint} lies between two steps on the same completions (num_iterations), which "
-                f"{writers} devices have written and {devices} cannot take over; train with {writers} again, "
+                f"{writers} devices have written and {devices} cannot resume; train with {writers} again, "
                 f"or delete {checkpoint.parent} to begin again"
             )
         if writers:
@@ -131,7 +216,7 @@ class Online:
 
 
 def _buffer(process):
-    """The file of a process's completions in a checkpoint; process: its number, or * for any."""
+    """Return the file of a process's completions in a checkpoint; process: its number, or * for any."""
     return f"completions_{process}.safetensors"
 
 
@@ -141,6 +226,13 @@ class RLOO(Online, RLOOTrainer):
 
 class GRPO(Online, GRPOTrainer):
     """GRPO; see Online."""
+
+    def _scored(self, inputs):
+        batch, differing = super()._scored(inputs)
+        # The mean of equal floats is not quite theirs, and TRL divides what is left by 1e-4.
+        own = self._differing[self.accelerator.process_index * len(inputs) :][: len(inputs)]
+        batch["advantages"] = batch["advantages"] * own
+        return batch, differing
 
 
 TRAINERS = {"rloo": RLOO, "grpo": GRPO}

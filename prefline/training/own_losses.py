@@ -17,25 +17,25 @@ TOKENS = [float(number) for number in range(2, 10)]
 
 
 class Trial(NamedTuple):
-    """What a loss reads of a batch."""
+    """The fields of a batch that a loss reads."""
 
-    fields: set  # of str, names of what it looks at
+    fields: set  # of str, names of the fields
     whole_batch: bool  # whether a pair's loss depends on the pairs beside it
 
 
 def is_one(name):
-    """Whether a loss's name is FILE.py:NAME."""
+    """Return whether a loss's name is FILE.py:NAME."""
     return ".py:" in name
 
 
 def hyperparameters(name):
-    """The names (list of str) that a loss takes besides the batch, and whether it takes any other."""
+    """Return the names (list of str) that a loss takes besides the batch, and whether it takes any other."""
     taken, any_name = functions.parameters(name, FIRST)
     return list(taken), any_name
 
 
 def call(name, batch, values):
-    """The loss of each pair: (N,). values: dict, of which it is given what it takes.
+    """Return the loss of each pair: (N,). values: dict, of which it is given what it takes.
 
     Raises InputError with file and line for what it raises, and if it returns anything else.
     """
@@ -55,7 +55,7 @@ def _loaded(name, _folder):
 
 
 def trial(name, values):
-    """The Trial of a loss; values: dict, as `call` takes it."""
+    """Return the Trial of a loss; values: dict, as `call` takes it."""
     import torch
 
     fields = set()

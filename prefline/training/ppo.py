@@ -1,68 +1,223 @@
-"""TRL's PPOTrainer (trl.experimental.ppo, gone in 1.13) on this project's prompts and rewards.
+"""PPO on this project's prompts and rewards.
 
-TRL takes its rewards from a model with a score head that reads the policy's own token ids, ends a completion
-at one end token, and computes in float32 whatever `bf16` says. Here `adapted` puts any rewards.online.Rewards
-in that model's place and has everything computed in the training's dtype, and all end tokens end a
-completion. PPO's loop is TRL's own: it has no checkpoints, so that a training that was interrupted begins
-again.
+TRL's PPOTrainer (trl.experimental.ppo, gone in 1.13) makes the models, the optimizer and the learning rates;
+the loop is here. TRL's loop puts the reward one place behind the last token, where it also trains a value,
+unless the completion is the longest of its batch: a completion's advantages then depend on its neighbors. Its
+rewards come from a model that reads the policy's ids, and it computes in float32 even if `bf16` is set.
+
+There are no checkpoints, so that a training that was interrupted begins again.
 """
 
 import contextlib
+import itertools
 import math
 import signal
 import sys
 import time
-from unittest import mock
+from typing import NamedTuple
 
 import torch
-from transformers import PrinterCallback
-from trl.experimental.ppo import PPOTrainer, ppo_trainer
-from trl.experimental.utils import first_true_indices
+from transformers import GenerationConfig, PrinterCallback
+from trl.experimental.ppo import PPOTrainer
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.utils import entropy_from_logits, pad, selective_log_softmax
 
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import log, loop, process, trackers
+from prefline.training import log, loop, process, schedules, trackers, warning_signs
 
 
 class Stand(torch.nn.Module):
-    """Stands where PPOTrainer expects a reward model."""
+    """A placeholder for the reward model that PPOTrainer expects."""
 
 
-class PPO(PPOTrainer):
-    """PPOTrainer; prompts and rewards: as of online_trainers.Online, ends likewise."""
+class Rollout(NamedTuple):
+    """Completions of n prompts, padded to c tokens, and their training signal."""
 
-    def __init__(self, *args, prompts, rewards, ends, **kwargs):
-        super().__init__(*args, reward_model=Stand(), **kwargs)
-        self.by_ids = {tuple(row["prompt_ids"]): row for row in prompts.values()}
-        self.rewards = rewards
+    ids: torch.Tensor  # int64 [n, p + c]: prompts, padded on the left, and completions
+    attention: torch.Tensor  # bool [n, p + c]: tokens that are not padding
+    mask: torch.Tensor  # bool [n, c]: tokens of completions that have a reward
+    logps: torch.Tensor  # float32 [n, c], as of the other tensors
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+
+def advantages(rewards, values, mask, gamma, lam):
+    """Return the generalized advantages (Schulman et al. 2016, arXiv 1506.02438) and the returns.
+
+    rewards, values: float [n, c], of each token; mask: bool [n, c], the tokens of completions. The value
+    behind the last token is 0, and so is everything outside the mask.
+    """
+    rewards, values = rewards * mask, values * mask
+    found, following = torch.zeros_like(values), torch.zeros_like(values[:, 0])
+    after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+    for place in reversed(range(values.shape[1])):
+        delta = rewards[:, place] + gamma * after[:, place] - values[:, place]
+        following = (delta + gamma * lam * following) * mask[:, place]
+        found[:, place] = following
+    return found, found + values
+
+
+def mean(values, mask):
+    """Return the mean of `values` within the mask, 0 if that is empty."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whitened(values, mask):
+    """Return `values` with mean 0 and deviation 1 within the mask, and 0 outside."""
+    centered = (values - mean(values, mask)) * mask
+    variance = centered.square().sum() / (mask.sum() - 1).clamp(min=1)
+    return centered * torch.rsqrt(variance + 1e-8)
+
+
+def loss(args, rollout, logps, values):
+    """Return (policy loss, value loss, share of clipped tokens) of an update, means over the mask.
+
+    args: PPOConfig; logps, values: float32 [n, c], those of the policy and value model that are trained.
+    """
+    ratio = (logps - rollout.logps).exp()
+    cut = ratio.clamp(1 - args.cliprange, 1 + args.cliprange)
+    gains, cut_gains = ratio * rollout.advantages, cut * rollout.advantages
+    near = values.clamp(rollout.values - args.cliprange_value, rollout.values + args.cliprange_value)
+    errors = torch.max((values - rollout.returns).square(), (near - rollout.returns).square())
+    return (
+        mean(-torch.min(gains, cut_gains), rollout.mask),
+        mean(errors, rollout.mask) / 2,
+        mean((cut_gains < gains).float(), rollout.mask).detach(),
+    )
+
+
+class PPO(schedules.AboveZero, PPOTrainer):
+    """PPO. prompts, rewards, ends, stop_at: as in online_trainers.Online."""
+
+    def __init__(self, *args, prompts, rewards, ends, stop_at, **kwargs):
+        super().__init__(*args, reward_model=Stand(), data_collator=list, **kwargs)
+        self.prompts, self.rewards, self.ends, self.stop_at = prompts, rewards, ends, stop_at
         self.reports = None  # where somebody may watch, in the process that writes
-        # TRL's one stop token is cut at afterwards; what ends with another is padded from there on.
-        self.policy_model.generation_config.eos_token_id = list(ends)
-        self.policy_model.generation_config.pad_token_id = self.processing_class.pad_token_id
         if self.args.gradient_checkpointing:
             self.accelerator.unwrap_model(self.model).gradient_checkpointing_enable()
             self.value_model.gradient_checkpointing_enable()
         self.remove_callback(PrinterCallback)
 
-    def score(self, query_responses, context_length):
-        """The rewards (float32 [n]) of rows of a padded prompt and a padded completion, int64 [n, tokens]."""
-        padding, samples = self.processing_class.pad_token_id, []
-        for row in query_responses.tolist():
-            prompt = tuple(token for token in row[:context_length] if token != padding)
-            ids = row[context_length:]
-            ids = ids[: ids.index(padding)] if padding in ids else ids
-            samples.append(Sampled(self.by_ids[prompt], ids))
-        self.sampled = [sample.prompt["prompt_id"] for sample in samples]
-        rewarded = self.rewards(samples, f"step {self.state.global_step + 1}").reward
-        rewards = torch.tensor(rewarded, dtype=torch.float32, device=query_responses.device)
-        # What has no reward is neither good nor bad.
-        return torch.nan_to_num(rewards, nan=rewards.nanmean().item())
+    def train(self):
+        args, device = self.args, self.accelerator.device
+        self.model.train()
+        self.state.max_steps = args.num_total_batches
+        batches = itertools.chain.from_iterable(itertools.repeat(self.dataloader))
+        for batch in itertools.islice(batches, args.num_total_batches):
+            rollout, measured = self.sample([row["prompt"] for row in batch])
+            steps = [self.update(rollout) for _ in range(args.num_ppo_epochs)]
+            names = ("loss/policy", "loss/value", "clip_ratio")
+            measured |= dict(zip(names, torch.tensor(steps).mean(dim=0).tolist(), strict=True))
+            gathered = self.accelerator.gather(torch.tensor([list(measured.values())], device=device))
+            self.state.global_step += 1
+            self.state.episode += args.batch_size
+            self.state.epoch = self.state.episode / self.train_dataset_len
+            self.log(dict(zip(measured, gathered.nanmean(dim=0).tolist(), strict=True)))
+            self.lr_scheduler.step()
+
+    @torch.no_grad()
+    def sample(self, names):
+        """Return (Rollout, {name: float} of the log) of a completion to each prompt."""
+        prompts = [self.prompts[name]["prompt_ids"] for name in names]
+        completions = self.complete(prompts)
+        self.sampled = names
+        scores, measured = self.score(names, completions)
+        tensors = [_padded(prompts, "left"), _padded(completions, "right")]
+        ids, attention = (torch.cat(both, dim=1).to(scores.device) for both in zip(*tensors, strict=True))
+        said = tensors[1][1].to(scores.device)
+        logps, entropies, values = self.forward(self.model, ids, attention, said.shape[1])
+        ref_logps, *_ = self.forward(self.ref_model, ids, attention, said.shape[1])
+        # A completion without a reward has no part.
+        mask = said & ~scores.isnan()[:, None]
+        kl = (logps - ref_logps) * mask
+        rewards = -self.args.kl_coef * kl
+        rewards[torch.arange(len(said)), said.sum(dim=1) - 1] += scores.nan_to_num()
+        values = values * mask
+        found, returns = advantages(rewards, values, mask, self.args.gamma, self.args.lam)
+        known, lengths = scores[~scores.isnan()], said.sum(dim=1).float()
+        cut = [completion[-1] not in self.ends for completion in completions]
+        measured |= {
+            "reward": scores.nanmean().item(),
+            "reward_std": known.std(correction=0).item() if known.min() < known.max() else 0.0,
+            "kl": mean(kl, mask).item(),
+            "entropy": mean(entropies, said).item(),
+            "completions/mean_length": lengths.mean().item(),
+            "completions/max_length": lengths.max().item(),
+            "completions/clipped_ratio": sum(cut) / len(cut),
+        }
+        return Rollout(ids, attention, mask, logps, values, whitened(found, mask), returns), measured
+
+    def complete(self, prompts):
+        """Return completions (lists of int, with the end token) to prompts (lists of int)."""
+        generation = {
+            **{"do_sample": True, "temperature": self.args.temperature, "top_k": 0, "top_p": 1.0},
+            "max_new_tokens": self.args.response_length,
+            **{"eos_token_id": list(self.ends), "pad_token_id": self.ends[0]},
+        }
+        ids, attention = _padded(prompts, "left")
+        device = self.accelerator.device
+        unwrapped = unwrap_model_for_generation(self.model, self.accelerator, generation_kwargs=generation)
+        with unwrapped as model, self.computing():
+            made = model.policy.generate(
+                input_ids=ids.to(device),
+                attention_mask=attention.to(device),
+                generation_config=GenerationConfig(**generation),
+            )
+        return [_until_end(row, self.ends) for row in made[:, ids.shape[1] :].tolist()]
+
+    def score(self, names, completions):
+        """Return (float32 [n], {"rewards/NAME": mean}) of completions; NaN without a reward."""
+        samples = [Sampled(self.prompts[name], ids) for name, ids in zip(names, completions, strict=True)]
+        rewarded = self.rewards(samples, f"step {self.state.global_step + 1}")
+        parts = {
+            f"rewards/{name}": torch.tensor(part).nanmean().item() for name, part in rewarded.parts.items()
+        }
+        parts |= {f"rewards/{name}/failed": share for name, share in rewarded.failed.items()}
+        return torch.tensor(rewarded.reward, dtype=torch.float32, device=self.accelerator.device), parts
+
+    def forward(self, model, ids, attention, tokens):
+        """Return float32 [n, tokens] of the last tokens: log-probabilities, entropies, and values or None."""
+        with self.computing():
+            made = model(
+                input_ids=ids,
+                attention_mask=attention,
+                position_ids=(attention.cumsum(dim=1) - 1).clamp(min=0),
+                output_hidden_states=model is not self.ref_model,
+                return_dict=True,
+            )
+        made, values = (made, None) if model is self.ref_model else made
+        logits = made.logits[:, -tokens - 1 : -1].float() / self.args.temperature
+        with torch.no_grad():
+            entropies = entropy_from_logits(logits)
+        values = None if values is None else values[:, -tokens - 1 : -1, 0].float()
+        return selective_log_softmax(logits, ids[:, -tokens:]), entropies, values
+
+    def update(self, rollout):
+        """Take an optimizer step; return its losses and its share of clipped tokens (list of float)."""
+        logps, _, values = self.forward(self.model, rollout.ids, rollout.attention, rollout.mask.shape[1])
+        policy, value, clipped = loss(self.args, rollout, logps, values)
+        self.accelerator.backward(policy + self.args.vf_coef * value)
+        if self.args.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return [policy.item(), value.item(), clipped.item()]
+
+    def computing(self):
+        """Return a context that computes in the training's dtype.
+
+        Each call has a separate autocast: one around the whole training would keep copies of the weights from
+        before an optimizer step.
+        """
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.args.bf16)
 
     def log(self, logs, start_time=None):
         """Log an update with its loss, which must be finite as the new weights must be: else InputError."""
-        logs["loss"] = logs["loss/policy_avg"] + self.args.vf_coef * logs["loss/value_avg"]
-        logs["learning_rate"] = logs.pop("lr")
-        del logs["eps"]  # completions per second
+        logs = {name: value for name, value in logs.items() if not math.isnan(value) or "loss" in name}
+        logs["loss"] = logs["loss/policy"] + self.args.vf_coef * logs["loss/value"]
+        logs["learning_rate"] = self.lr_scheduler.get_last_lr()[0]
         step, last = self.state.global_step, self.state.max_steps
         wrong = None if math.isfinite(logs["loss"]) else f"the loss became {logs['loss']}"
         # The loss is from before the last update, and with weights such as these sampling fails.
@@ -71,56 +226,31 @@ class PPO(PPOTrainer):
         if wrong is not None:
             raise InputError(
                 f"{wrong} at step {step} of {last}, in the completions of prompt_id "
-                f"{', '.join(self.sampled[: loop.ROWS_NAMED])}; look at their rewards, or lower "
+                f"{', '.join(self.sampled[: loop.ROWS_NAMED])}; check their rewards, or lower "
                 "learning_rate; ppo has no checkpoints"
             )
         if process.is_main() and (step % log.steps_per_row(last) == 0 or step == last):
             print(
-                f"step {step}/{last}  loss {logs['loss']:.4f}  reward {logs['objective/scores']:.4f}  "
-                f"kl {logs['objective/kl']:.4f}",
+                f"step {step}/{last}  loss {logs['loss']:.4f}  reward {logs['reward']:.4f}  "
+                f"kl {logs['kl']:.4f}",
                 flush=True,
             )
         super().log(logs, start_time)
         if self.reports is not None:
             self.reports.write(step, self.state.log_history[-1])
+        warning_signs.check(self.state, self.stop_at)
 
 
-@contextlib.contextmanager
-def adapted(ppo):
-    """Within, TRL's PPO asks `ppo` for rewards, and computes in bfloat16 where its arguments say so.
+def _padded(rows, side):
+    """Return (int64, bool) tensors [n, longest] of lists of ids and of where they are."""
+    ids = pad([torch.tensor(row) for row in rows], padding_side=side)
+    return ids, pad([torch.ones(len(row), dtype=torch.bool) for row in rows], padding_side=side).bool()
 
-    Accelerate's mixed precision would not do: TRL samples from the policy, and asks the value model for the
-    rollout's values, without the wrapper that accelerate puts around both. Logits and values come back in
-    float32, so that log-probabilities and losses are. Each call has an autocast of its own: one around the
-    whole training would keep its copies of the weights from before an optimizer step.
-    """
-    autocast = torch.autocast(ppo.accelerator.device.type, torch.bfloat16, enabled=ppo.args.bf16)
-    value_of = autocast(ppo_trainer.get_reward)
-    logits_of = autocast(ppo_trainer.forward)
 
-    def get_reward(model, query_responses, pad_token_id, context_length):
-        if not isinstance(model, Stand):
-            values, *others = value_of(model, query_responses, pad_token_id, context_length)
-            return values.float(), *others
-        ends = first_true_indices(query_responses[:, context_length:] == pad_token_id) - 1 + context_length
-        return None, ppo.score(query_responses, context_length), ends
-
-    def forward(model, query_responses, pad_token_id):
-        output = logits_of(model, query_responses, pad_token_id)
-        if model is ppo.ref_model:
-            output.logits = output.logits.float()
-            return output
-        output, values = output
-        output.logits = output.logits.float()
-        return output, values.float()
-
-    with mock.patch.multiple(
-        ppo_trainer,
-        batch_generation=autocast(ppo_trainer.batch_generation),
-        get_reward=get_reward,
-        forward=forward,
-    ):
-        yield
+def _until_end(ids, ends):
+    """Return `ids` up to the first end token."""
+    end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: end + 1]
 
 
 def fit(ppo, settings, key):
@@ -135,7 +265,7 @@ def fit(ppo, settings, key):
     started = time.monotonic()
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        with watched as ppo.reports, adapted(ppo):
+        with watched as ppo.reports:
             ppo.train()
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,17 +1,18 @@
 """Training from preference pairs and precomputed reference log-probabilities on transformers' Trainer.
 
-Chosen and rejected go through the policy in one forward pass, unpadded and with one prompt for both, by way
-of logps.py; there is no second model.
-A step's loss is the mean over the pairs of its global batch, however they are spread over accumulation
-steps and devices, so 8 × 1 and 1 × 8 are one trajectory, and a device deals the pairs that it has of a step
-out to its batches so that they differ little in their tokens: the largest decides on the memory.
+Chosen and rejected go through the policy in one forward pass, unpadded and with one prompt for both
+(logps.py); there is no second model. A step's loss is the mean over the pairs of its global batch, however
+they are spread over accumulation steps and devices, so 8 × 1 and 1 × 8 give the same trajectory. A device
+distributes its pairs of a step over batches of similar size, since the largest batch determines the memory.
 """
+
+import contextlib
 
 import numpy as np
 import torch
 from transformers import Trainer
 
-from prefline.training import adapters, logps, repeated_rows
+from prefline.training import adapters, experts, logps, repeated_rows
 from prefline.training.loss_functions import Batch
 
 METRICS = (
@@ -60,17 +61,17 @@ class Pairs:
 
 
 def collate(pairs):
-    """A batch of N pairs: SCALARS, float32 (N,), and logps.collate's tensors of N groups."""
+    """Return a batch of N pairs: SCALARS, float32 (N,), and logps.collate's tensors of N groups."""
     batch = {name: torch.tensor(np.array([pair[name] for pair in pairs])) for name in SCALARS}
     groups = [(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]]) for pair in pairs]
     return batch | logps.collate(groups)
 
 
 def balanced(batches):
-    """The pairs of `batches`, a list of what `collate` makes, in as many that differ little in their tokens.
+    """Return the pairs of `batches` (list of `collate`'s results) in as many batches of similar size.
 
-    None has more pairs than the largest had. The longest pairs are dealt out first, each to the batch that
-    has the fewest tokens and room for it.
+    None has more pairs than the largest had. The longest pairs are placed first, each in the batch that has
+    the fewest tokens and room for it.
     """
     if len(batches) == 1:
         return batches
@@ -91,7 +92,7 @@ def balanced(batches):
 
 
 def means(sums):
-    """METRICS (dict of float) from the row sums of what PreferenceTrainer.measure counts, of all batches."""
+    """Return METRICS (dict of float) from the row sums of all batches' PreferenceTrainer.measure counts."""
     *values, pairs = sums.tolist()
     return {name: value / pairs for name, value in zip(METRICS, values, strict=True)}
 
@@ -101,13 +102,17 @@ class PreferenceTrainer(repeated_rows.Weighted, Trainer):
 
     pair_loss and implied_rewards: functions of a Batch of N pairs: the pairs' losses (N,), and the
     rewards (chosen, rejected), each (N,), that the policy implies. temperature: float, of the softmax.
+    router_aux_loss_coef: float, what the balance of a mixture of experts counts (experts.py).
     """
 
-    def __init__(self, *args, pair_loss, implied_rewards, temperature, **kwargs):
+    def __init__(self, *args, pair_loss, implied_rewards, temperature, router_aux_loss_coef=0.0, **kwargs):
         super().__init__(*args, data_collator=collate, **kwargs)
         self.pair_loss = pair_loss
         self.implied_rewards = implied_rewards
         self.temperature = temperature
+        self.router_aux_loss_coef = router_aux_loss_coef
+        balanced = router_aux_loss_coef and experts.has_router(self.model)
+        self.recorder = experts.Recorder(self.model) if balanced else None
         self.sums = 0  # of what `measure` counts, since the last log
         if self.args.bf16:
             adapters.leave_inputs(self.model)
@@ -116,7 +121,7 @@ class PreferenceTrainer(repeated_rows.Weighted, Trainer):
         return len(batch["ref_chosen_logps"])
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """An optimizer step's batches and the number of its pairs.
+        """Return an optimizer step's batches and the number of its pairs.
 
         Each gets mean_chosen_tokens, which is the step's, and an attention_mask, by which Trainer counts
         tokens, those of a prompt twice.
@@ -132,13 +137,16 @@ class PreferenceTrainer(repeated_rows.Weighted, Trainer):
         return batches, pairs
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The sum of the pairs' losses, of num_items_in_batch pairs."""
-        losses, counted = self.measure(model, inputs)
+        """Return the sum of the pairs' losses, divided by num_items_in_batch, the pairs of the step."""
+        with self.recorder.recording() if self.recorder else contextlib.nullcontext():
+            losses, counted = self.measure(model, inputs)
         self.sums = self.sums + (counted * inputs["weights"]).sum(dim=1)
+        if self.recorder:
+            losses = losses + self.router_aux_loss_coef * self.recorder.loss(inputs["layout"])
         return self.mean(losses, inputs["weights"], num_items_in_batch)
 
     def measure(self, model, inputs):
-        """(losses, counted) of a batch of N pairs: float32 (N,), and (8, N), whose row sums `means` takes."""
+        """Return (losses, counted) of a batch of N pairs: float32 (N,), and (8, N), to sum for `means`."""
         chosen_logps, rejected_logps = self._logps(model, inputs).split(self.rows(inputs))
         batch = Batch(chosen_logps, rejected_logps, **{name: inputs[name] for name in SCALARS})
         losses = self.pair_loss(batch)
@@ -155,7 +163,7 @@ class PreferenceTrainer(repeated_rows.Weighted, Trainer):
         super().log(logs, start_time)
 
     def _logps(self, model, inputs):
-        """Chosen's, then rejected's, within the forward of `model`: wrappers (DDP, FSDP) see a forward pass.
+        """Return chosen's, then rejected's, in `model`'s forward, so that wrappers (DDP, FSDP) see one.
 
         They synchronize gradients and gather weights around `forward`: reaching past it trains every
         device alone.

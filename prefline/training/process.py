@@ -1,4 +1,4 @@
-"""The processes that train together, one for each device, as the launcher (torchrun, accelerate) says."""
+"""The processes that train together, one for each device, as set by the launcher (torchrun, accelerate)."""
 
 import os
 
@@ -19,7 +19,7 @@ def is_main():
 
 
 def quiet():
-    """Silence progress bars, advice and telemetry of the libraries: a log is read by people."""
+    """Stop progress bars, advice and telemetry of the libraries: people read the log."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging

@@ -1,4 +1,4 @@
-"""Reference log-probabilities and what they are of: written into their file, held against the training's own.
+"""Reference log-probabilities with their origin: written into their file, compared with the training's.
 
 Numbers of another reference, of other completions of the same prompts, or at another temperature would train
 without a complaint, to something else. So each part's parquet file holds, as metadata, the sha256 of the ids
@@ -17,33 +17,33 @@ from prefline.errors import InputError
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
-def origin(pairs, contents, temperature):
-    """What log-probabilities are of (dict of JSON values): their file's metadata.
+def origin(column, contents, temperature):
+    """Return the origin of log-probabilities (dict of JSON values), for their file's metadata.
 
-    pairs: Table with the columns IDS, the rows of the file; contents: {file: sha256} of the reference, as its
-    manifest has it, of which the weights and their config count; temperature: float.
+    column: function of a name of IDS that returns the column's chunks (iterable of ListArray) of the file's
+    rows; contents: {file: sha256} of the reference, as its manifest has it, of which the weights and their
+    config count; temperature: float.
     """
     return {
-        "ids": ids_hash(pairs),
+        "ids": ids_hash(column),
         "reference": reference_hash(contents),
         "temperature": float(temperature),
     }
 
 
-def ids_hash(pairs):
-    """sha256 (hexadecimal str) of the ids of all rows of `pairs` (Table), and of where each sequence ends."""
+def ids_hash(column):
+    """Return the sha256 (hexadecimal str) of all ids and of the sequences' ends; column: as in `origin`."""
     digest = hashlib.sha256()
     for name in IDS:
-        column = pairs[name]
-        for numbers in (pc.list_value_length(column), pc.list_flatten(column)):
-            # As a file is read, its rows are in chunks of whatever size.
-            numbers = numbers.combine_chunks() if isinstance(numbers, pa.ChunkedArray) else numbers
-            digest.update(numbers.cast(pa.int32()).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+        for numbers_of in (pc.list_value_length, pc.list_flatten):
+            for chunk in column(name):
+                numbers = numbers_of(chunk).cast(pa.int32()).to_numpy(zero_copy_only=False)
+                digest.update(numbers.astype("<i4", copy=False))
     return digest.hexdigest()
 
 
 def reference_hash(contents):
-    """sha256 (hexadecimal str) of a model's weights and config; contents: {file: sha256} of its directory."""
+    """Return the sha256 (hexadecimal str) of a model's weights and config; contents: {file: sha256}."""
     counting = {
         name: sha for name, sha in contents.items() if "/" not in name and name.endswith(".safetensors")
     }
@@ -58,28 +58,30 @@ def check_ids(pairs, vocabulary, where, first_row=0):
     Table's first row.
     """
     for name in IDS:
-        column = pairs[name].combine_chunks()
-        lengths = pc.list_value_length(column)
-        if len(column) and pc.min(lengths).as_py() == 0:
-            row = pc.index(lengths, 0).as_py()
-            raise InputError(
-                f"{_place(pairs, where, first_row, row)}: {name} is empty; take this pair out of the "
-                "preferences, and have tokenize_preferences make the file again"
-            )
-        ids = pc.list_flatten(column)
-        outside = pc.or_(pc.less(ids, 0), pc.greater_equal(ids, vocabulary))
-        if pc.any(outside, min_count=0).as_py():
-            first = pc.index(outside, True)
-            row = pc.list_parent_indices(column)[first.as_py()].as_py()
-            raise InputError(
-                f"{_place(pairs, where, first_row, row)}: {name} holds the id {ids[first.as_py()]}, but the "
-                f"model's vocabulary has {vocabulary} tokens; the pairs must be tokenized with this model's "
-                "tokenizer, which the policy and its reference share"
-            )
+        start = 0
+        for column in pairs[name].chunks:
+            lengths = pc.list_value_length(column)
+            if len(column) and pc.min(lengths).as_py() == 0:
+                row = start + pc.index(lengths, 0).as_py()
+                raise InputError(
+                    f"{_place(pairs, where, first_row, row)}: {name} is empty; take this pair out of the "
+                    "preferences, and have tokenize_preferences make the file again"
+                )
+            ids = pc.list_flatten(column)
+            outside = pc.or_(pc.less(ids, 0), pc.greater_equal(ids, vocabulary))
+            if pc.any(outside, min_count=0).as_py():
+                first = pc.index(outside, True)
+                row = start + pc.list_parent_indices(column)[first.as_py()].as_py()
+                raise InputError(
+                    f"{_place(pairs, where, first_row, row)}: {name} holds the id {ids[first.as_py()]}, but "
+                    f"the model's vocabulary has {vocabulary} tokens; the pairs must be tokenized with this "
+                    "model's tokenizer, which the policy and its reference share"
+                )
+            start += len(column)
 
 
 def joined(tokenized_paths, ref_logps_paths, contents, temperature):
-    """All pairs with their log-probabilities (Table), or InputError where the two do not belong together.
+    """Return all pairs with their log-probabilities (Table); InputError if the two do not match.
 
     tokenized_paths: one file for each policy; ref_logps_paths: all parts of the first, of the second, …;
     contents: {file: sha256} of the reference that the training names, as its manifest has it; temperature:
@@ -91,8 +93,9 @@ def joined(tokenized_paths, ref_logps_paths, contents, temperature):
     _check_rows(tokenized, logps)
     start = 0
     for path, part in zip(ref_logps_paths, parts, strict=True):
-        wanted = origin(tokenized.slice(start, len(part)), contents, temperature)
-        _check_origin(path, tables.metadata(part), wanted)
+        rows = tokenized.slice(start, len(part))
+        wanted = origin(lambda name, rows=rows: rows[name].chunks, contents, temperature)
+        _check_origin(path, tables.metadata(part.schema), wanted)
         start += len(part)
     for name in ("ref_chosen_logps", "ref_rejected_logps"):
         tokenized = tokenized.append_column(name, logps[name])
@@ -115,8 +118,7 @@ def _check_rows(tokenized, logps):
         ours, theirs = tokenized["prompt_id"][row], logps["prompt_id"][row]
         raise InputError(
             f"row {row} is prompt_id {ours} in --tokenized and {theirs} in --ref-logps, or its token counts "
-            "differ: they do not belong together; name the files of the same policies in the same order, or "
-            "make ref_logps again"
+            "differ; name the files of the same policies in the same order, or make ref_logps again"
         )
 
 

@@ -1,8 +1,8 @@
 """Rows that fill up an epoch's last batches, so that every device has one, and that must weigh nothing.
 
 Where the rows of an epoch do not come out even, accelerate takes some from its beginning a second time. With
-them in the loss, several devices would end elsewhere than one. (How many there are it knows by itself only
-until a training is resumed in the middle of an epoch.)
+them in the loss, several devices would end elsewhere than one. (accelerate knows their number only until a
+training is resumed in the middle of an epoch.)
 """
 
 import torch
@@ -11,7 +11,7 @@ IGNORED = -100  # transformers' label of what is not learnt
 
 
 def real_rows(trainer, rows):
-    """How many (int) of this process's `rows` in the batch that was drawn last are no filler."""
+    """Return how many (int) of this process's `rows` in the batch that was drawn last are no filler."""
     if not trainer.accelerator.gradient_state.end_of_dataloader:
         return rows
     args = trainer.args
@@ -44,7 +44,7 @@ class Weighted:
     loss_is_scaled_for_ga = True  # each batch's part of the mean is
 
     def rows(self, batch):
-        """The number of rows of a batch."""
+        """Return the number of rows of a batch."""
         raise NotImplementedError
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -54,9 +54,9 @@ class Weighted:
         return batches, self.accelerator.reduce(total, reduction="sum")
 
     def mean(self, losses, weights, total):
-        """This batch's part (scalar) of the mean loss; total: num_items_in_batch.
+        """Return this batch's part (scalar) of the mean loss; total: num_items_in_batch.
 
-        Gradients are averaged over processes afterwards, hence the factor.
+        The factor is needed because gradients are averaged over processes afterwards.
         """
         return (losses * weights).sum() * self.accelerator.num_processes / total
 

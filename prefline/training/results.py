@@ -1,4 +1,4 @@
-"""What a training makes: written with its manifest, kept for another time, and taken from there.
+"""Write a training's results with their manifest, cache them, and restore them from the cache.
 
 A training script calls, in this order,
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prefline import files
 from prefline.provenance import imports, manifest
-from prefline.training import adapters, cache, models, process, sharding
+from prefline.training import adapters, cache, fidelity, models, process, sharding
 
 
 def work_key(settings, script, inputs, own_files=()):
@@ -41,33 +41,48 @@ def work_key(settings, script, inputs, own_files=()):
 
 
 def parents(settings, inputs):
-    """Return the paths of what a model is made from: its start's manifest, where it has one, and the data."""
+    """Return the paths of a model's inputs: its start's manifest, if there is one, and the data."""
     start = manifest.path_of(settings.model)
     return [str(path) for path in (start, *inputs) if Path(path).is_file()]
 
 
-def save(model, settings, rule, parents, sequences):
+def save(model, settings, rule, parents, sequences, chat_template=None):
     """Write what was trained to settings.out, whole or not at all, then its manifest to settings.manifest.
 
-    That is the model; with adapters, it is the adapters alone, with the first of `sequences`, list of (prompt
-    ids, completion ids) that were held out, for scripts/models/merge_adapter.py. rule and parents: see
-    manifest.write.
+    That is the model, read back and compared on the first of `sequences`, list of (prompt ids, completion
+    ids) that were held out (fidelity.py). With adapters, it is the adapters alone, with `sequences` and what
+    the model gives them, for scripts/models/merge_adapter.py. The model's weights are gone afterwards. rule
+    and parents: see manifest.write. chat_template: str, in place of the start's.
     """
+    some = sequences[: fidelity.SEQUENCES]
+    attention = fidelity.unpacked(model, settings.attn_implementation)
+    trained = fidelity.of_trained(model, some, settings.dtype)
     whole = sharding.gathered(model)
     if not process.is_main():
         return
-    with files.atomic_directory(settings.out) as directory:
+    sharding.leave()
+    out = Path(settings.out)
+    with files.atomic_directory(out) as directory, fidelity.set_aside(directory, settings.work_dir, out.name):
         if settings.peft is not None:
-            adapters.save(model, directory, settings.dtype, settings.peft, sequences, whole)
+            how = {"dtype": settings.dtype, "peft": settings.peft, "attn_implementation": attention}
+            adapters.save(model, directory, how, sequences, trained, whole)
         else:
             models.save(model, settings.model, settings.dtype, directory, whole)
-    manifest.write(settings.manifest, settings.out, rule, settings.params, parents)
+            device = model.device
+            if whole is None:
+                model.to("meta")  # there may be no room for a second one
+            written = fidelity.read_back(directory, type(model), settings.dtype, attention)
+            found = fidelity.check(trained, fidelity.values(written.to(device), some), settings.dtype)
+            fidelity.record(directory, some, found)
+        if chat_template is not None:
+            files.write_text(directory / "chat_template.jinja", chat_template)
+    manifest.write(settings.manifest, out, rule, settings.params, parents)
 
 
 def restore(settings, key, rule, parents):
     """Put the results of this very training in their places if they were kept; return whether they were.
 
-    The manifest is written anew, as a training would. rule and parents: see manifest.write.
+    The manifest is written again, as by a training. rule and parents: see manifest.write.
     """
     folder = Path(settings.work_dir) / key
     hashes = cache.whole(folder)

@@ -1,6 +1,6 @@
-"""What every training is told: the keys of `training_defaults`, the seed, paths, and how fast it may go.
+"""The settings of every training: the keys of `training_defaults`, the seed, paths, and batch sizes.
 
-A script says `Settings.add_flags(parser)` beside its own flags, and `Settings.of(vars(args))`.
+A script calls `Settings.add_flags(parser)` beside its own flags, and `Settings.of(vars(args))`.
 """
 
 import dataclasses
@@ -8,14 +8,14 @@ import json
 
 from prefline.config import section
 
-# Where things are, and how fast the work goes; everything else that a script is told shapes the weights.
+# Paths and speed; all other settings of a script change the weights.
 PATHS = {
     "model": "directory of the model that training starts from",
     "work-dir": "folder for checkpoints; safe to delete at any time",
     "out": "model directory to write",
     "manifest": "the directory's manifest (json)",
     "metrics": "losses, speed, memory (json)",
-    "log-csv": "the course of the training (csv)",
+    "log-csv": "training curves (csv)",
     "wandb-project": "project of Weights & Biases to report to; empty reports nothing there",
 }
 PACE = {
@@ -27,7 +27,7 @@ PACE = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings of one training; the schema, and above, says what a key means.
+    """The settings of one training; the schema and the table above explain the keys.
 
     params: dict, all that shapes the trained weights, a script's own flags included: for the manifest and the
     work key.
@@ -50,6 +50,7 @@ class Settings:
     eval_steps: int | None
     checkpoint: str
     early_stopping_patience: int | None
+    router_aux_loss_coef: float
     peft: dict | None
     seed: int
     per_device_train_batch_size: int

@@ -1,9 +1,9 @@
-"""Weights that several processes share out among themselves: PyTorch's FSDP2 and DeepSpeed's ZeRO-3.
+"""Shard weights over several processes: PyTorch's FSDP2 and DeepSpeed's ZeRO-3.
 
-prefline/machine/launch.py says in the environment which of them a training is to use, and accelerate does it.
-What is here makes up for what accelerate leaves out: it would round what a model returns to bfloat16 (sums of
-log-probabilities near -300 would have steps of 2), it ignores FSDP without a word where there is no GPU, and
-whoever saves a model has to gather its weights.
+prefline/machine/launch.py sets in the environment which of them a training uses, and accelerate does it. This
+module corrects three things in accelerate. It would round a model's outputs to bfloat16 (sums of
+log-probabilities near -300 would have steps of 2). It silently ignores FSDP without a GPU. And it leaves
+gathering the weights to the code that saves a model.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from prefline.errors import InputError
 
 
 def name():
-    """fsdp2, zero3, or None where every process holds the whole model."""
+    """Return fsdp2, zero3, or None where every process holds the whole model."""
     for switch, found in (("ACCELERATE_USE_FSDP", "fsdp2"), ("ACCELERATE_USE_DEEPSPEED", "zero3")):
         if os.environ.get(switch) == "true":
             return found
@@ -23,12 +23,12 @@ def name():
 
 
 def written():
-    """How a checkpoint of this training is written (dict of JSON values), for its marker."""
+    """Return the form of this training's checkpoints (dict of JSON values), for their marker."""
     return {"parallel": name(), "devices": int(os.environ.get("WORLD_SIZE", "1"))}
 
 
 def check_written(checkpoint, found):
-    """Raise InputError if the weights of a checkpoint are shared out in a way that is not this training's.
+    """Raise InputError if the weights of a checkpoint are sharded in another way than this training's.
 
     checkpoint: Path of its folder; found: what `written` gave when it was written. Of whole weights and of
     FSDP2's each number of devices takes its part; ZeRO-3's parts are those of the devices that wrote them.
@@ -54,17 +54,17 @@ def check(quantization, optim):
     if name() == "zero3" and importlib.util.find_spec("deepspeed") is None:
         raise InputError(
             "the resource `parallel` is zero3, which needs DeepSpeed: pip install deepspeed, or take fsdp2, "
-            "which shares out the same"
+            "which shards the same"
         )
     if name() is not None and quantization is not None:
         raise InputError(
-            f"the resource `parallel` is {name()}, but four-bit weights are not shared out; take ddp: they "
+            f"the resource `parallel` is {name()}, but four-bit weights cannot be sharded; take ddp: they "
             "are small enough for each device to hold them all"
         )
     if name() is not None and ("8bit" in optim or "paged" in optim):
         raise InputError(
             f"the resource `parallel` is {name()}, which bitsandbytes' {optim} does not go with; take optim "
-            "adamw_torch_fused, whose moments are shared out, or ddp"
+            "adamw_torch_fused, whose moments are sharded, or ddp"
         )
 
 
@@ -78,7 +78,7 @@ def refuse(method, names):
 
 
 def prepare(model_trainer):
-    """Have a transformers.Trainer share out its model's weights; call it before it trains."""
+    """Make a transformers.Trainer shard its model's weights; call it before it trains."""
     if name() != "fsdp2":
         return
     import torch
@@ -98,7 +98,7 @@ def prepare(model_trainer):
 
 @contextlib.contextmanager
 def as_it_is(model_trainer):
-    """Have libraries see that ZeRO-3 has not shared out the model yet: what is measured before training."""
+    """Make libraries see that ZeRO-3 has not sharded the model yet, for measurements before training."""
     if name() != "zero3" or hasattr(next(model_trainer.model.parameters()), "ds_id"):
         yield
         return
@@ -113,7 +113,7 @@ def as_it_is(model_trainer):
 
 @contextlib.contextmanager
 def whole(*models):
-    """Have every process hold all weights of models that FSDP2 has shared out, in the dtype it computes in.
+    """Make every process hold all weights of models that FSDP2 has sharded, in the dtype it computes in.
 
     Else each forward pass waits for all processes, of which one may be through with its completions earlier.
     All processes have to enter together.
@@ -134,8 +134,16 @@ def whole(*models):
             part.reshard()
 
 
+def leave():
+    """Have libraries load models whole from now on, in this process alone."""
+    if name() == "zero3":
+        from transformers.integrations import deepspeed
+
+        deepspeed.unset_hf_deepspeed_config()
+
+
 def gathered(model):
-    """The state dict of `model`, whole and on the CPU; None where it is whole in every process anyway.
+    """Return the state dict of `model`, whole and on the CPU; None where it is whole in every process anyway.
 
     All processes have to call it together. A weight with two names, such as a head that is the embeddings,
     is there under the first.
@@ -151,7 +159,7 @@ def gathered(model):
 
 
 def _whole(tensor):
-    """A copy on the CPU of a weight that may be shared out."""
+    """Return a copy on the CPU of a weight that may be sharded."""
     if hasattr(tensor, "full_tensor"):
         return tensor.detach().full_tensor().cpu()
     if hasattr(tensor, "ds_id"):

@@ -1,4 +1,4 @@
-"""Where a training can be watched while it goes on: TensorBoard, and W&B where a project is named.
+"""Report a running training to TensorBoard, and to W&B if a project is named.
 
     tensorboard --logdir work
 
@@ -28,14 +28,14 @@ class Reports:
     """The open reports of one training."""
 
     def __init__(self, settings, key, step):
-        """settings: a training's Settings; key: its work key; step: what it goes on after."""
+        """Start tracking. settings: a training's Settings; key: its work key; step: the resumed one."""
         from torch.utils.tensorboard import SummaryWriter
 
         name = f"{Path(settings.out).name}-{key[:8]}"
         folder = Path(settings.work_dir) / "tensorboard" / name
         self.wandb = None
         try:
-            # What an interrupted run has written of later steps is hidden.
+            # Later steps that an interrupted run has written are hidden.
             self.tensorboard = SummaryWriter(folder, purge_step=step + 1)
         except OSError as error:
             self._give_up(error)
@@ -73,9 +73,9 @@ class Reports:
 
     def _give_up(self, error):
         self.tensorboard = None
-        print(f"TensorBoard's event files: {error}; going on without them", flush=True)
+        print(f"TensorBoard's event files: {error}; continuing without them", flush=True)
 
 
 def _name(name):
-    """eval_loss -> eval/loss, loss -> train/loss."""
+    """Return eval_loss -> eval/loss, loss -> train/loss."""
     return f"eval/{name[5:]}" if name.startswith("eval_") else f"train/{name}"

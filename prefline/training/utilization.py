@@ -1,10 +1,10 @@
 """MFU: the part of a device's peak arithmetic that a training's model FLOPs come to.
 
-As in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B), without the attention's own products, which
-makes it a little too low: a token costs 2 FLOPs per weight forwards, 2 backwards to the activations, and 2 to
-the weights that are trained: 6N in full training, 4N and little more with adapters. Activations computed anew
-(gradient checkpointing) are no model FLOPs. Tokens are those of `train_tokens`: a prompt that two completions
-share counts for both, though it is computed once.
+The formula is that of PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) without the attention's
+products, so it is a little too low. A token costs 2 FLOPs per weight forwards, 2 backwards to the
+activations, and 2 for each trained weight: 6N in full training, slightly more than 4N with adapters.
+Recomputed activations (gradient checkpointing) are not counted. Tokens are those of `train_tokens`: a prompt
+that two completions share counts for both, though it is computed once.
 """
 
 # Dense bfloat16 peaks (float32 accumulation) in TFLOP/s, from NVIDIA's data sheets; the first match counts.
@@ -25,14 +25,14 @@ PEAKS = {
 
 
 def peak(device):
-    """Peak (float, FLOP/s) of a device by its name (str), None where it is not known."""
+    """Return peak (float, FLOP/s) of a device by its name (str), None where it is not known."""
     words = f" {device.replace('-', ' ')} "
     found = (tflops for name, tflops in PEAKS.items() if f" {name} " in words)
     return next((tflops * 1e12 for tflops in found), None)
 
 
 def flops_per_token(model):
-    """FLOPs (int) of a training step per token; the embedding's table is looked up, not multiplied."""
+    """Return FLOPs (int) of a training step per token; the embedding's table is looked up, not multiplied."""
     if hasattr(model, "get_nb_trainable_parameters"):
         trainable, total = model.get_nb_trainable_parameters()
     else:
@@ -46,7 +46,7 @@ def flops_per_token(model):
 
 
 def mfu(tokens_per_second, per_token, devices, dtype):
-    """The MFU (float), or None on a device of unknown peak or where training is not in bfloat16.
+    """Return the MFU (float), or None on a device of unknown peak or where training is not in bfloat16.
 
     tokens_per_second: float, over all `devices` (int); per_token: as flops_per_token gives it.
     """

@@ -8,7 +8,8 @@ model of both. Torch and transformers are imported inside functions, so that `--
 from pathlib import Path
 
 from prefline import seeds
-from prefline.training import adapters, models, process, sharding
+from prefline.architectures import exact
+from prefline.training import adapters, models, precision, probe, process, sharding
 
 
 def load(settings, cls, **overrides):
@@ -27,17 +28,25 @@ def load(settings, cls, **overrides):
     quantization = (settings.peft or {}).get("quantization")
     sharding.check(quantization, settings.optim)
     models.check_attention(settings.attn_implementation, settings.dtype)
-    overrides["attn_implementation"] = settings.attn_implementation
+    config = AutoConfig.from_pretrained(settings.model, trust_remote_code=False, **overrides)
+    overrides["attn_implementation"] = exact.attention(config, settings.attn_implementation)
     if quantization or any(Path(settings.model).glob("*.safetensors")):
         model = adapters.load_frozen(settings.model, cls, dtype, quantization, **overrides)
     else:
-        config = AutoConfig.from_pretrained(settings.model, trust_remote_code=False, **overrides)
-        model = cls.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+        model = cls.from_config(
+            config,
+            attn_implementation=overrides["attn_implementation"],
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+        )
     if model.can_generate():
         # The library reads many a published generation config that it then refuses to save in checkpoints.
         model.generation_config = GenerationConfig.from_model_config(model.config)
         # Some configs say no, of models that a trainer of transformers has written.
         model.generation_config.use_cache = True
+    models.keep_weights(model)
+    probe.hold_still(model)
+    exact.limit_lengths(model)
     if settings.peft is None:
         return model
     set_seed(seeds.for_libraries(settings.seed, "initial adapters"))
@@ -47,12 +56,10 @@ def load(settings, cls, **overrides):
     return model
 
 
-def load_reference(directory, dtype):
-    """Return the frozen model (AutoModelForCausalLM) of a directory, which a training asks as it goes on."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def load_reference(directory, dtype, attn_implementation):
+    """Return the frozen model (AutoModelForCausalLM) of a directory, for use during training."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-    )
-    return model.requires_grad_(False).eval()
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    attention = exact.attention(config, attn_implementation)
+    return precision.load(AutoModelForCausalLM, directory, dtype, attn_implementation=attention)

@@ -1,8 +1,8 @@
-# What runs policies and judges, or is asked for their words.
+# Engines and servers that run policies and judges.
 
 
 def engine_settings():
-    """The config values of what runs the policies, less those of engines that are not in use."""
+    """Return the config values of what runs the policies, less those of engines that are not in use."""
     chosen = config["generate"]
     asks = chosen["endpoint"] if chosen["engine"] == "server" else None
     starts_vllm = chosen["engine"] == "vllm" or chosen["engine"] == "server" and not asks
@@ -14,14 +14,14 @@ def engine_settings():
 
 
 def engine_gpus():
-    """How many GPUs a job that asks a policy takes: none where servers elsewhere run it."""
+    """Return how many GPUs a job that asks a policy takes: none where servers elsewhere run it."""
     section = config["generate"]
     return 0 if section["engine"] == "server" and section["endpoint"] else 1
 
 
-# What a job that runs a language model is given by profiles and --set-resources, and the flags of these. They are
-# resources, since they decide how fast it goes and not what it makes: prefline/engines/pace.py. Rules add the flags
-# in parentheses, without which `snakemake --lint` takes them for a part of a path.
+# Resources of a job that runs a language model, which rules/machine.smk fits to the machine, and their flags. They
+# change its speed and not its results: prefline/engines/pace.py. Rules add the flags in parentheses; without
+# these `snakemake --lint` takes them for part of a path.
 ENGINE = {
     "gpu": engine_gpus(),
     "nodes": 1,
@@ -41,15 +41,34 @@ ENGINE_FLAGS = r"""--batch-size {resources.batch_size:q} \
 
 
 def asking(endpoint_of):
-    """ENGINE of a job that asks the endpoint which endpoint_of(wildcards) gives, in place of a policy's."""
+    """Return ENGINE of a job that asks the endpoint which endpoint_of(wildcards) names, not the policy's."""
     return ENGINE | {
         "gpu": lambda wildcards: int(endpoint_of(wildcards)["kind"] == "vllm"),
         "endpoint": lambda wildcards: json.dumps(endpoint_of(wildcards)),
     }
 
 
+def check_keys(jobs):
+    """Raise InputError if the environment lacks the key of a server or a tracker that planned jobs use.
+
+    Leaves out the servers of rewards and judges, whose keys are in the table of the checks.
+    """
+    from prefline.servers import endpoint
+    from prefline.training import trackers
+
+    tried = {ASKERS[asker]["endpoint"]["name"] for asker in HOSTED}
+    named = {(job.resources.get("endpoint"), job.resources.get("endpoints")) for job in jobs}
+    for one, several in named:
+        asked = [json.loads(one)] if one else []
+        for values in asked + list(json.loads(several or "{}").values()):
+            if values is not None and values["name"] not in tried:
+                endpoint.Endpoint(**values).key()
+    for project in {job.resources.get("wandb_project") for job in jobs}:
+        trackers.check(project)
+
+
 def served(section):
-    """The model that a section of the config names, itself or by its endpoint, as inputs; none of elsewhere."""
+    """Return the model that a config section names, itself or by its endpoint, as inputs; [] if remote."""
     model = endpoints.model_of(section)
     if model is None:
         return {}

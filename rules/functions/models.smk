@@ -1,7 +1,7 @@
-# What the trainings of all models are given, and what those read that are no policies of a run.
+# Resources of all trainings, and inputs of the trainings of models that are not policies of a run.
 
-# What a training is given by profiles and --set-resources, and the flags of these, as ENGINE is of engines; then
-# where its results go.
+# Resources of a training, which rules/machine.smk fits to the machine, and their flags, like ENGINE for engines;
+# then the flags of its outputs.
 TRAINING = {"gpu": 1, "nodes": 1, "gradient_checkpointing": "false", "parallel": "ddp", "wandb_project": ""}
 TRAINING_FLAGS = r"""--per-device-train-batch-size {resources.per_device_train_batch_size:q} \
             --gradient-checkpointing {resources.gradient_checkpointing:q} \
@@ -13,14 +13,16 @@ TRAINING_FLAGS = r"""--per-device-train-batch-size {resources.per_device_train_b
             --log-csv {output.log_csv:q}
 """
 
-# The models, policies of runs aside, that the start policy and the rewards are or come of.
+# The models that the start policy and the rewards use or descend from, without policies of runs.
 NEEDED = configuration.needed_models(config, [START, *map(endpoints.model_of, REWARDS.values())])
-# What has a log.csv.
+# The models that answer or score; only these must have weights.
+ANSWERING = configuration.answering_models(config)
+# Models with a log.csv.
 TRAININGS = [name for name in NEEDED if config["models"][name]["source"] is None] + TRAINED
 
 
 def peft_of(model):
-    """The adapters (config) that a policy or another model is trained with; None without, and for finished ones."""
+    """Return the adapters (config) that a model is trained with; None without, and for finished models."""
     if model in TRAINED:
         return configuration.training(config, model.rsplit("-", 1)[0])["peft"]
     section = config["models"][model]
@@ -28,30 +30,40 @@ def peft_of(model):
 
 
 def trained_here(model):
-    """The name of a model that is trained here, as a pattern; one that matches nothing for a finished one."""
+    """Return the name of a model that is trained here, as a pattern; a finished one matches nothing."""
     return model if config["models"][model]["source"] is None else "(?!)"
 
 
 def trained(model):
-    """What the training of {model} writes: its directory, or that of adapters, which merge_adapter takes."""
+    """Return the output of the training of {model}: its directory, or its adapters' for merge_adapter."""
     return f"results/{'adapters' if peft_of(model) else 'models'}/{{model}}"
 
 
 def source_files(wildcards):
-    """The files of a local model directory and a chat template, so that a change of any of them is seen."""
+    """Return the files of a local model directory and a chat template, so that Snakemake detects their changes."""
     section = config["models"][wildcards.model]
     return members(section["source"]) + local_files(section.get("chat_template"))
 
 
+def date_of(model):
+    """Return the config's date for a finished model whose chat template may write one, None for others."""
+    section = config["models"][model]
+    from_hub = not local_files(section["source"])
+    local = local_files(section["source"], section.get("chat_template"))
+    return config["date"] if from_hub or has_clock(*local) else None
+
+
 def start_of(wildcards):
-    """Inputs of the training of {model}: the model it starts from, and its local data."""
+    """Return inputs of the training of {model}: the model it starts from, and its local data."""
     return {
         "model": ancient(get_start(wildcards)),
         "manifest": f"{get_start(wildcards)}.json",
-        "data": ancient(local_files(*data_of(wildcards.model))),
+        "checked": f"results/checks/data/{wildcards.model}.json",
+        "model_checked": check_of_model(wildcards.model),
+        "data": ancient(data_files(*data_of(wildcards.model))),
     }
 
 
 def data_of(model):
-    """The data sources of a training."""
+    """Return the data sources of a training."""
     return [config["models"][model][key] for key in ("train_data", "eval_data")]

@@ -1,24 +1,24 @@
-# What the trainings of policies read, by run and iteration.
+# Inputs of the trainings of policies, by run and iteration.
 
 
 def iteration(policy):
-    """How many times a policy was trained in its run: 0 for the start policy."""
+    """Return how many times a policy was trained in its run: 0 for the start policy."""
     return 0 if policy == START else int(policy.rsplit("-", 1)[1])
 
 
 def policy_of(run, iteration):
-    """The policy that a run has after `iteration` iterations."""
+    """Return the policy that a run has after `iteration` iterations."""
     return f"{run}-{iteration}" if iteration else START
 
 
 def initial_or_previous(wildcards, role):
-    """The policy that is `init` or `reference` of an iteration, as the run's config says."""
+    """Return the policy that is `init` or `reference` of an iteration, by the run's config."""
     previous = int(wildcards.iteration) - 1
     return policy_of(wildcards.run, previous if RUNS[wildcards.run][role] == "previous" else 0)
 
 
 def losses_of(run):
-    """The files of the losses of the user's own that a run on pairs is trained by."""
+    """Return the files of the user's losses that train a run on pairs."""
     return losses.own_files(configuration.training(config, run)["loss_type"])
 
 
@@ -27,7 +27,7 @@ def get_init(wildcards):
 
 
 def get_start(wildcards):
-    """The model that the training of {model}, a policy or another model, starts from."""
+    """Return the model that the training of {model}, a policy or another model, starts from."""
     if wildcards.model in config["models"]:
         return f"results/models/{config['models'][wildcards.model]['init']}"
     run, number = wildcards.model.rsplit("-", 1)
@@ -39,21 +39,22 @@ def get_reference(wildcards):
 
 
 def runs_of_methods(*methods, adapters=False):
-    """The names of the runs that these methods train, all parameters of them or adapters, as a pattern; one that
-    matches nothing if there are none."""
+    """Return the names of the runs that these methods train, all parameters of them or adapters, as a
+    pattern; one that matches nothing if there are none.
+    """
     chosen = [run for run in RUNS if configuration.method_of(config, run) in methods]
     return "|".join(run for run in chosen if bool(peft_of(f"{run}-1")) == adapters) or "(?!)"
 
 
 def get_data_policies(wildcards):
-    """The policies whose pairs an iteration trains on: the previous one, or all so far."""
+    """Return the policies whose pairs an iteration trains on: the previous one, or all so far."""
     t = int(wildcards.iteration)
     first = 0 if RUNS[wildcards.run]["data"] == "all" else t - 1
     return [policy_of(wildcards.run, number) for number in range(first, t)]
 
 
 def iterations_of(*methods):
-    """The iterations (run, iteration) of all runs that these methods train."""
+    """Return the iterations (run, iteration) of all runs that these methods train."""
     return [
         SimpleNamespace(run=run, iteration=t)
         for run in RUNS
@@ -66,8 +67,9 @@ ONLINE_DATA = {name for each in iterations_of("ppo", "rloo", "grpo") for name in
 
 
 def shards_of(policy, kind):
-    """The shards of a policy's prompts, completions or rewards that the workflow needs: the held-out ones, which
-    measure drift, and those of training prompts where a policy learns from them."""
+    """Return the shards of a policy's prompts, completions or rewards that the workflow needs: the held-out
+    ones, which measure drift, and those of training prompts where a policy learns from them.
+    """
     needs_all = policy in RANKED or (kind == "prompts" and policy in ONLINE_DATA)
     return ALL_SHARDS if needs_all else shards("test")
 
@@ -77,7 +79,7 @@ def get_tokenized(wildcards):
 
 
 def get_prompts(wildcards):
-    """The prompts that an iteration samples from, and the held-out ones, which are the same for all."""
+    """Return the prompts that an iteration samples from, and the held-out ones, which are the same for all."""
     policies = get_data_policies(wildcards)
     train = [
         f"results/samples/{policy}/prompts/{shard}.parquet"
@@ -88,24 +90,24 @@ def get_prompts(wildcards):
 
 
 def ref_logps_of(policy, reference):
-    """All parts of the log-probabilities of a policy's pairs under a reference."""
+    """Return all parts of the log-probabilities of a policy's pairs under a reference."""
     parts = range(config["logps"]["num_shards"])
     return [f"results/samples/{policy}/ref_logps/{reference}/{part:04d}.parquet" for part in parts]
 
 
 def get_ref_logps(wildcards):
-    """All parts of the first policy's pairs, then of the second's: the order of get_tokenized."""
+    """Return all parts of the first policy's pairs, then of the second's: the order of get_tokenized."""
     reference = initial_or_previous(wildcards, "reference")
     return [path for policy in get_data_policies(wildcards) for path in ref_logps_of(policy, reference)]
 
 
 def get_references(wildcards):
-    """The start policy and, where it is another one, the reference of an iteration's loss."""
+    """Return the start policy and, where it is another one, the reference of an iteration's loss."""
     names = dict.fromkeys([START, initial_or_previous(wildcards, "reference")])
     return [f"results/models/{name}" for name in names]
 
 
 def get_scale_by(wildcards):
-    """The pairs of a run's first iteration, where their rewards set the scale of all of its iterations."""
+    """Return the pairs of a run's first iteration if their rewards set the scale of all iterations."""
     by_run = configuration.training(config, wildcards.run).get("reward_scaling") == "by_run"
     return [f"results/samples/{START}/tokenized.parquet"] if by_run else []

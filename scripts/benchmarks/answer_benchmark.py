@@ -29,13 +29,13 @@ BEGUN = {
 
 
 def prompts(questions, form):
-    """The text (list of str) that a policy is asked, for rows (list of dict) in the `form` of a library."""
+    """Return the text (list of str) that a policy is asked, for rows (list of dict) of a library's `form`."""
     texts = [question[benchmark_results.QUESTION[form]] for question in questions]
     return [PROBLEM.format(text.strip()) for text in texts] if form == "evalplus" else texts
 
 
 def row(form, question, policy, answer):
-    """An answer in the `form` of a library (dict). question: its row; policy: its name; answer: str."""
+    """Return an answer in a library's `form` (dict). question: its row; policy: its name; answer: str."""
     if form == "evalplus":
         return {"task_id": question["task_id"], "solution": answer}
     return {"instruction": question["instruction"], "output": answer, "generator": policy}
@@ -44,9 +44,7 @@ def row(form, question, policy, answer):
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.add_argument("--questions", required=True, help="the library's questions (json or jsonl)")
-    parser.add_argument(
-        "--form", required=True, choices=benchmark_results.QUESTION, help="the library's form"
-    )
+    parser.add_argument("--form", required=True, choices=BEGUN, help="the library's form")
     parser.add_argument("--policy", required=True, help="the policy's name")
     parser.add_argument("--model", required=True, help="the policy's directory")
     engines.add(parser)
@@ -61,14 +59,21 @@ def main(argv=None):
     asked = prompts(questions, args.form)
     sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
     settings = section.pick(engines.Settings, vars(args))
+    dialogues = [chat.as_messages(text, args.questions) for text in asked]
+
+    def load_engine():
+        tokens = answers.most_tokens(args.model, dialogues, args.max_tokens, BEGUN[args.form])
+        return engines.start(args.model, settings, section.pick(pace.Pace, vars(args)), args.seed, tokens)
+
     answered = answers.answer(
-        lambda: engines.start(args.model, settings, section.pick(pace.Pace, vars(args)), args.seed),
+        load_engine,
         answers.open_journal(
             args.journal, "scripts/benchmarks/answer_benchmark.py", args.model, settings, sampling
         ),
-        [chat.as_messages(text, args.questions) for text in asked],
+        dialogues,
         [seeds.derive(args.seed, "benchmark", text) for text in asked],
         sampling,
+        "benchmarks.NAME",
         BEGUN[args.form],
     )
     rows = [

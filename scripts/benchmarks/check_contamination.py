@@ -1,13 +1,13 @@
 """Search the training data for the benchmarks' questions.
 
-A question counts as found in a file if a row of it has n words in a row with the question, or, for a
-question of fewer words, says exactly it. Words are those of prefline/data/ngrams.py, as in the
-decontamination of prompts.
+A question counts as found in a file if one of its rows shares n words in a row with the question; a question
+of fewer words must be the whole row. Words are those of prefline/data/ngrams.py, as in the decontamination of
+prompts.
 
     python -m scripts.benchmarks.check_contamination --decontamination-ngram 8 \\
         --training '{"models.sft": ["data/world/sft_train.jsonl", {"messages": "messages"}]}' \\
         --questions '{"mt_bench": ["data/mt_bench/question.jsonl", "turns"]}' \\
-        --out results/contamination.json --csv results/contamination.csv
+        --out results/benchmarks/contamination.json --csv results/benchmarks/contamination.csv
 
     writes  benchmark, training, questions, found, share; in the json also the questions found, and where
 """
@@ -17,7 +17,8 @@ from collections import defaultdict
 
 from prefline import errors, files
 from prefline.config import section
-from prefline.data import benchmark_results, ngrams, sources
+from prefline.data import benchmark_results, forms, ngrams, sources
+from prefline.data.counts import Odd
 
 COLUMNS = ("benchmark", "training", "questions", "found", "share")
 # Questions that the json shows for each file and benchmark.
@@ -25,7 +26,7 @@ SHOWN = 20
 
 
 def text_of(value):
-    """All text (str) of a value of a row: a str, or lists and dicts of them; other values have none."""
+    """Return all text (str) of a row's value: a str, or lists and dicts of them; other values have none."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
@@ -36,7 +37,7 @@ def text_of(value):
 
 
 def found_in(rows, questions, n):
-    """{number of a question: where it is found first} for rows of (where, text).
+    """Return {number of a question: where it is found first} for rows of (where, text).
 
     questions: list of str; n: words in a row that count.
     """
@@ -53,10 +54,17 @@ def found_in(rows, questions, n):
 
 
 def training_rows(source, columns):
-    """Yield (where, text) of a training file; of a pool of prompts only those that are trained on."""
-    for where, row in sources.read_rows(source, columns):
-        if row.pop("split", "train") == "train":
-            yield where, text_of(list(row.values()))
+    """Yield (where, text) of training data; of a pool of prompts only those that are trained on.
+
+    source: data sources as sources.listed takes them; columns: {field: column}, or "auto" for all columns.
+    """
+    for one in sources.listed(source):
+        named = one["columns"] or columns
+        for where, row in sources.records(one["source"]):
+            if isinstance(row, Odd) or row.get("split", "train") != "train":
+                continue
+            names = row if named == "auto" else [name for name in named.values() if name is not None]
+            yield where, text_of([forms.lookup(row, name) for name in names if name != "split"])
 
 
 def main(argv=None):

@@ -1,9 +1,9 @@
-"""Evaluate a policy on tasks of lm-evaluation-harness, as the library itself does it.
+"""Evaluate a policy on tasks of lm-evaluation-harness, with the library's own evaluator.
 
 The library owns the prompts, the few-shot examples, the answers' filters and the metrics; this script gives
-it the policy and keeps what it finds. Data comes from the task folder or from what the hub's cache on this
-machine holds: a job that fetched it would give other numbers once the hub has other data, and many GPU nodes
-have no network. One command, which the error names, fetches it beforehand.
+it the policy and stores the results. Data comes from the task folder or from this machine's cache of the hub.
+A job does not fetch it, since the hub's data may change and many GPU nodes have no network. The error for
+missing data names the command that fetches it beforehand.
 
     python -m scripts.benchmarks.evaluate_lm_eval --model results/models/sft --policy sft --benchmark gsm8k \\
         --tasks '["gsm8k"]' --include-path null --num-fewshot 5 --limit null --apply-chat-template true \\
@@ -22,14 +22,14 @@ from prefline.config import schema, section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 
-# How the library calls the filter that leaves an answer as it is.
+# The library's name of the filter that leaves an answer unchanged.
 NO_FILTER = "none"
 
 
 def load_tasks(names, include_path, benchmark):
-    """The library's TaskManager, once it has loaded the tasks `names` (list of str).
+    """Return the library's TaskManager, once it has loaded the tasks `names` (list of str).
 
-    include_path: str, a folder with task files of one's own, or None; benchmark: its name in the config, for
+    include_path: str, a folder with the user's task files, or None; benchmark: its name in the config, for
     messages. Raises InputError for names that the library does not know and for data that is not here.
     """
     from lm_eval.tasks import TaskManager
@@ -58,7 +58,7 @@ def load_tasks(names, include_path, benchmark):
 
 
 def metrics(results, library_settings):
-    """Rows for the table (list of dict) from what the library returns.
+    """Return rows for the table (list of dict) from what the library returns.
 
     results: of simple_evaluate; library_settings: dict, the same for all rows.
     """
@@ -87,7 +87,7 @@ def metrics(results, library_settings):
 
 
 def _of_group(group, results):
-    """How many questions the tasks of a group have, those of groups in it included."""
+    """Return how many questions the tasks of a group have, those of groups in it included."""
     children = results.get("group_subtasks", {}).get(group, [])
     counts = [results["n-samples"].get(child) or _of_group(child, results) for child in children]
     return {"effective": sum(count["effective"] for count in counts)}

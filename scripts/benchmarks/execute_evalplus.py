@@ -1,9 +1,9 @@
 """Run the code that a policy wrote for HumanEval's problems against the tests of HumanEval and HumanEval+.
 
-EvalPlus takes the code out of the answers, computes the expected outputs, runs each solution in a process of
-its own within its limits of time and memory, and judges. All of that happens in a sandbox, without network,
-secrets, or other files than the problems and answers (prefline/machine/sandbox.py). Where there can be none,
-nothing is run.
+EvalPlus takes the code out of the answers, computes the expected outputs, runs each solution in a separate
+process within its limits of time and memory, and judges. All of that happens in a sandbox, without network,
+secrets, or other files than the problems and answers (prefline/machine/sandbox.py). Without a sandbox nothing
+is run.
 
     python -m scripts.benchmarks.execute_evalplus --policy sft --benchmark humaneval \\
         --problems HumanEvalPlus.jsonl \\
@@ -18,20 +18,24 @@ import importlib.metadata
 import json
 import os
 import statistics
-import subprocess
+from pathlib import Path
 
 from prefline import errors, files
 from prefline.config import section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
+from prefline.judging import evalplus_tests
 from prefline.machine import sandbox
-from scripts.benchmarks import evalplus_tests
 
 # Of a problem; the library reads these.
 KEYS = ("task_id", "entry_point", "contract", "canonical_solution", "base_input", "plus_input", "atol")
 PASSED = "pass"
-# What the solutions, and the library's copies of them, may write in all; it is memory.
+# Limit of what the solutions, and the library's copies of them, may write in all; it is memory.
 MEGABYTES = 512
+# Limit of what the library and the solutions use in all; the rule asks for more.
+MEMORY_MB = 7_000
+# Limits of time. The library gives a problem at most 60 s for the tests and 60 s for the plus tests.
+SECONDS, SECONDS_PER_PROBLEM = 900, 130
 
 
 def check(problems, answers, path):
@@ -40,8 +44,8 @@ def check(problems, answers, path):
         missing = [key for key in KEYS if key not in problem]
         if missing:
             raise InputError(
-                f"problem {number}: has no {missing[0]!r}; a file in EvalPlus's form is needed, such as is "
-                f"to be had by: {benchmark_results.FETCH['evalplus']}"
+                f"problem {number}: has no {missing[0]!r}; a file in EvalPlus's form is needed; get one "
+                f"with: {benchmark_results.FETCH['evalplus']}"
             )
     asked, answered = [[row.get("task_id") for row in rows] for rows in (problems, answers)]
     if asked != answered:
@@ -49,7 +53,7 @@ def check(problems, answers, path):
 
 
 def execute(problems, answers, parallel):
-    """EvalPlus's verdicts (list of dict) on the file `answers` for the file `problems`.
+    """Return EvalPlus's verdicts (list of dict) on the file `answers` for the file `problems`.
 
     parallel: int, solutions that run at once.
     """
@@ -62,14 +66,32 @@ def execute(problems, answers, parallel):
         "PARALLEL": str(parallel),
     }
     inputs = {evalplus_tests.PROBLEMS: problems, evalplus_tests.ANSWERS: answers}
+    asked = [json.loads(line)["task_id"] for line in Path(problems).read_text(encoding="utf-8").splitlines()]
     try:
-        return json.loads(sandbox.run(evalplus_tests.__file__, inputs, variables, MEGABYTES))
-    except (subprocess.CalledProcessError, json.JSONDecodeError) as error:
+        printed = sandbox.run(
+            evalplus_tests.__file__,
+            inputs,
+            variables,
+            megabytes=MEGABYTES,
+            memory_mb=MEMORY_MB,
+            seconds=SECONDS + SECONDS_PER_PROBLEM * len(asked) / parallel,
+        )
+        return [_verdict(row, task) for row, task in zip(json.loads(printed), asked, strict=True)]
+    except (sandbox.Ended, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{problems}: EvalPlus gives no verdicts ({error}); see the lines above") from None
 
 
+def _verdict(row, task):
+    """Return the verdict on a task from what the sandbox printed, which a solution may have written."""
+    keys = ("task_id", "solution", "base_status", "plus_status")
+    found = {key: row[key] for key in keys}
+    if found["task_id"] != task or not all(isinstance(value, str | None) for value in found.values()):
+        raise ValueError(f"no verdict on {task}")
+    return found
+
+
 def metrics(verdicts, settings):
-    """Rows for the table of `verdicts` (list of dict). HumanEval+ has HumanEval's tests, too."""
+    """Return rows for the table of `verdicts` (list of dict). HumanEval+ has HumanEval's tests, too."""
     base = [float(one["base_status"] == PASSED) for one in verdicts]
     plus = [float(one["base_status"] == one["plus_status"] == PASSED) for one in verdicts]
     rows = []

@@ -4,7 +4,7 @@ One row for each number: policy, benchmark, metric, value, stderr, n (questions)
 (JSON). A number that a library leaves undefined is empty.
 
     python -m scripts.benchmarks.gather_benchmarks --results results/benchmarks/*/*.json \\
-        --out results/benchmarks.csv
+        --out results/benchmarks/benchmarks.csv
 """
 
 import json
@@ -16,7 +16,7 @@ COLUMNS = ("policy", "benchmark", "metric", "value", "stderr", "n", "library", "
 
 
 def table(results):
-    """Rows (list of dict of COLUMNS) of the `results` (list of dict, see prefline.data.benchmark_results)."""
+    """Return rows (dicts of COLUMNS) of `results` (list of dict of prefline.data.benchmark_results)."""
     return [
         {name: result[name] for name in ("policy", "benchmark", "library", "version")}
         | {name: one[name] for name in ("metric", "value", "stderr", "n")}

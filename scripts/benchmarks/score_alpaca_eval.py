@@ -1,10 +1,10 @@
 """Win rates by AlpacaEval 2 from annotations, as the library computes them.
 
-The length-controlled rate needs a file of the library's authors, df_gamed.csv. Without it the results say in
-one sentence how to get it.
+The length-controlled rate needs a file of the library's authors, df_gamed.csv. Without it the results contain
+the command that gets it.
 
     python -m scripts.benchmarks.score_alpaca_eval --policy dpo-1 --benchmark alpaca \\
-        --annotations results/benchmarks/alpaca/annotations/dpo-1.jsonl --judge gpt-4-1106-preview \\
+        --annotations results/benchmarks/alpaca/annotations/dpo-1.jsonl --judge judge \\
         --regression-data df_gamed.csv --out results/benchmarks/alpaca/dpo-1.json
 
     writes  win_rate, discrete_win_rate and length_controlled_win_rate, in percent
@@ -22,17 +22,25 @@ FETCH_REGRESSION = "hf download --repo-type dataset tatsu-lab/alpaca_eval df_gam
 
 
 def read_annotations(path, policy):
-    """The annotations (list of dict) of a policy in a file of the library's; InputError if it has none."""
+    """Return the annotations (list of dict) of a policy in a file of the library.
+
+    Raises InputError where there are none, and where none holds a preference.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file of annotations")
     rows = [row for _, row in benchmark_results.read_list(path) if row.get("generator_2") == policy]
     if not rows:
         raise InputError(f"{path}: has no row whose generator_2 is {policy!r}")
+    if all(row.get("preference") is None for row in rows):
+        raise InputError(
+            f"{path}: none of the {len(rows)} annotations of {policy!r} holds a preference; annotate with "
+            "another judge or annotator"
+        )
     return rows
 
 
 def metrics(annotations, regression_data, settings):
-    """(metrics, notes) of annotations (list of dict), as the library computes them.
+    """Return (metrics, notes) of annotations (list of dict), as the library computes them.
 
     regression_data: path of df_gamed.csv, or None; notes (list of str) say what is left out, and why.
     """

@@ -1,10 +1,11 @@
 """Score a policy by judgments in arena-hard-auto's form, with and without the control of style.
 
 A judgment holds two games, with the baseline's answer first and then the policy's; a clear verdict (A>>B)
-counts three times, as there. The score is the policy's mean. The style-controlled score is its chance to win
-against the baseline in a logistic regression over the games of all models, which has one strength for each
-model and four weights for how the answers differ: in length, and in headers, list items and bold parts for
-each token. As there, it is the chance at the mean difference of style among all games.
+counts three times, as in arena-hard-auto. The score is the policy's mean. The style-controlled score is its
+chance to win against the baseline in a logistic regression over the games of all models. The regression has
+one strength for each model and four weights for differences of style: in length, and in headers, list items
+and bold parts per token. As in arena-hard-auto, the chance is that at the mean difference of style of all
+games.
 
 Departures from arena-hard-auto: the scores are those of all games, not the median of the bootstrap; the
 bootstrap draws questions, as the games about one are not independent; and the seed is the experiment's.
@@ -27,7 +28,7 @@ from prefline.errors import InputError
 
 VERSION = "v2.0 file forms"
 CLEAR = 3
-# What a verdict means for the answer that is shown as A, as (score, weight).
+# {verdict: (score of the answer shown as A, weight)}
 VERDICTS = {
     "A>>B": (1.0, CLEAR), "A>B": (1.0, 1), "A=B": (0.5, 1), "A<B": (0.0, 1), "A<<B": (0.0, CLEAR),
     "B>>A": (0.0, CLEAR), "B>A": (0.0, 1), "B=A": (0.5, 1), "B<A": (1.0, 1), "B<<A": (1.0, CLEAR),
@@ -39,7 +40,7 @@ STEPS = 50
 
 
 def read_battles(folder, baseline):
-    """(battles, undecided) of all judgments in a folder: (model, question, score, weight) and a number.
+    """Return (battles, number undecided) of a folder's judgments; a battle: (model, question, score, weight).
 
     Raises InputError for a folder without judgments, and for a judgment against another baseline or with an
     unknown verdict.
@@ -68,7 +69,7 @@ def read_battles(folder, baseline):
 
 
 def read_style(folder):
-    """{model: {question: [tokens, headers, list items, bold parts]}} of the answers in a folder.
+    """Return {model: {question: [tokens, headers, list items, bold parts]}} of the answers in a folder.
 
     Raises InputError for answers without these counts.
     """
@@ -87,7 +88,7 @@ def read_style(folder):
 
 
 def style_features(battles, style, baseline):
-    """How the style of each battle's answers differs: float64 (battles, 4), of mean 0 and deviation 1.
+    """Return the differences of style in each battle: float64 (battles, 4), of mean 0 and deviation 1.
 
     First the length, (a - b) / (a + b); then each kind of markdown for each token, (a - b) / (a + b + 1).
     Raises InputError for a battle whose answers are not there.
@@ -110,7 +111,7 @@ def style_features(battles, style, baseline):
 
 
 def fit(features, scores, weights):
-    """Coefficients (float64) of a logistic regression by Newton's method.
+    """Return coefficients (float64) of a logistic regression by Newton's method.
 
     features: float64 (battles, coefficients); scores: float64 from 0 to 1; weights: float64.
     """
@@ -127,7 +128,7 @@ def fit(features, scores, weights):
 
 
 def scores_of(policy, battles, features, draws):
-    """{"score": (percent, standard error), "style_controlled_score": likewise} of a policy.
+    """Return {"score": (percent, standard error), "style_controlled_score": the same} of a policy.
 
     features: of style_features; draws: how often each question counts, an int array (samples, questions) in
     the order of their names, whose spread of scores is the standard error.

@@ -1,13 +1,16 @@
 """Sample completions for a shard of prompts from a policy: token ids in, token ids out.
 
-Every completion has a seed of its own, derived from the prompt and the sample's number: it is the same in
-whatever shard, order or batch it is made. Those that the journal has from an earlier job are not made again,
-and without a missing one no model is loaded.
+Every completion has its own seed, derived from the prompt and the sample's number: it is the same in any
+shard, order or batch. Completions in the journal of an earlier job are reused, and if none is missing no
+model is loaded.
 
     reads   prompt_id, messages, prompt_ids
     writes  prompt_id, sample (0 … K-1), completion_ids (with the end token, if it stopped), completion
-            (text, without), finish_reason ("stop", "length", or "error" where the engine gave up), seed; in
-            the order of prompts, then samples
+            (text, without), answer (the text without reasoning, null where there is none), finish_reason
+            ("stop", "length", or "error" where the engine gave up), seed; in the order of prompts, then
+            samples
+
+A completion that never leaves its reasoning has no answer: it counts as cut off, whatever ended it.
 
     python -m scripts.generate.generate_completions \\
         --prompts results/samples/sft/prompts/train-00000.parquet \\
@@ -25,13 +28,14 @@ from prefline.config import section
 from prefline.data import tables
 from prefline.engines import generation_metrics, pace
 from prefline.provenance import journal
+from prefline.text import chat
 
-# Stands where a request was given up: the shard is whole, and what follows drops it.
-GIVEN_UP = {"completion_ids": [], "completion": "", "finish_reason": "error"}
+# The row of a request that was given up: the shard stays complete, and the next step drops the row.
+GIVEN_UP = {"completion_ids": [], "completion": "", "answer": None, "finish_reason": "error"}
 
 
 def requests_for(prompts, num_completions, seed):
-    """(prompt_id, sample, Request) for every completion of `prompts` (rows), in the order of the artifact."""
+    """Return (prompt_id, sample, Request) for every completion of `prompts` (rows), in artifact order."""
     return [
         (
             row["prompt_id"],
@@ -47,29 +51,29 @@ def requests_for(prompts, num_completions, seed):
     ]
 
 
-def text_of(completion, tokenizer):
-    """A Completion's text (str), without the token that ended it."""
-    ids = completion.ids[:-1] if completion.finish_reason == "stop" else completion.ids
-    return tokenizer.decode(ids, skip_special_tokens=True)
+def columns_of(completion, tokenizer):
+    """Return the artifact's columns (dict) of a Completion."""
+    stopped = completion.finish_reason == "stop"
+    said = chat.said(tokenizer, completion.ids[:-1] if stopped else completion.ids)
+    return {
+        "completion_ids": completion.ids,
+        "completion": said.text,
+        "answer": None if said.answer == said.text else said.answer or "",
+        "finish_reason": "length" if said.answer is None else completion.finish_reason,
+    }
 
 
 def generate(engine, wanted, prompt_of, sampling, progress):
-    """Yield what the model says, as {key: columns of the artifact}, for the dict `wanted` of Requests by key.
+    """Yield completions, as {key: columns of the artifact}, for the dict `wanted` of Requests by key.
 
-    prompt_of: {key: prompt_id}. What the engine gives up is left out, and tried again by the next job that
-    wants it.
+    prompt_of: {key: prompt_id}. Requests that the engine gives up are left out, and the next job that needs
+    them tries again.
     """
     keys = list(wanted)
     for index, completion in engine.stream(list(wanted.values()), sampling):
         progress.add(prompt_of[keys[index]], len(completion.ids))
         if completion.finish_reason != "error":
-            yield {
-                keys[index]: {
-                    "completion_ids": completion.ids,
-                    "completion": text_of(completion, engine.tokenizer),
-                    "finish_reason": completion.finish_reason,
-                }
-            }
+            yield {keys[index]: columns_of(completion, engine.tokenizer)}
 
 
 def main(argv=None):
@@ -78,6 +82,7 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="the policy's directory")
     engines.add(parser)
     section.add(parser, "generate", "num_completions", "temperature", "top_p", "top_k", "max_tokens")
+    section.add(parser, "prompts", "max_prompt_length")
     section.add(parser, "seed")
     pace.add(parser)
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
@@ -105,7 +110,8 @@ def main(argv=None):
     def make(missing):
         # With a seed per shard, another shard, or the rest of this one, draws from another stream.
         drawn = next(iter(missing.values())).seed
-        engine = engines.start(args.model, settings, section.pick(pace.Pace, vars(args)), drawn)
+        tokens = args.max_prompt_length + args.max_tokens
+        engine = engines.start(args.model, settings, section.pick(pace.Pace, vars(args)), drawn, tokens)
         progress = generation_metrics.Progress(Counter(prompt_of[name] for name in missing))
         try:
             yield from generate(engine, missing, prompt_of, sampling, progress)
@@ -125,8 +131,8 @@ def main(argv=None):
     files.write_json(args.metrics, {"engine": args.engine, **shard, **run})
     reasons = Counter(shard["finish_reasons"])
     print(
-        f"{len(rows)} completions; {reasons['stop']} stopped by themselves, {reasons['length']} were cut "
-        f"off, {reasons['error']} given up"
+        f"{len(rows)} completions; {reasons['stop']} ended, {reasons['length']} were cut off, "
+        f"{reasons['error']} given up"
     )
 
 

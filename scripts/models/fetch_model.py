@@ -1,21 +1,28 @@
-"""Take a finished model: from a local directory, or from the hub at a pinned revision.
+"""Fetch a finished model from a local directory, or from the hub at a pinned revision.
 
-Only what the workflow reads is taken: config.json, safetensors, the tokenizer's files, the chat template and
-the generation config. Pickled weights can run code and are refused, unless the config allows them for this
-model: then they are read as tensors alone, which refuses anything else in them, and made safetensors. A
-model's own code is taken only if the config allows it for this model, and a model that does not load without
-it is refused. Nothing leads out of the directory: an index names files in it, and a link may lead to the
-hub's cache or, for weights, anywhere.
+Only files that the workflow reads are fetched: config.json, safetensors, the tokenizer's files, the chat
+template and the generation config.
 
-A directory without any weights is taken as it is: pretraining begins there with fresh ones. A chat template
-that the config names takes the place of the model's own; base models, which have none, get one that way.
-Local weights are hard-linked where the file system can, everything else is copied. Whether a model can score
-is looked at here, before anything is generated for it to score. A branch of the hub is taken as it is now;
-the manifest has its commit.
+- Pickled weights can run code and are refused, unless the config allows them for this model. Then they are
+  read as tensors only, and converted to safetensors.
+- A model's own code is fetched only if the config allows it for this model. A model that needs its code is
+  refused otherwise.
+- A policy is refused if no way to compute its architecture is exact (training/probe.py).
+- An index may only name files in the directory. Links may lead to the hub's cache or, for weights, anywhere.
+- A directory without weights is fetched unchanged: pretraining begins there with random weights.
+- A chat template that the config names replaces the model's own; base models, which have none, get one in
+  this way. Settings of a template (variables, today's date, system messages) are written into the template,
+  so that all later steps, vLLM's server and the hub render the same.
+- Before any completion is generated, the weights are checked against the config's architecture and for NaN,
+  and reward models for their ability to score.
+
+Local weights are hard-linked if the file system allows it; other files are copied. Of a branch of the hub,
+the newest commit is fetched and recorded in the manifest.
 
     python -m scripts.models.fetch_model --source hub:org/name@0123abc --out results/models/sft \
-        --chat-template null --remote-code false --pickled-weights false --rewards '[]' \
-        --manifest results/models/sft.json
+        --chat-template null --chat-template-kwargs null --system-message own --reasoning-markers null \
+        --date 2026-01-01 --remote-code false --pickled-weights false --rewards '[]' \
+        --random-weights false --manifest results/models/sft.json
 """
 
 import json
@@ -24,29 +31,31 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from prefline import files, rewards
+from prefline import files, model_directory
 from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.provenance import manifest
-from prefline.rewards import pairwise
-from prefline.text import chat
+from prefline.rewards import forms, pairwise
+from prefline.text import templates
+from prefline.training import whole_weights
 
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
 CODE = ("*.py",)
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# Keys of a model that go into its chat template.
+SETTLED = ("chat_template_kwargs", "system_message", "reasoning_markers")
 CONVERTIBLE = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
-# Never taken by a pattern that says `*`, like the tokenizer's.
-UNSAFE = {Path(pattern).suffix for pattern in (*CODE, *PICKLED, "*.pkl", "*.pickle")}
+# Endings that a pattern with `*`, such as the tokenizer's, never takes.
+UNSAFE = {Path(pattern).suffix for pattern in (*CODE, *model_directory.PICKLED, "*.pkl", "*.pickle")}
 
 
 def unsafe(taken):
-    """The endings (set of str) that are not taken, whatever else the patterns `taken` fit."""
+    """Return the endings (set of str) that are not taken, even if they fit the patterns `taken`."""
     return UNSAFE - {Path(pattern).suffix for pattern in taken}
 
 
 def take_local(source, directory, taken):
-    """Link or copy what fits the patterns `taken` of the directory `source`; InputError if there is none."""
+    """Link or copy files of the directory `source` that fit the patterns `taken`; it must exist."""
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: no such directory; a model's source is a directory or hub:ID@COMMIT")
@@ -61,7 +70,7 @@ def take_local(source, directory, taken):
 
 
 def take_hub(name, revision, directory, taken):
-    """Download what fits the patterns `taken` of revision `revision` of the hub's model `name`."""
+    """Download files of a hub model that fit the patterns `taken`. name: its id; revision: its commit."""
     from huggingface_hub import errors, snapshot_download
 
     try:
@@ -78,14 +87,14 @@ def take_hub(name, revision, directory, taken):
 
 
 def set_template(directory, path):
-    """Make the file `path` (str) the chat template of the model `directory`; InputError if there is none."""
+    """Make the file `path` (str) the chat template of the model `directory`; raise InputError without it."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such chat template; mend models.NAME.chat_template")
+        raise InputError(f"{path}: no such chat template; correct models.NAME.chat_template")
     shutil.copyfile(path, Path(directory) / "chat_template.jinja")
 
 
 def convert(source, directory):
-    """Make safetensors of the pickled weights in `directory`; InputError if they hold more than tensors."""
+    """Convert the pickled weights in `directory` to safetensors; raise InputError for other contents."""
     import transformers
 
     pickled = [path for pattern in CONVERTIBLE for path in Path(directory).glob(pattern)]
@@ -95,12 +104,12 @@ def convert(source, directory):
         model = getattr(transformers, architecture).from_pretrained(
             directory, dtype="auto", use_safetensors=False, weights_only=True, trust_remote_code=False
         )
-    except Exception as error:  # what is wrong with such a file is torch's to say, in many ways
+    except Exception as error:  # torch reports broken files in many ways
         raise InputError(
             f"{source}: its pickled weights cannot be read as tensors alone ({type(error).__name__}); take "
             "another revision, or convert them to safetensors"
         ) from error
-    # The files stay, and what is wrong in one of them would keep the weights from being saved.
+    # Its file stays; an invalid value in it would make save_pretrained fail.
     model.generation_config = transformers.GenerationConfig()
     with tempfile.TemporaryDirectory(dir=directory) as converted:
         model.save_pretrained(converted)
@@ -110,47 +119,33 @@ def convert(source, directory):
         path.unlink()
 
 
-def check(source, directory, available):
-    """Raise InputError unless `directory` holds a model that loads without running code from it.
+def check(source, directory, available, weights):
+    """Raise InputError unless `directory` has a model that loads without running code from it.
 
-    available: list of names (str) of what the source holds besides, to tell a model whose weights are all
-    pickled from one without weights.
+    available, weights: as model_directory.mistake takes them.
     """
     directory = Path(directory)
-    if not (directory / "config.json").is_file():
-        raise InputError(
-            f"{source}: has no config.json; it is no model directory of the transformers library"
-        )
-    if not any(directory.glob("*.safetensors")):
-        pickled = [name for name in available if any(Path(name).match(pattern) for pattern in PICKLED)]
-        if pickled:
-            raise InputError(
-                f"{source}: has pickled weights only ({pickled[0]}), which can run code when loaded; convert "
-                "them to safetensors, or allow their conversion with models.NAME.pickled_weights"
-            )
-    for index in directory.glob("*.safetensors.index.json"):
-        for shard in sorted(set(files.read_json(index)["weight_map"].values())):
-            if Path(shard).name != shard:
-                raise InputError(f"{source}: {index.name} names {shard!r}, which is no file beside it")
-            if not (directory / shard).is_file():
-                raise InputError(f"{source}: lacks {shard}, which {index.name} names")
+    if wrong := model_directory.mistake(directory, available, weights):
+        raise InputError(f"{source}: {wrong}")
     for path in sorted(directory.glob("*.safetensors")):
         check_safetensors(source, path)
 
 
 def check_safetensors(source, path):
-    """Raise InputError unless the file `path` is what its name says: its header is read, no more."""
+    """Raise InputError unless the file `path` has the format of its name; reads the header only."""
     import safetensors
 
     try:
         with safetensors.safe_open(path, "numpy"):
             pass
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{source}: {path.name} is no whole safetensors file ({error})") from None
+        raise InputError(
+            f"{source}: {path.name} is not a complete safetensors file ({error}); fetch it again"
+        ) from None
 
 
 def check_code(source, directory, allowed):
-    """Raise InputError for a model whose code, if `allowed`, is another repository's, or else is needed."""
+    """Raise InputError for code of another repository if code is `allowed`, and for needed code otherwise."""
     auto_map = files.read_json(Path(directory) / "config.json").get("auto_map", {})
     if auto_map and not allowed:
         from transformers import AutoConfig
@@ -159,7 +154,7 @@ def check_code(source, directory, allowed):
             AutoConfig.from_pretrained(directory, trust_remote_code=False)
         except ValueError:
             raise InputError(
-                f"{source}: does not load without code of its own, which is run for reward models only; read "
+                f"{source}: needs its own Python code to load, which is run for reward models only; read "
                 "that code, then allow it with models.NAME.remote_code"
             ) from None
     elsewhere = sorted(str(name) for name in auto_map.values() if "--" in str(name))
@@ -171,24 +166,42 @@ def check_code(source, directory, allowed):
 
 
 def check_rewards(source, directory, wanted):
-    """Raise InputError for a model that cannot serve as the rewards `wanted`: lists [kind, head weights]."""
+    """Raise InputError for a model that cannot be one of the rewards `wanted`: lists [kind, head weights]."""
     for kind, head_weights in wanted:
         try:
             if kind == "classifier":
-                chat.load_tokenizer(directory)
-                rewards.form(directory, head_weights)
+                forms.check(directory, head_weights)
             elif kind == "pairwise":
-                pairwise.form(directory)
+                pairwise.check(directory)
         except InputError as error:
             raise InputError(str(error).replace(str(directory), source)) from None
 
 
+def architecture(source, directory):
+    """Return how to compute a policy of this architecture (dict), or None for other kinds of models.
+
+    Raises InputError if no way is exact.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    from prefline.training import probe
+
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None
+    try:
+        return probe.summary(config)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
 def _check_link(path, source):
-    """Raise InputError for a link that leads to some file of this machine, which would be published."""
+    """Raise InputError for a link to a file outside the model, which would be published."""
     target, root = path.resolve(), source.resolve()
     inside = target.is_relative_to(root) or target.is_relative_to(root.parent.parent / "blobs")
     if not inside and path.suffix != ".safetensors":
-        raise InputError(f"{path}: is a link to {target}, out of the model; put the file itself there")
+        raise InputError(f"{path}: is a link to {target}, outside the model; put the file itself there")
 
 
 def _linked(path, target):
@@ -213,9 +226,20 @@ def _available(source, hub):
 
 def main(argv=None):
     parser = section.parser(__doc__)
-    section.add(parser, "models.NAME", "source", "chat_template", "remote_code", "pickled_weights")
+    section.add(parser, "models.NAME", "source", "remote_code", "pickled_weights")
+    section.add(parser, "models.NAME", "chat_template", *SETTLED)
+    section.add(parser, "date")
     parser.add_argument(
-        "--rewards", type=json.loads, required=True, help="JSON: [[kind, head weights], …] it is to serve as"
+        "--rewards",
+        type=json.loads,
+        required=True,
+        help="rewards of it: [[kind, head weights], …] (JSON)",
+    )
+    parser.add_argument(
+        "--random-weights",
+        type=json.loads,
+        required=True,
+        help="true: it may have no weights, since only trainings start from it",
     )
     parser.add_argument("--out", required=True, help="model directory to write")
     parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
@@ -241,9 +265,22 @@ def main(argv=None):
             convert(args.source, directory)
         if args.chat_template is not None:
             set_template(directory, args.chat_template)
-        check(args.source, directory, [] if _has_weights(directory) else _available(args.source, hub))
+        try:
+            lineage |= templates.settle(directory, args.date, *(getattr(args, name) for name in SETTLED))
+        except InputError as error:
+            raise InputError(f"{args.source}: {error}") from None
+        check(
+            args.source,
+            directory,
+            [] if _has_weights(directory) else _available(args.source, hub),
+            not args.random_weights,
+        )
         check_code(args.source, directory, args.remote_code)
         check_rewards(args.source, directory, args.rewards)
+        # A reward model may have a head that its config does not describe; check_rewards knows those.
+        whole_weights.check(args.source, directory, names=not args.rewards)
+        if not args.rewards and not args.remote_code:
+            lineage["architecture"] = architecture(args.source, directory)
         weights = "with weights" if _has_weights(directory) else "without weights"
     manifest.write(args.manifest, args.out, "fetch_model", lineage, [])
     print(f"{args.source} -> {args.out}, {weights}")

@@ -1,13 +1,14 @@
-"""Make a model of the weights that a training started from and its adapters, and say what that changes.
+"""Merge adapters into the weights that their training started from, and measure what that changes.
 
-A QLoRA training computes with weights that were rounded to four bits, and its adapters learnt to go with
-those. `quantized` adds them to the rounded weights, made whole again: that is what was trained, but for the
-rounding of the sum to `dtype`. `original` adds them to the weights that were never rounded, as the published
-recipes do: a model that nobody trained. Without quantization both are the same weights.
+A QLoRA training computes with weights that are rounded to four bits, and its adapters have learnt to
+compensate for that. `quantized` adds them to the rounded weights, dequantized: this is the trained model,
+up to rounding of the sum to `dtype`. `original` adds them to the unrounded weights, as published recipes
+do; this model was never trained. Without quantization both are the same weights.
 
-Whichever is taken, both are measured: on rows that were held out from the training, the log-probability of
-every completion token (the score, of a reward model) under the model that was trained is compared with that
-under the merged one, as the rules after this one will load it.
+Both ways are measured on rows that were held out from the training. The log-probability of every completion
+token (for a reward model, the score) under the trained model is compared with that under the merged model,
+read back as later rules load it. A difference larger than rounding is refused, and so are adapters that do
+not reproduce the values that their training recorded. There is one model in memory at a time.
 
     reads   the adapters, training.json beside them; the model directory that the training started from
     writes  a model directory and its manifest; in it merge.json: each way's mean and largest difference
@@ -17,59 +18,21 @@ under the merged one, as the rules after this one will load it.
 """
 
 import contextlib
+import gc
 from pathlib import Path
 
 from prefline import errors, files
 from prefline.config import section
 from prefline.errors import InputError
 from prefline.provenance import manifest
-from prefline.training import adapters, models, process
+from prefline.training import adapters, fidelity, models, process
 
 METRICS = "merge.json"
 WAYS = {"quantized": "the dequantized weights", "original": "the original weights"}
 
 
-def differences(trained, merged):
-    """How far apart two models are: {"mean_token", "max_token", "mean_sequence", "max_sequence"} (float).
-
-    trained, merged: lists of float tensors (tokens,), what each model gives the tokens of a sequence, in
-    nats. Absolute differences; a sequence's is that of the sums over its tokens.
-    """
-    import torch
-
-    apart = [one.double() - other.double() for one, other in zip(trained, merged, strict=True)]
-    tokens = torch.cat(apart).abs()
-    sums = torch.stack([tokens.sum() for tokens in apart]).abs()
-    return {
-        "mean_token": tokens.mean().item(),
-        "max_token": tokens.max().item(),
-        "mean_sequence": sums.mean().item(),
-        "max_sequence": sums.max().item(),
-    }
-
-
-def values(model, sequences):
-    """What `model` gives each of `sequences`: its completion's log-probabilities (tokens,), or its scores.
-
-    model: a causal language model or a sequence classifier; sequences: list of (prompt ids, completion ids).
-    Returns float32 tensors on the CPU.
-    """
-    import torch
-
-    found = []
-    for prompt, completion in sequences:
-        ids = torch.tensor([[*prompt, *completion]], device=model.device)
-        with torch.inference_mode():
-            logits = model(input_ids=ids, use_cache=False).logits[0].float()
-            if completion:
-                logits, targets = logits[len(prompt) - 1 : -1], ids[0, len(prompt) :]
-                logits = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
-        found.append(logits.cpu())
-    return found
-
-
 def with_adapters(directory, record, start, quantization):
-    """The model of `start` with the adapters of `directory` beside its weights, quantized or not.
+    """Return the model of `start` with the adapters of `directory` beside its weights, quantized or not.
 
     record: dict, the adapters' training.json. Weights that are not quantized are on the CPU.
     """
@@ -77,10 +40,11 @@ def with_adapters(directory, record, start, quantization):
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    cls, shape = AutoModelForCausalLM, {}
+    cls, shape = AutoModelForCausalLM, {"attn_implementation": record["attn_implementation"]}
     if record["num_labels"] is not None:
-        cls, shape = AutoModelForSequenceClassification, {"num_labels": record["num_labels"]}
+        cls, shape = AutoModelForSequenceClassification, shape | {"num_labels": record["num_labels"]}
     model = adapters.load_frozen(start, cls, record["dtype"], quantization, **shape)
+    models.keep_weights(model)
     model.config.pad_token_id = record["pad_token_id"]
     model = adapters.put_on(model, record["peft"])
     found = peft.set_peft_model_state_dict(model, load_file(Path(directory) / "adapter_model.safetensors"))
@@ -91,26 +55,42 @@ def with_adapters(directory, record, start, quantization):
     return model.eval()
 
 
-def merge(model, quantized=None):
-    """The base model of a PeftModel on the CPU, its adapters added in float32, then rounded to its dtype.
+def merge(model, dtype):
+    """Return the base model of a PeftModel on the CPU, adapters added in float32, then rounded to its dtype.
 
-    quantized: the same model with quantized weights, whose weights come first in place of the model's own.
+    Weights that are quantized are replaced, layer by layer, by what they stand for, in `dtype` (str).
     """
     import torch
 
-    if quantized is not None:
-        from bitsandbytes.functional import dequantize_4bit
-
-        for name, layer in adapters.quantized_layers(quantized):
-            whole = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-            model.get_submodule(name).weight.data.copy_(whole)
+    adapters.dequantize(model, dtype)
+    model = model.cpu()
     with torch.no_grad():
         for layer in model.modules():
             if hasattr(layer, "get_delta_weight"):
                 for adapter in layer.active_adapters:
-                    weight = layer.get_base_layer().weight
+                    weight = adapters.weight_of(layer)
                     weight.copy_(weight.float() + layer.get_delta_weight(adapter).float())
     return model.unload()
+
+
+def values_of_trained(args, record, sequences, device):
+    """Return fidelity.values of the trained model; raise InputError unless they are those of its training."""
+    import torch
+
+    trained = with_adapters(args.adapter, record, args.model, record["peft"].get("quantization")).to(device)
+    computed = (
+        torch.autocast(device.type, torch.bfloat16)
+        if record["dtype"] == "bfloat16"
+        else contextlib.nullcontext()
+    )
+    with computed:
+        found = fidelity.values(trained, sequences)
+    recorded = [torch.tensor(values) for values in record["trained"]]
+    try:
+        fidelity.check(recorded, found[: len(recorded)], record["dtype"])
+    except InputError as error:
+        raise InputError(f"{args.adapter}: {error}") from None
+    return found
 
 
 def main(argv=None):
@@ -118,6 +98,7 @@ def main(argv=None):
     parser.add_argument("--adapter", required=True, help="directory of the adapters")
     parser.add_argument("--model", required=True, help="directory of the model that it started from")
     section.add(parser, "training_defaults.peft", "merge_into")
+    parser.add_argument("--work-dir", required=True, help="folder for weights that are refused")
     parser.add_argument("--out", required=True, help="model directory to write")
     parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
     args = parser.parse_args(argv)
@@ -130,28 +111,33 @@ def main(argv=None):
     sequences = list(zip(record["prompt_ids"], record["completion_ids"], strict=True))
     device = torch.device(adapters.device())
     quantization = record["peft"].get("quantization")
-    trained = with_adapters(args.adapter, record, args.model, quantization).to(device)
-    computed = (
-        torch.autocast(device.type, torch.bfloat16)
-        if record["dtype"] == "bfloat16"
-        else contextlib.nullcontext()
-    )
-    with computed:
-        wanted = values(trained, sequences)
-    if quantization is None:
-        trained = None
+    wanted = values_of_trained(args, record, sequences, device)
 
     measured = {}
-    # The way that is asked for comes last: its model is the one that is kept.
-    ways = WAYS if quantization else [args.merge_into]
-    for way in sorted(ways, key=lambda way: way == args.merge_into):
-        model = with_adapters(args.adapter, record, args.model, None)
-        model = merge(model, trained if way == "quantized" else None).to(device)
-        measured[way] = differences(wanted, values(model, sequences))
-    about = {"merge_into": args.merge_into, "sequences": len(sequences), "tokens": sum(map(len, wanted))}
-    with files.atomic_directory(args.out) as directory:
+    out, dtype, attention = Path(args.out), record["dtype"], record["attn_implementation"]
+    with files.atomic_directory(out) as directory, fidelity.set_aside(directory, args.work_dir, out.name):
+        # The requested way comes last, because the last model is written.
+        ways = WAYS if quantization else [args.merge_into]
+        for way in sorted(ways, key=lambda way: way == args.merge_into):
+            gc.collect()  # PEFT's models hold themselves: without this, two would be in memory
+            model = with_adapters(
+                args.adapter, record, args.model, quantization if way == "quantized" else None
+            )
+            model = merge(model, dtype)
+            merged, cls = fidelity.values(model.to(device), sequences), type(model)
+            models.save(model.cpu(), args.model, dtype, directory)
+            models.copy_companions(args.adapter, directory)
+            model = None
+            gc.collect()
+            model = fidelity.read_back(directory, cls, dtype, attention).to(device)
+            written = fidelity.values(model, sequences)
+            model = None
+            measured[way] = fidelity.differences(wanted, written)
+            fidelity.check(merged, written, dtype)
+            if quantization is None or way == "quantized":
+                fidelity.check(wanted, written, dtype)
+        about = {"merge_into": args.merge_into, "sequences": len(sequences), "tokens": sum(map(len, wanted))}
         files.write_json(directory / METRICS, about | measured)
-        models.save(model.cpu(), args.model, record["dtype"], directory)
     parents = [manifest.path_of(path) for path in (args.adapter, args.model)]
     parents = [path for path in parents if path.is_file()]
     shaped_by = {"merge_into": args.merge_into}

@@ -1,10 +1,12 @@
 """Train a reward model on preference pairs: a sequence classifier with one output.
 
-Bradley-Terry: the loss of a pair is −log sigmoid(reward of chosen − reward of rejected). Both dialogues are
-templated as everywhere (prefline/text/chat.py): one BOS, and at the end the end-of-turn token, where the
-reward is read. Pairs with a dialogue over --max-length, or of two equal ones, are dropped and counted.
+Bradley-Terry: the loss of a pair is −log sigmoid(reward of chosen − reward of rejected). The reward is read
+at the last token of the rendered dialogue, by training, by the workflow and by any program that renders it
+with the model's chat template. That template is the start's, without white space behind the last end token;
+the padding token of the model's config and tokenizer ends no dialogue. Pairs with a dialogue over
+--max-length, or of two equal ones, are dropped and counted.
 
-    reads   prompt: str or messages (or none), chosen, rejected: str, messages, or whole dialogues
+    reads   prompt (or none), chosen, rejected, in the forms of prefline/data/forms.py
     writes  a model directory for AutoModelForSequenceClassification; metrics.json with the held-out accuracy
 
     python -m scripts.models.train_reward_model --model results/models/base --train-data train.jsonl \
@@ -12,68 +14,75 @@ reward is read. Pairs with a dialogue over --max-length, or of two equal ones, a
         --max-length 256 --learning-rate 5e-4 ... --out results/models/reward_model
 """
 
+import functools
+import json
+
 from prefline.config import section
-from prefline.data import sources
+from prefline.data import reading, sources
 from prefline.errors import InputError, run
+from prefline.rewards import templates
 from prefline.text import chat
 from prefline.training import adapters, arguments, evaluation, process, results, weights
 from prefline.training.settings import Settings
 
+SIDES = ("chosen", "rejected")
+# Dialogues in which tokens to pad with are looked for.
+SEEN = 1000
 
-def dialogue(prompt, answer, where):
-    """(messages, text): what was asked, and the assistant's answer to it.
 
-    prompt: str, messages, or None where `answer` is a whole dialogue; answer: str, or messages that end with
-    the assistant, with or without those of the prompt before it. Raises InputError, naming `where`.
+def read(given, columns, rules, tokenizer, max_length, seed):
+    """Return (pairs, names, counts): dicts of chosen_ids and rejected_ids, the place of each, counts (dict).
+
+    rules: as reading.policy gives them; the rest as reading.Data takes it.
     """
-    asked = [] if prompt is None else chat.as_messages(prompt, where)
-    if isinstance(answer, str):
-        answer = [{"role": "assistant", "content": answer}]
-    *before, last = chat.as_messages(answer, where)
-    if last["role"] != "assistant":
-        raise InputError(f"{where}: chosen and rejected must end with the assistant, not the {last['role']}")
-    messages = before if before[: len(asked)] == asked else asked + before
-    if not messages:
-        raise InputError(f"{where}: has an answer but no prompt; name its column under `columns`")
-    return messages, last["content"]
-
-
-def read(source, columns, tokenizer, max_length):
-    """(pairs, names, dropped): dicts of chosen_ids and rejected_ids, where each stands, counts by reason."""
-    pairs, names, dropped = [], [], {"identical": 0, "too_long": 0}
-    for where, row in sources.read_rows(source, columns):
-        pair = {}
-        for side in ("chosen", "rejected"):
-            messages, text = dialogue(row.get("prompt"), row[side], where)
-            try:
-                prompt, completion = chat.prompt_and_completion_ids(tokenizer, messages, text)
-            except InputError as error:
-                raise InputError(f"{where}: {error}") from None
-            pair[f"{side}_ids"] = prompt + completion
+    special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
+    write = functools.partial(chat.calls_as_text, tokenizer)
+    data = reading.Data("pairs", given, columns, rules, special, write=write)
+    kept = []
+    for row in data:
+        try:
+            pair = {f"{side}_ids": dialogue_ids(tokenizer, row["messages"], row[side]) for side in SIDES}
+        except InputError as error:
+            data.refuse(row, error)
+            continue
         if pair["chosen_ids"] == pair["rejected_ids"]:
-            dropped["identical"] += 1
+            data.drop(row, "identical")
         elif max(map(len, pair.values())) > max_length:
-            dropped["too_long"] += 1
+            data.drop(row, "too_long")
         else:
-            pairs.append(pair)
-            names.append(where)
-    if not pairs:
-        raise InputError(f"{source}: no pair is left to learn from; dropped: {dropped}")
-    return pairs, names, dropped
+            kept.append(row | {"ids": pair})
+    kept = data.mix(kept, lambda row: json.dumps([row["messages"], row["chosen"], row["rejected"]]), seed)
+    data.finish()
+    return [row["ids"] for row in kept], [row["where"] for row in kept], data.as_dict()
 
 
-def padding_id(tokenizer):
-    """The token to pad with: any but the end token.
+def dialogue_ids(tokenizer, messages, answer):
+    """Return the ids (list of int) of a whole rendered dialogue: `messages`, then the answer (str)."""
+    return chat.dialogue_ids(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+
+
+def padding_id(tokenizer, pairs):
+    """Return the token (int) to pad with: the tokenizer's own if no dialogue has it, or one that ends none.
 
     The classifier reads its reward from the last token that is no padding: were padding the end token, as
-    many tokenizers without one of their own are made to do, it would read one position too early.
+    many tokenizers are made to do, it would read one position too early.
     """
-    candidates = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, 0, 1)
-    return next(token for token in candidates if token not in (None, tokenizer.eos_token_id))
+    dialogues = [pair[side] for pair in pairs for side in ("chosen_ids", "rejected_ids")]
+    ends = {ids[-1] for ids in dialogues}
+    used = ends.union(*dialogues[:SEEN])
+    own = [tokenizer.pad_token_id, tokenizer.unk_token_id, *sorted(chat.special_tokens(tokenizer))]
+    candidates = [token for token in own if token is not None]
+    for excluded in (used, ends):
+        found = next(
+            (token for token in [*candidates, *range(len(tokenizer))] if token not in excluded), None
+        )
+        if found in candidates:
+            return found
+    return found
 
 
 def bradley_terry(logits):
-    """(losses, margins), float32 (N,), of a classifier's logits (2N, 1), chosen's first."""
+    """Return (losses, margins), float32 (N,), of a classifier's logits (2N, 1), chosen's first."""
     import torch
 
     chosen, rejected = logits.squeeze(-1).float().chunk(2)
@@ -81,7 +90,7 @@ def bradley_terry(logits):
 
 
 def mean_loss_and_accuracy(rewarding):
-    """{"loss": mean Bradley-Terry loss, "accuracy": part ranked right, ties as wrong} of held-out pairs."""
+    """Return {"loss": mean Bradley-Terry loss, "accuracy": share ranked right, no ties} of held-out pairs."""
     import torch
 
     def measure(model, batch):
@@ -96,21 +105,24 @@ def mean_loss_and_accuracy(rewarding):
 def main(argv=None):
     parser = section.parser(__doc__)
     section.add(parser, "models.reward_model", "train_data", "eval_data", "columns", "max_length")
+    section.add(parser, "data")
     Settings.add_flags(parser)
     args = parser.parse_args(argv)
 
-    # A branch that has moved is other data, which no checkpoint of before belongs to.
+    # Pin branches to commits: if a branch moves, old checkpoints must not be resumed.
     args.train_data, args.eval_data = map(sources.pinned, (args.train_data, args.eval_data))
-    inputs = sources.local_files(args.train_data, args.eval_data)
+    inputs = sources.data_files(args.train_data, args.eval_data)
     settings = Settings.of(vars(args))
     key = results.work_key(settings, "scripts/models/train_reward_model.py", [args.model, *inputs])
     parents = results.parents(settings, inputs)
     if results.restore(settings, key, "train_reward_model", parents):
         return
     tokenizer = chat.load_tokenizer(args.model)
-    train, names, dropped = read(args.train_data, args.columns, tokenizer, args.max_length)
-    test, _, test_dropped = read(args.eval_data, args.columns, tokenizer, args.max_length)
-    print(f"{len(train)} pairs, dropped {dropped}; {len(test)} held out, dropped {test_dropped}")
+    tokenizer.chat_template = templates.ending(tokenizer, args.model)
+    rest = (args.columns, reading.policy(args), tokenizer, args.max_length, args.seed)
+    train, names, counts = read(args.train_data, *rest)
+    test, _, test_counts = read(args.eval_data, *rest)
+    print(f"{len(train)} pairs; {len(test)} held out")
 
     process.quiet()
     adapters.import_packages(args.peft)
@@ -132,7 +144,7 @@ def main(argv=None):
             losses, _ = bradley_terry(outputs.logits)
             return self.mean(losses, weights, num_items_in_batch)
 
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(tokenizer))
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(tokenizer, train + test))
     rewarding = Rewarding(
         model=weights.load(settings, AutoModelForSequenceClassification, num_labels=1),
         args=arguments.make(settings, RewardConfig, max_length=None),
@@ -148,14 +160,14 @@ def main(argv=None):
         **{f"eval_{name}_before": value for name, value in before.items()},
         **{f"eval_{name}": value for name, value in after.items()},
         "train_pairs": len(train),
-        "train_pairs_dropped": dropped,
+        "train_data": counts,
         "eval_pairs": len(test),
-        "eval_pairs_dropped": test_dropped,
+        "eval_data": test_counts,
         **trained,
     }
     print(f"held-out accuracy {before['accuracy']:.3f} -> {after['accuracy']:.3f}")
     dialogues = [(pair[side], []) for pair in test for side in ("chosen_ids", "rejected_ids")]
-    results.save(rewarding.model, settings, "train_reward_model", parents, dialogues)
+    results.save(rewarding.model, settings, "train_reward_model", parents, dialogues, tokenizer.chat_template)
     results.finish(settings, key, metrics)
 
 

@@ -1,13 +1,14 @@
 """Have a policy answer the MT-Bench questions, turn by turn.
 
 All questions of one temperature are answered together, turn after turn; from the second turn on, the policy
-sees its own earlier answers. As in FastChat, nothing but the temperature shapes the sampling (no top-p, no
-top-k), and the temperature depends on the question's category; unlike there, a category without one is an
-error, not 0.7. Answers that the journal has are not made again, and without a missing one no model is loaded.
+sees its own earlier answers. A system message comes before the first turn of every question. As in
+FastChat, nothing but the temperature shapes the sampling (no top-p, no top-k), and the temperature depends
+on the question's category; unlike there, a category without one is an error, not 0.7. Answers that the
+journal has are not made again, and without a missing one no model is loaded.
 
     python -m scripts.mt_bench.answer_mt_bench --questions data/mt_bench/question.jsonl \\
-        --model results/models/sft --model-id sft --engine transformers … --dtype float32 --max-tokens 64 \\
-        --temperature '{"writing": 0.7, "math": 0.0}' --seed 1 --journal work/journal \\
+        --model results/models/sft --model-id sft --engine transformers … --dtype float32 --system null \\
+        --max-tokens 64 --temperature '{"writing": 0.7, "math": 0.0}' --seed 1 --journal work/journal \\
         --out results/mt_bench/answers/sft.jsonl
 """
 
@@ -23,7 +24,7 @@ from prefline.judging import fastchat
 
 
 def by_temperature(questions, temperatures):
-    """{temperature: its questions}; InputError for a question whose category is not in `temperatures`."""
+    """Return {temperature: its questions}; InputError for a category that is not in `temperatures`."""
     groups = defaultdict(list)
     for question in questions:
         category = question["category"]
@@ -36,10 +37,10 @@ def by_temperature(questions, temperatures):
     return dict(groups)
 
 
-def answer_turns(load_engine, kept, questions, sampling, seed):
-    """({question_id: turns (list of str)}, number of answers cut off at max_tokens).
+def answer_turns(load_engine, kept, questions, sampling, seed, system=None):
+    """Return ({question_id: turns (list of str)}, number of answers cut off at max_tokens).
 
-    load_engine, kept: see answers.answer.
+    load_engine, kept: see answers.answer; system: str, or None for no system message.
     """
     answered = {question["question_id"]: [] for question in questions}
     cut_off = 0
@@ -47,25 +48,25 @@ def answer_turns(load_engine, kept, questions, sampling, seed):
         open_questions = [question for question in questions if turn < len(question["turns"])]
         names = [question["question_id"] for question in open_questions]
         dialogues = [
-            dialogue(question["turns"][: turn + 1], answered[question["question_id"]])
+            dialogue(question["turns"][: turn + 1], answered[question["question_id"]], system)
             for question in open_questions
         ]
         draws = [seeds.derive(seed, "mt_bench", name, turn + 1) for name in names]
-        texts = answers.answer(load_engine, kept, dialogues, draws, sampling)
+        called = [f"question {name}, turn {turn + 1}" for name in names]
+        texts = answers.answer(load_engine, kept, dialogues, draws, sampling, "mt_bench", names=called)
         for name, (text, reason) in zip(names, texts, strict=True):
             answered[name].append(text)
             cut_off += reason == "length"
     return answered, cut_off
 
 
-def dialogue(questions, answered):
-    """Messages of the user's turns `questions` (list of str) and the answers to all but the last."""
-    messages = []
+def dialogue(questions, answered, system):
+    """Return messages: `system` (str or None), the user's `questions`, and answers to all but the last."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
     for question, text in zip(questions, [*answered, None], strict=True):
         messages.append({"role": "user", "content": question})
-        if text is not None:
-            messages.append({"role": "assistant", "content": text})
-    return messages
+        messages.append({"role": "assistant", "content": text})
+    return messages[:-1]
 
 
 def main(argv=None):
@@ -75,7 +76,7 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="the policy's directory")
     engines.add(parser)
     pace.add(parser)
-    section.add(parser, "mt_bench", "max_tokens", "temperature")
+    section.add(parser, "mt_bench", "system", "max_tokens", "temperature")
     section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="answers in FastChat's form (jsonl)")
@@ -84,7 +85,18 @@ def main(argv=None):
     questions = fastchat.read_questions(args.questions)
     groups = by_temperature(questions, args.temperature)
     settings, speed = section.pick(engines.Settings, vars(args)), section.pick(pace.Pace, vars(args))
-    load_engine = functools.cache(lambda: engines.start(args.model, settings, speed, args.seed))
+
+    @functools.cache
+    def load_engine():
+        dialogues = [
+            dialogue(question["turns"], [None] * (len(question["turns"]) - 1), args.system)
+            for question in questions
+        ]
+        names = [f"question {question['question_id']}" for question in questions]
+        answers.check(args.model, dialogues, names, args.max_tokens, "mt_bench")
+        tokens = answers.most_tokens(args.model, dialogues, args.max_tokens)
+        return engines.start(args.model, settings, speed, args.seed, tokens)
+
     start = time.perf_counter()
     answered, cut_off = {}, 0
     for temperature, group in groups.items():
@@ -92,7 +104,7 @@ def main(argv=None):
         kept = answers.open_journal(
             args.journal, "scripts/mt_bench/answer_mt_bench.py", args.model, settings, sampling
         )
-        turns, lost = answer_turns(load_engine, kept, group, sampling, args.seed)
+        turns, lost = answer_turns(load_engine, kept, group, sampling, args.seed, args.system)
         answered |= turns
         cut_off += lost
     fastchat.write_answers(args.out, args.model_id, questions, answered)

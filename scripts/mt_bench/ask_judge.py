@@ -1,18 +1,18 @@
 """Have a language model judge a policy's MT-Bench answers: in pairs with another's, or alone, by a rating.
 
-Whom to ask is --endpoint, an entry of the config's `endpoints`, as JSON. What is asked stands in
---judge-prompts, in FastChat's form; the matches, files and marks are FastChat's, too. Two policies' answers
-are compared, one's are rated from 1 to 10.
+--endpoint, an entry of the config's `endpoints` as JSON, is the server to ask. --judge-prompts has the
+prompts, in FastChat's form; the matches, files and marks are FastChat's, too. Two policies' answers are
+compared; one policy's answers are rated from 1 to 10.
 
-Every answer is a row of the journal, named by all that was asked: a restart asks nothing twice, and a verdict
-that is there costs nothing in another mode or pair. An answer without a verdict, or with two, is asked for
-again; if none can be read, the game is an error in the file, said at the end, and never a tie. A game that
-the server refuses is an error, too; if a server fails to the last, the job fails, and the next goes on.
+Every answer is a row of the journal, named by the whole request: a restart asks nothing twice, and other
+modes and pairs reuse its verdicts. An answer whose verdict cannot be read is asked for again. If none can
+be read, the game is an error in the file and the log, and never a tie. A game that the server refuses is an
+error, too. If all servers fail, the job fails, and the next attempt resumes.
 
     python -m scripts.mt_bench.ask_judge --questions data/mt_bench/question.jsonl --models dpo-1 sft \\
         --answers results/mt_bench/answers/dpo-1.jsonl results/mt_bench/answers/sft.jsonl \\
-        --references … --judge-prompts … --judge gpt_4 \\
-        --endpoint '{"name": "gpt_4", "kind": "openai", …}' --max-tokens 2048 … --dry-run
+        --references … --judge-prompts … --judge hosted \\
+        --endpoint '{"name": "hosted", "kind": "openai", …}' --max-tokens 2048 … --dry-run
 """
 
 from typing import NamedTuple
@@ -21,27 +21,29 @@ from prefline import errors, files
 from prefline.config import section
 from prefline.engines import asking, pace
 from prefline.errors import InputError
-from prefline.judging import calls, fastchat, prompts, verdicts
+from prefline.judging import calls, fastchat, prompts
 from prefline.provenance import journal
-from prefline.servers.client import Refused, Transient
+from prefline.servers.replies import Refused, Transient
+from prefline.text import verdicts
 
 # Errors that are named.
 NAMED = 5
 
 
 def ask(args, questions, kept):
-    """What asking.until_read gives for `questions`, all of them asked; InputError where that cannot be.
+    """Return what asking.until_read gives for all `questions`; InputError if some get no answer.
 
     kept: the judge's Journal. (values, reasons, answers)
     """
-    read = verdicts.verdict if len(args.models) == 2 else verdicts.rating
+    read_verdict, read_rating = verdicts.READINGS[args.verdicts]
+    read = read_verdict if len(args.models) == 2 else read_rating
     texts = ["\n".join(message["content"] for message in one.messages) for one in questions.values()]
     judge = asking.Asked(
         section.pick(asking.Settings, vars(args)), section.pick(pace.Pace, vars(args)), texts
     )
     try:
         values, reasons, answers = judge.until_read(
-            questions, lambda answer: read(answer.text) if answer.finish_reason == "stop" else None, kept
+            questions, lambda answer: read(answer.text, complete=answer.finish_reason == "stop"), kept
         )
     finally:
         judge.close()
@@ -49,7 +51,7 @@ def ask(args, questions, kept):
     if lost:
         raise InputError(
             f"mt_bench.judges.{args.judge}: {len(questions) - len(values)} of {len(questions)} calls got no "
-            f"answer, such as: {lost[0]}; what is done is kept: start again"
+            f"answer, such as: {lost[0]}; finished answers are cached, so start again"
         )
     refused = {request.name: failure for request, failure in judge.given_up() if isinstance(failure, Refused)}
     for key in questions:
@@ -60,7 +62,7 @@ def ask(args, questions, kept):
 
 
 class Prepared(NamedTuple):
-    """What a judge is to be asked about one match, and what its journal has of it."""
+    """The requests to a judge about one match, and the answers that its journal has."""
 
     matches: list  # of lists of calls.Call
     questions: dict  # {key: asking.Question}
@@ -74,7 +76,7 @@ def about(args):
 
 
 def prepare(args):
-    """The Prepared of the flags `args`. Raises InputError for malformed files."""
+    """Return the Prepared of the flags `args`. Raises InputError for malformed files."""
     questions = fastchat.read_questions(args.questions)
     answers = [fastchat.read_answers(path, questions) for path in args.answers]
     references = fastchat.read_references(args.references)
@@ -114,10 +116,11 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="the judge's directory; none: servers have it")
     pace.add(parser)
     section.add(parser, "mt_bench.judges.NAME", "max_tokens")
+    section.add(parser, "mt_bench", "verdicts")
     section.add(parser, "seed")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what is to be asked and may cost, and end"
+        "--dry-run", action="store_true", help="print the number of requests and their cost, and stop"
     )
     parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
     args = parser.parse_args(argv)
@@ -137,17 +140,17 @@ def main(argv=None):
 
 
 def report_errors(args, asked, values, reasons):
-    """Say what has no verdict and why; InputError if that is so for more than half."""
+    """Print the games without a verdict, with reasons; InputError if they are more than half."""
     named = [f"{asked[key].name}: {reason}" for key, reason in reasons.items()]
     if len(reasons) > len(asked) / 2:
         raise InputError(
             f"mt_bench.judges.{args.judge}: {len(reasons)} of {len(asked)} answers have no verdict, such as "
-            f"{named[0]}; have the judge prompts ask more clearly for it, raise max_tokens if they end by "
-            "length, or take an abler judge"
+            f"{named[0]}; make the judge prompts ask for it more clearly, raise max_tokens if they end by "
+            "length, or use a stronger judge"
         )
     print(f"{about(args)}: {len(values)} verdicts, {len(reasons)} errors")
     if named:
-        print("\n".join(["errors, which are left out of the rates:", *named[:NAMED]]))
+        print("\n".join(["errors, which the rates leave out:", *named[:NAMED]]))
 
 
 if __name__ == "__main__":

@@ -1,42 +1,60 @@
 """Compute every policy's mean rating by judges that rate single answers: MT-Bench's score from 1 to 10.
 
-As FastChat's show_result, the mean over the ratings, those of both turns alike; a rating that is an error
-(-1) is left out, and counted. Each mean has a 95 % interval, a bootstrap over questions, and there are means
-by category and by turn. The CSV has the same, one row for each judge, policy and slice.
+As in FastChat's show_result, the mean is over the ratings of both turns; a rating that is an error (-1) is
+left out and counted. Each mean has a 95 % interval (prefline/judging/winrate.py), which counts the turns of a
+question as dependent. There are means by category and by turn.
+
+Every two policies are compared question by question, with p values that are corrected for the number of
+comparisons (prefline/judging/comparisons.py). The CSV has a row for each judge, policy and slice.
 
     python -m scripts.mt_bench.compute_ratings --questions data/mt_bench/question.jsonl \\
-        --policies sft dpo-1 --judges gpt_4 --ratings results/mt_bench/judgments/gpt_4/sft_single.jsonl \\
-        results/mt_bench/judgments/gpt_4/dpo-1_single.jsonl --bootstrap-samples 10000 --seed 1 \\
-        --out results/ratings.json --csv results/ratings.csv
+        --policies sft dpo-1 --judges hosted --ratings results/mt_bench/judgments/hosted/sft_single.jsonl \\
+        results/mt_bench/judgments/hosted/dpo-1_single.jsonl \\
+        --out results/mt_bench/ratings.json --csv results/mt_bench/ratings.csv
 """
 
-import numpy as np
-
-from prefline import errors, files, seeds
+from prefline import errors, files
 from prefline.config import section
 from prefline.errors import InputError
-from prefline.judging import fastchat, winrate
+from prefline.judging import comparisons, fastchat, winrate
+from prefline.text import verdicts
 
 COLUMNS = ["judge", "policy", "slice", "value", "ratings", "error", "score", "ci_low", "ci_high"]
+COLUMNS += ["p_value", "p_corrected"]
 
 
-def summary(rows, bootstrap_samples, seed):
-    """{ratings, error, score, ci_low, ci_high} of some ratings; the last three None where none counts."""
+def scale(scores):
+    """Return the lowest and the highest rating; FastChat's reading takes any number for one."""
+    return min(verdicts.LOWEST, *scores), max(verdicts.HIGHEST, *scores)
+
+
+def compared(rated):
+    """Return the comparisons of a judge's ratings (list of dict). rated: {policy: rows}."""
+    found = {
+        policy: {(row["question_id"], row["turn"]): row["score"] for row in rows if row["score"] != -1}
+        for policy, rows in rated.items()
+    }
+    return comparisons.of_ratings(
+        found, *scale([score for some in found.values() for score in some.values()])
+    )
+
+
+def summary(rows):
+    """Return {ratings, error, score, ci_low, ci_high} of some ratings; the last three may be None."""
     questions = {}
     for row in rows:
         if row["score"] != -1:
             questions.setdefault(row["question_id"], []).append(row["score"])
-    sums = np.array([[sum(scores), len(scores)] for scores in questions.values()], dtype=np.float64)
-    found = {"ratings": sum(map(len, questions.values())), "score": None, "ci_low": None, "ci_high": None}
-    if questions:
-        totals, counts = (winrate.resampled(len(questions), bootstrap_samples, seed) @ sums).T
-        low, high = winrate.interval_of(totals / counts)
-        found |= {"score": float(sums[:, 0].sum() / sums[:, 1].sum()), "ci_low": low, "ci_high": high}
+    scores = [score for some in questions.values() for score in some]
+    found = {"ratings": len(scores), "score": None, "ci_low": None, "ci_high": None}
+    if scores:
+        low, high = winrate.mean_interval(list(questions.values()), *scale(scores))
+        found |= {"score": sum(scores) / len(scores), "ci_low": low, "ci_high": high}
     return found | {"error": len(rows) - found["ratings"]}
 
 
 def slices(rows, questions):
-    """(slice, value, its rows) of a policy's ratings, overall first."""
+    """Return (slice, value, its rows) of a policy's ratings, overall first."""
     categories = {question["question_id"]: question["category"] for question in questions}
     parts = [("overall", "all", rows)]
     for name in dict.fromkeys(categories.values()):
@@ -54,8 +72,6 @@ def main(argv=None):
     parser.add_argument(
         "--ratings", nargs="+", required=True, help="all of the first judge, of the second, … (jsonl)"
     )
-    section.add(parser, "mt_bench", "bootstrap_samples")
-    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="mean ratings (json)")
     parser.add_argument("--csv", required=True, help="the same as a tidy table")
     args = parser.parse_args(argv)
@@ -64,12 +80,12 @@ def main(argv=None):
         parser.error("--ratings: one for each of --judges and each of --policies")
 
     questions = fastchat.read_questions(args.questions)
-    table = []
+    table, rated = [], {}
     for (judge, policy), path in zip(pairs, args.ratings, strict=True):
         rows = fastchat.read_ratings(path, questions, policy)
+        rated.setdefault(judge, {})[policy] = rows
         for kind, value, part in slices(rows, questions):
-            draw = seeds.derive(args.seed, "ratings", judge, policy, kind, value)
-            found = summary(part, args.bootstrap_samples, draw)
+            found = summary(part)
             table.append({"judge": judge, "policy": policy, "slice": kind, "value": value, **found})
             if kind == "overall":
                 if found["score"] is None:
@@ -80,8 +96,12 @@ def main(argv=None):
                     f"{policy}, judge {judge}: {found['score']:.3f} [{found['ci_low']:.3f}, "
                     f"{found['ci_high']:.3f}] of 10 ({found['ratings']} ratings, {found['error']} errors)"
                 )
-    files.write_json(args.out, {"confidence": winrate.CONFIDENCE, "ratings": table})
-    files.write_csv(args.csv, COLUMNS, table)
+    found = [{"judge": judge, **one} for judge, rows in rated.items() for one in compared(rows)]
+    files.write_json(args.out, {"confidence": winrate.CONFIDENCE, "ratings": table, "comparisons": found})
+    differences = [
+        {**one, "slice": "difference", "value": one["other"], "score": one["difference"]} for one in found
+    ]
+    files.write_csv(args.csv, COLUMNS, table + differences)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ TRIES, FIRST_WAIT, TIMEOUT = 4, 2.0, 60.0
 
 
 def fetch(address, first_wait=FIRST_WAIT):
-    """The bytes at an address; InputError, after some tries, if they cannot be had.
+    """Return the bytes at an address; InputError, after some tries, if they cannot be had.
 
     first_wait: seconds before the second try; each wait is twice the one before.
     """
@@ -50,8 +50,8 @@ def main(argv=None):
     found = hashlib.sha256(content).hexdigest()
     if found != wanted:
         raise InputError(
-            f"{address}: the file there has the sha256 {found}, not {wanted}; it is another one: pin its "
-            "commit, and look at it before its sha256 goes into the config"
+            f"{address}: the file has the sha256 {found}, not {wanted}, so it has changed; pin its commit, "
+            "and read it before you put its sha256 into the config"
         )
     with files.atomic(args.out) as temporary, open(temporary, "wb") as file:
         file.write(content)

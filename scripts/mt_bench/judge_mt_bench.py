@@ -1,9 +1,9 @@
 """Judge one policy's MT-Bench answers against another's, turn by turn.
 
 Each (question, turn) is a match of two games with the answers' positions swapped, as in FastChat's pairwise
-mode; the verdict of a game is read from the judge's text. What the judges decide by stands in
-prefline/judging/. Nothing random, no time stamps: equal answers give an equal file. Matches that the
-journal has are not judged again, and without a new one no judge is loaded.
+mode; the verdict of a game is read from the judge's text. The judges are in prefline/judging/. Equal answers
+give an equal file, without randomness or time stamps. Matches that the journal has are not judged again, and
+without a new match no judge is loaded.
 
     python -m scripts.mt_bench.judge_mt_bench --questions data/mt_bench/question.jsonl \\
         --answers-1 results/mt_bench/answers/dpo-1.jsonl --model-1 dpo-1 \\
@@ -17,14 +17,16 @@ from collections import Counter
 from prefline import errors, files, rewards
 from prefline.config import section
 from prefline.errors import InputError
-from prefline.judging import fastchat, verdicts
+from prefline.judging import fastchat
 from prefline.judging.games import Game
 from prefline.provenance import journal
+from prefline.text import verdicts
 
-# What of a reward's section the judge `reward` goes by.
+# Keys of a reward's section, and of mt_bench, that the judge `reward` uses.
 REWARD = ("dtype", "head_weights")
-# What each judge needs beyond the questions and answers.
-OPTIONS = {"reference": ("references",), "reward": ("model", *REWARD)}
+DIALOGUE = ("system",)
+# Inputs of each judge beyond the questions and answers.
+OPTIONS = {"reference": ("references",), "reward": ("model", *REWARD, *DIALOGUE)}
 # The Python packages that shape its verdicts.
 PACKAGES = {"reference": (), "reward": rewards.PACKAGES}
 # A judge is given this many matches in one call; no more than these are lost when the process is killed.
@@ -32,9 +34,9 @@ MATCHES_PER_CALL = 64
 
 
 def matches_of(question, answers_1, answers_2, references):
-    """The matches of a question, in turn order: list of (game 1, game 2), with model 1 as A, then as B.
+    """Return the matches of a question, in turn order: list of (game 1, game 2), model 1 as A, then as B.
 
-    answers_1, answers_2: its answers (list of str); references: likewise, maybe fewer, or None.
+    answers_1, answers_2: its answers (list of str); references: list of str, maybe shorter, or None.
     """
     matches = []
     for turn in range(1, len(question["turns"]) + 1):
@@ -50,12 +52,12 @@ def matches_of(question, answers_1, answers_2, references):
 
 
 def match_content(match):
-    """All that a judge is told of a match, whatever the names of its question and models."""
+    """Return all that a judge is told of a match, whatever the names of its question and models."""
     return [(game.questions, game.answers_a, game.answers_b, game.references) for game in match]
 
 
 def match_row(judge, model_1, model_2, games, judged):
-    """A match in FastChat's form. games, judged: those of both games, in order."""
+    """Return a match in FastChat's form. games, judged: those of both games, in order."""
     (prompt_1, judgment_1), (prompt_2, judgment_2) = judged
     winner_1, winner_2 = (verdicts.verdict(words) or "error" for words in (judgment_1, judgment_2))
     return {
@@ -73,11 +75,11 @@ def match_row(judge, model_1, model_2, games, judged):
     }
 
 
-def load(name, batch_tokens, **options):
-    """The judge called `name`, an object with `judge(games)` as prefline/judging/games.py describes it.
+def load(name, batch_tokens, system=None, **options):
+    """Return the judge called `name`: an object with `judge(games)`, see prefline/judging/games.py.
 
-    batch_tokens: int, most tokens that a model judges together; options: for the judge `reward`, the other
-    arguments of scorers.load.
+    batch_tokens: int, most tokens that a model judges together; for the judge `reward`, system: str or None,
+    the system message of the dialogues; options: the other arguments of scorers.load.
     """
     if name == "reference":
         from prefline.judging.by_reference import ReferenceJudge
@@ -87,7 +89,7 @@ def load(name, batch_tokens, **options):
         from prefline.judging.by_reward import RewardJudge
         from prefline.rewards import scorers
 
-        return RewardJudge(scorers.load(batch_tokens=batch_tokens, **options))
+        return RewardJudge(scorers.load(batch_tokens=batch_tokens, **options), system)
     raise InputError(f"unknown judge {name!r}; the judges are: {', '.join(OPTIONS)}")
 
 
@@ -104,11 +106,13 @@ def main(argv=None):
     parser.add_argument("--references", help="judge reference: reference answers in FastChat's form (jsonl)")
     parser.add_argument("--model", help="judge reward: directory of the reward model")
     section.add(parser, "rewards.NAME", *REWARD, optional=REWARD)
+    section.add(parser, "mt_bench", *DIALOGUE, optional=DIALOGUE)
     parser.add_argument("--batch-tokens", type=int, required=True, help="tokens that a model judges together")
     parser.add_argument("--journal", required=True, help="folder of finished rows; safe to delete")
     parser.add_argument("--out", required=True, help="judgments in FastChat's form (jsonl)")
     args = parser.parse_args(argv)
-    given = {name: value for name, value in vars(args).items() if name in REWARD or value is not None}
+    may_be_null = (*REWARD, *DIALOGUE)
+    given = {name: value for name, value in vars(args).items() if name in may_be_null or value is not None}
     missing = [f"--{name.replace('_', '-')}" for name in OPTIONS[args.judge] if name not in given]
     if missing:
         parser.error(f"the judge {args.judge} needs {', '.join(missing)}")
@@ -129,7 +133,7 @@ def main(argv=None):
         args.model,
         PACKAGES[args.judge],
         judge=args.judge,
-        **{name: options.get(name) for name in REWARD},
+        **{name: options.get(name) for name in may_be_null},
     )
 
     def make(missing):

@@ -5,8 +5,8 @@ then the sum. Judges are JSON, {name: {"endpoint": {…}, "max_tokens": …}}; m
 or two policies.
 
     python -m scripts.mt_bench.judging_costs --questions data/mt_bench/question.jsonl --references … \\
-        --judge-prompts … --answers results/mt_bench/answers --judges '{"gpt_4": {…}}' \\
-        --matches '{"gpt_4": [["dpo-1", "sft"], ["sft"]]}' --seed 1 --journal work/journal
+        --judge-prompts … --answers results/mt_bench/answers --judges '{"hosted": {…}}' \\
+        --matches '{"hosted": [["dpo-1", "sft"], ["sft"]]}' --seed 1 --journal work/journal
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Put judgments of several policies into one file, as FastChat keeps them: its show_result reads it.
 
-    python -m scripts.mt_bench.merge_judgments --judgments results/mt_bench/judgments/gpt_4/*.jsonl \\
-        --out results/mt_bench/model_judgment/gpt_4_pair.jsonl
+    python -m scripts.mt_bench.merge_judgments --judgments results/mt_bench/judgments/hosted/*.jsonl \\
+        --out results/mt_bench/model_judgment/hosted_pair.jsonl
     python -m fastchat.llm_judge.show_result --mode pairwise-all \\
-        --input-file results/mt_bench/model_judgment/gpt_4_pair.jsonl
+        --input-file results/mt_bench/model_judgment/hosted_pair.jsonl
 """
 
 from pathlib import Path

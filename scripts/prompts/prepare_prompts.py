@@ -1,83 +1,111 @@
-"""Make the pool of prompts that policies are asked: clean, different, unseen in the evaluation, short enough.
+"""Make the pool of prompts for policies: clean, different, not in the evaluation, and short enough.
 
-Prompts come as strings or as chat messages that end with the user's turn. A row is dropped, and counted by
-the first reason that holds:
-    blank               the prompt or one of its messages has no text
+Prompts come in the forms of prefline/data/messages.py; their text stays unchanged. A row is dropped, and
+counted by the first reason that applies. Reasons are those of the data's form, such as `blank`, and
+
+    special_token       a message has the text of a special token, unless data.special_tokens is as_text
     last_turn_not_user  there is nothing to answer
-    special_token       the text of a special token in a message would become structure
     contaminated        a user turn shares n words in a row with an evaluation question, or is the same as a
                         question of fewer than n words
     duplicate           an equal prompt (after normalization, system message included) came before
+    template            the chat template cannot render it, or drops a message
     too_long            more tokens than --max-prompt-length, counted with the chat template
+    not_taken           the weights of several sources leave no room for it
 
-    reads   prompt: str or list of {"role", "content"}; reference: a right answer, where the data has them
-    writes  prompt_id, messages, prompt_ids, reference, split ("train" or "test", by a hash of the prompt)
+The pool is in the order in which shards take its prompts, by a seeded hash: training prompts, then held-out
+ones. So the job of a shard reads no other part of the file.
+
+    reads   prompt: text or messages; reference: a right answer, where the data has them
+    writes  prompt_id, messages, prompt_ids, reference, split ("train" or "test", by a hash of the prompt);
+            metadata: the number of prompts of each split
 
     python -m scripts.prompts.prepare_prompts --source '["data/world/prompts.jsonl"]' \\
         --columns '{"prompt": "messages"}' --system null --tokenizer results/models/sft \\
         --questions data/mt_bench/question.jsonl --test-fraction 0.15 --max-prompt-length 128 \\
-        --decontamination-ngram 8 --seed 1 \\
+        --decontamination-ngram 8 --seed 1 --special-tokens drop --max-dropped 0.2 \\
         --out results/prompts/pool.parquet --metrics results/prompts/pool.json
 """
 
+import array
+import functools
 import itertools
-from collections import Counter
 
 import numpy as np
 
-from prefline import errors, files
+from prefline import errors, files, seeds
 from prefline.config import section
-from prefline.data import prompts, sources, tables
+from prefline.data import prompts, reading, tables
 from prefline.errors import InputError
 from prefline.text import chat
 
+ROWS_AT_ONCE = 1000  # that are tokenized together
 
-def clean(rows, system, special_tokens, questions, n):
-    """{prompt_id: (normalized messages, reference)}, in order, and the Counter of the dropped rows' reasons.
 
-    rows: (where, {"prompt": …, "reference": … or none}) as `sources.read_rows` yields them; the rest as in
-    `prompts.fault`. Raises InputError for a reference that is no string.
+def clean(data, questions, n):
+    """Yield the usable rows (dict, with "prompt_id") of `data` (reading.Data), without duplicates.
+
+    questions and n: as in prompts.fault. The others are counted as dropped in `data`.
     """
-    pool, dropped = {}, Counter()
-    for where, row in rows:
-        if prompts.is_blank(row["prompt"]):
-            dropped["blank"] += 1
-            continue
-        messages = prompts.normalize(chat.as_messages(row["prompt"], where, system))
-        prompt_id = prompts.prompt_id(messages)
-        reason = prompts.fault(messages, special_tokens, questions, n)
-        if reason is None and prompt_id in pool:
+    seen = set()
+    for row in data:
+        row["prompt_id"] = prompts.prompt_id(row["messages"])
+        reason = prompts.fault(row["messages"], questions, n)
+        number = int(row["prompt_id"], 16)
+        if reason is None and number in seen:
             reason = "duplicate"
         if reason is None:
-            pool[prompt_id] = messages, reference(row.get("reference"), where)
+            seen.add(number)
+            yield row
         else:
-            dropped[reason] += 1
-    return pool, dropped
+            data.drop(row, reason, reason.replace("_", " "))
 
 
-def reference(value, where):
-    """A right answer as str: numbers become one; None where there is none."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if value is None or isinstance(value, str):
-        return value
-    raise InputError(f"{where}: the reference is a string or a number, not {value!r:.60}")
+def tokenize(rows, data, tokenizer, max_prompt_length):
+    """Return the `rows` (list of dict) that the template renders in few enough tokens, with "prompt_ids".
+
+    The second value has the numbers of tokens (list of int), of dropped rows too.
+    """
+    kept, counts = [], []
+    _add_ids(rows, data, tokenizer)
+    for row in rows:
+        if row["prompt_ids"] is None:
+            continue
+        counts.append(len(row["prompt_ids"]))
+        if counts[-1] <= max_prompt_length:
+            kept.append(row)
+        else:
+            data.drop(row, "too_long")
+    return kept, counts
 
 
-def tokenize(pool, tokenizer, source):
-    """{prompt_id: ids} of the prompts; InputError names the one that the chat template cannot render."""
-    ids = {}
-    for prompt_id, (messages, _) in pool.items():
-        try:
-            ids[prompt_id] = chat.prompt_ids(tokenizer, messages)
-        except InputError as error:
-            raise InputError(f"{source}, prompt {messages[-1]['content']!r:.60}: {error}") from None
-    return ids
+def _add_ids(rows, data, tokenizer):
+    """Add "prompt_ids" to `rows`; None, and counted as dropped, where the template refuses a row."""
+    try:
+        made = chat.prompts_and_completions(tokenizer, [(row["messages"], []) for row in rows])
+    except InputError as error:
+        if len(rows) > 1:  # which ones?
+            for row in rows:
+                _add_ids([row], data, tokenizer)
+            return
+        data.refuse(rows[0], error)
+        made = [(None, [])]
+    for row, (ids, _) in zip(rows, made, strict=True):
+        row["prompt_ids"] = ids
 
 
-def lengths(prompt_ids):
-    """Percentiles of the prompts' numbers of tokens, for choosing a limit."""
-    counts = [len(ids) for ids in prompt_ids]
+def in_order(places, names, tests, seed):
+    """Return `places` (int array) in the order of shards: training rows, then test rows, by a seeded hash.
+
+    names: numbers (array) whose hexadecimal forms are the prompt_ids of all rows; tests: bytearray, 1 for a
+    test row.
+    """
+    names, tests = np.array(names)[places], np.array(tests)[places]
+    draws = np.array([seeds.derive(seed, "order", f"{name:016x}") for name in names.tolist()], np.int64)
+    return places[np.lexsort((names, draws, tests))]
+
+
+def lengths(counts):
+    """Return percentiles of the prompts' numbers of tokens, for choosing a limit."""
     return {f"p{q}": float(np.percentile(counts, q)) for q in (50, 90, 99)} | {"max": max(counts)}
 
 
@@ -86,6 +114,7 @@ def main(argv=None):
     section.add(parser, "prompts", "source", "columns", "system")
     section.add(parser, "prompts", "test_fraction", "max_prompt_length", "decontamination_ngram")
     section.add(parser, "seed")
+    section.add(parser, "data")
     parser.add_argument("--tokenizer", required=True, help="the start policy's directory")
     parser.add_argument("--questions", required=True, help="evaluation questions, in FastChat's form (jsonl)")
     parser.add_argument("--out", required=True, help="the pool (parquet)")
@@ -93,40 +122,42 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     tokenizer = chat.load_tokenizer(args.tokenizer)
+    chat.check_second_turn(tokenizer)
     questions = prompts.question_ngrams(args.questions, args.decontamination_ngram)
-    rows = itertools.chain.from_iterable(sources.read_rows(source, args.columns) for source in args.source)
-    special_tokens = chat.special_tokens(tokenizer).values()
-    pool, dropped = clean(rows, args.system, special_tokens, questions, args.decontamination_ngram)
-    read = len(pool) + dropped.total()
-    named = ", ".join(args.source)
-    ids = tokenize(pool, tokenizer, named)
-    kept = [prompt_id for prompt_id in pool if len(ids[prompt_id]) <= args.max_prompt_length]
-    dropped["too_long"] = len(pool) - len(kept)
-    if not kept:
-        raise InputError(f"{named}: no prompt is left; {prompts.counts_sentence(read, 0, +dropped)}")
-
-    table = [
-        {
-            "prompt_id": prompt_id,
-            "messages": pool[prompt_id][0],
-            "prompt_ids": ids[prompt_id],
-            "reference": pool[prompt_id][1],
-            "split": prompts.split_of(prompt_id, args.test_fraction, args.seed),
-        }
-        for prompt_id in kept
-    ]
-    splits = Counter(row["split"] for row in table)
-    tables.write(args.out, table, tables.POOL)
+    data = reading.Data(
+        "prompts",
+        args.source,
+        args.columns,
+        reading.policy(args),
+        functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer)),
+        args.system,
+        write=functools.partial(chat.calls_as_text, tokenizer),
+    )
+    rows, kept = clean(data, questions, args.decontamination_ngram), reading.Kept(data)
+    lengths_of_all, names = array.array("i"), array.array("Q")
+    with tables.Writer(args.out, tables.POOL) as pool:
+        while batch := list(itertools.islice(rows, ROWS_AT_ONCE)):
+            batch, counts = tokenize(batch, data, tokenizer, args.max_prompt_length)
+            lengths_of_all.extend(counts)
+            for row in batch:
+                row["split"] = prompts.split_of(row["prompt_id"], args.test_fraction, args.seed)
+                draw = seeds.derive(args.seed, "mix", row["prompt_id"]) if data.weighted else 0
+                kept.add(row, draw)
+                names.append(int(row["prompt_id"], 16))
+            pool.add(batch)
+        if data.weighted:
+            kept.mix()
+        data.finish()
+        splits = kept.splits()
+        pool.keep(in_order(np.array(kept.places, np.int64), names, kept.tests, args.seed), splits)
     files.write_json(
         args.metrics,
         {
-            "read": read,
+            **data.as_dict(),
             "kept": {"train": splits["train"], "test": splits["test"]},
-            "dropped": dict(+dropped),
-            "prompt_length": lengths(ids.values()),
+            "prompt_length": lengths(lengths_of_all),
         },
     )
-    print(f"{named}: {prompts.counts_sentence(read, len(kept), +dropped)}")
     print(f"{splits['train']} prompts for training, {splits['test']} for testing")
 
 

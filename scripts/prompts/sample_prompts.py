@@ -1,34 +1,39 @@
 """Take the prompts of one shard from the pool.
 
-The prompts of a split stand in an order of their own, by a seeded hash; a shard is a range of ranks in it.
-So a shard depends on no other one, iterations have different training prompts, and asking for more prompts
-leaves the full shards as they are.
+A shard is a range of ranks in the order of its split, which prepare_prompts writes the pool in. So a shard
+depends on no other one, iterations have different training prompts, asking for more prompts leaves the full
+shards unchanged, and only the shard's rows are read.
 
     reads   prompt_id, messages, prompt_ids, reference, split
     writes  prompt_id, messages, prompt_ids, reference
 
     python -m scripts.prompts.sample_prompts --pool results/prompts/pool.parquet --split train --first 0 \\
-        --number 400 --seed 1 --out results/samples/sft/prompts/train-00000.parquet
+        --number 400 --out results/samples/sft/prompts/train-00000.parquet
 """
 
 from prefline import errors
 from prefline.config import section
-from prefline.data import prompts, tables
+from prefline.data import tables
 from prefline.errors import InputError
 
 
-def select(pool, split, first, number, seed):
-    """The rows (pyarrow Table) of `pool` with the ranks first … first + number - 1 of a split, in order."""
-    ids, splits = pool["prompt_id"].to_pylist(), pool["split"].to_pylist()
-    places = {prompt_id: place for place, prompt_id in enumerate(ids) if splits[place] == split}
-    if first + number > len(places):
+def select(path, split, first, number):
+    """Return the prompts (Table) with the ranks first … first + number - 1 of a split of the pool `path`."""
+    with tables.opened(path, tables.POOL) as file:
+        splits = tables.metadata(file.schema_arrow)
+    if splits is None:
         raise InputError(
-            f"the pool has {len(places)} {split} prompts, but {first + number} are needed (all iterations "
+            f"{path}: does not say how many prompts of each split it has; delete the file and let "
+            "prepare_prompts make it again"
+        )
+    if first + number > splits[split]:
+        raise InputError(
+            f"the pool has {splits[split]} {split} prompts, but {first + number} are needed (all iterations "
             "together): lower prompts.num_prompts or num_test_prompts or a run's iterations, change "
             "prompts.test_fraction, or bring more prompts"
         )
-    order = prompts.in_order(places, seed)[first : first + number]
-    return pool.take([places[prompt_id] for prompt_id in order]).select(tables.PROMPTS.names)
+    start = splits["train"] if split == "test" else 0
+    return tables.read_slice(path, tables.POOL, start + first, number).select(tables.PROMPTS.names)
 
 
 def main(argv=None):
@@ -37,13 +42,10 @@ def main(argv=None):
     parser.add_argument("--split", choices=["train", "test"], required=True)
     parser.add_argument("--first", type=int, required=True, help="rank of the shard's first prompt, from 0")
     parser.add_argument("--number", type=int, required=True, help="prompts in the shard")
-    section.add(parser, "seed")
     parser.add_argument("--out", required=True, help="prompts (parquet)")
     args = parser.parse_args(argv)
 
-    pool = tables.read(args.pool, tables.POOL)
-    chosen = select(pool, args.split, args.first, args.number, args.seed)
-    tables.write(args.out, chosen, tables.PROMPTS)
+    tables.write(args.out, select(args.pool, args.split, args.first, args.number), tables.PROMPTS)
     print(f"{args.number} {args.split} prompts, from rank {args.first}")
 
 

@@ -8,7 +8,7 @@ that may be chosen; `rejected` comes from those below it, by --strategy:
     max_min     the worst
     max_second  the next best
     max_random  any, at random
-    random      two completions at random, of which the better is chosen
+    random      two random completions, the better one as chosen
 
 Equal rewards are ranked by a seeded hash, not by sample number, which would favour the first. Completions cut
 off at the token limit are dropped, may only be rejected, or count like the others (--truncated). A prompt
@@ -19,15 +19,13 @@ yields no pair, and is counted under one reason, when it has
     truncated_best  no completion that may be chosen above another one
     margin          a pair whose rewards differ by --min-margin or less
 
-    reads   all shards of prompts, completions and rewards; the split is in the shard's name, the name of the
-            reward in the folder's
+    reads   all shards of prompts, completions and rewards of a policy, one after another
     writes  the columns of tables.PREFERENCES and, for every completion, of tables.RANKED: there the reward is
             without the penalty. Win probabilities are a pairwise model's if it is the only reward, else those
             that the rewards have as a Bradley-Terry model's
 
-    python -m scripts.rank.build_preferences --prompts results/samples/sft/prompts/*.parquet \\
-        --completions results/samples/sft/completions/*.parquet \\
-        --rewards results/samples/sft/rewards/*/*.parquet \\
+    python -m scripts.rank.build_preferences --samples results/samples/sft \\
+        --shards '{"test": 1, "train": 5}' \\
         --weighting '{"reward_model": {"kind": "classifier", "weight": 1.0, "normalize": "none"}}' \\
         --num-completions 5 --strategy max_min --length-penalty 0.0 --min-margin 0.0 --truncated drop \\
         --seed 1 --out preferences.parquet --ranked ranked.parquet --metrics preferences.json
@@ -43,7 +41,7 @@ import pyarrow as pa
 
 from prefline import errors, files, seeds
 from prefline.config import section
-from prefline.data import tables
+from prefline.data import prompts, tables
 from prefline.errors import InputError
 from prefline.rewards import combine, rank_metrics
 
@@ -60,7 +58,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(rows, scores, length_penalty):
-    """The `Candidate` of each row of completions (list of dicts) that has a reward.
+    """Return the `Candidate` of each row of completions (list of dicts) that has a reward.
 
     scores: {sample: reward, or None where one is missing}.
     """
@@ -77,7 +75,7 @@ def candidates(rows, scores, length_penalty):
 
 
 def distinct(found, seed, prompt_id):
-    """One candidate of each text, in no order that means anything: a finished one before a truncated one."""
+    """Return one candidate for each text, in arbitrary order: a finished one before a truncated one."""
     by_text = {}
 
     def order(one):
@@ -89,7 +87,7 @@ def distinct(found, seed, prompt_id):
 
 
 def pair(found, strategy, min_margin, truncated, seed, prompt_id):
-    """(chosen, rejected) of a prompt's list of `Candidate`, or the reason (str of REASONS) why there is none.
+    """Return (chosen, rejected) of a prompt's list of `Candidate`, or the reason (of REASONS) for neither.
 
     Does not depend on the order of `found`.
     """
@@ -124,12 +122,13 @@ def pair(found, strategy, min_margin, truncated, seed, prompt_id):
     return chosen, rejected
 
 
-def check_whole(prompts, completions, scored, num_completions, paths):
+def check_whole(asked, completions, scored, num_completions, paths):
     """Raise InputError for a prompt without `num_completions` completions, or a reward for each.
 
-    prompts, completions: lists of dicts of one shard; scored: its `Scored`; paths: {"completions": path}.
+    asked, completions: prompts and completions (lists of dicts) of one shard; scored: its `Scored`; paths:
+    {"completions": path}.
     """
-    wanted = sorted((row["prompt_id"], sample) for row in prompts for sample in range(num_completions))
+    wanted = sorted((row["prompt_id"], sample) for row in asked for sample in range(num_completions))
     rewarded = [(prompt_id, sample) for prompt_id, found in scored.rewards.items() for sample in found]
     for what, keys in (
         (paths["completions"], [(row["prompt_id"], row["sample"]) for row in completions]),
@@ -139,27 +138,26 @@ def check_whole(prompts, completions, scored, num_completions, paths):
             missing = Counter(wanted) - Counter(keys)
             first = "prompt_id {}, sample {}".format(*min(missing)) if missing else "none"
             raise InputError(
-                f"{what}: the shard has {len(keys)} rows where {len(prompts)} prompts with "
+                f"{what}: the shard has {len(keys)} rows where {len(asked)} prompts with "
                 f"{num_completions} completions each need {len(wanted)} (first missing: {first}); "
                 "delete the file and let its rule make it again"
             )
 
 
-def shard_pairs(paths, scored, args, report):
-    """(pairs, ranked): rows of tables.PREFERENCES, prompts in order, and of tables.RANKED, of one shard.
+def shard_pairs(paths, split, scored, args, report):
+    """Return (pairs, ranked) of one shard: rows of tables.PREFERENCES, in prompt order, and tables.RANKED.
 
-    paths: {"prompts", "completions": path}; scored: its `Scored`. What becomes of each prompt is counted in
-    `report`.
+    paths: {"prompts", "completions": path}; split: str; scored: its `Scored`. `report` counts the outcome of
+    each prompt.
     """
-    prompts = tables.read_rows(paths["prompts"], tables.PROMPTS)
+    asked = tables.read_rows(paths["prompts"], tables.PROMPTS)
     completions = tables.read_rows(paths["completions"], tables.COMPLETIONS)
-    check_whole(prompts, completions, scored, args.num_completions, paths)
-    split = combine.split_of(paths["prompts"])
+    check_whole(asked, completions, scored, args.num_completions, paths)
     rows_of = {}
     for row in completions:
         rows_of.setdefault(row["prompt_id"], []).append(row)
     pairs, ranked = [], []
-    for prompt in prompts:
+    for prompt in asked:
         prompt_id = prompt["prompt_id"]
         rows, scores, wins = rows_of[prompt_id], scored.rewards[prompt_id], scored.wins[prompt_id]
         found = candidates(rows, scores, args.length_penalty)
@@ -206,14 +204,32 @@ def shard_pairs(paths, scored, args, report):
     )
 
 
+def show(metrics):
+    """Print the counts; raise InputError if no training pair is left."""
+    for split, counts in metrics["splits"].items():
+        dropped = ", ".join(f"{reason} {number}" for reason, number in counts["dropped"].items())
+        print(f"{split}: {counts['kept']} pairs of {counts['prompts']} prompts; dropped: {dropped}")
+    if not metrics["splits"]["train"]["kept"]:
+        raise InputError(
+            f"no training pair is left of {metrics['splits']['train']['prompts']} prompts: "
+            f"{metrics['splits']['train']['dropped']}, {metrics['completions']['truncated']} of "
+            f"{metrics['completions']['total']} completions truncated; change rank.truncated, "
+            "rank.min_margin or generate.max_tokens"
+        )
+
+
 def main(argv=None):
     parser = section.parser(__doc__)
-    parser.add_argument("--prompts", nargs="+", required=True, help="prompt shards, SPLIT-NNNNN.parquet")
     parser.add_argument(
-        "--completions", nargs="+", required=True, help="their completions, in the same order"
+        "--samples",
+        required=True,
+        help="folder with prompts/SHARD.parquet, completions/SHARD.parquet, rewards/REWARD/SHARD.parquet",
     )
     parser.add_argument(
-        "--rewards", nargs="+", required=True, help="all their rewards, REWARD/SPLIT-NNNNN.parquet"
+        "--shards",
+        type=json.loads,
+        required=True,
+        help="JSON: how many shards of each split; others are not read",
     )
     parser.add_argument(
         "--weighting", type=json.loads, required=True, help="JSON: kind, weight and normalize by reward"
@@ -228,36 +244,29 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
 
-    shards = [Path(path).stem for path in args.prompts]
-    expected = {f"{name}/{shard}" for name in args.weighting for shard in shards}
-    if shards != [Path(path).stem for path in args.completions] or expected != {
-        f"{Path(path).parent.name}/{Path(path).stem}" for path in args.rewards
-    }:
-        raise InputError(
-            "--prompts, --completions and --rewards must name the same shards, and --rewards each of them "
-            "once for every entry of --weighting"
-        )
-    scored = combine.score_shards(args.rewards, args.weighting)
+    def path(kind, shard):
+        return Path(args.samples, kind, f"{shard}.parquet")
+
+    train = prompts.shards({"train": args.shards["train"]})
+    rewards = {name: f"rewards/{name}" for name in args.weighting}
+    scales = combine.scales(
+        {name: [path(kind, shard) for shard in train] for name, kind in rewards.items()}, args.weighting
+    )
     report = rank_metrics.Report(REASONS)
-    pairs, ranked = [], []
-    for prompts, completions in zip(args.prompts, args.completions, strict=True):
-        paths = {"prompts": prompts, "completions": completions}
-        made = shard_pairs(paths, scored.pop(Path(prompts).stem), args, report)
-        pairs.append(made[0])
-        ranked.append(made[1])
-    metrics = report.metrics()
-    for split, counts in metrics["splits"].items():
-        dropped = ", ".join(f"{reason} {number}" for reason, number in counts["dropped"].items())
-        print(f"{split}: {counts['kept']} pairs of {counts['prompts']} prompts; dropped: {dropped}")
-    if not metrics["splits"]["train"]["kept"]:
-        raise InputError(
-            f"no training pair is left of {metrics['splits']['train']['prompts']} prompts: "
-            f"{metrics['splits']['train']['dropped']}, {metrics['completions']['truncated']} of "
-            f"{metrics['completions']['total']} completions truncated; look at rank.truncated, "
-            "rank.min_margin and generate.max_tokens"
-        )
-    tables.write(args.out, pa.concat_tables(pairs), tables.PREFERENCES)
-    tables.write(args.ranked, pa.concat_tables(ranked), tables.RANKED)
+    with (
+        tables.Writer(args.out, tables.PREFERENCES) as pairs,
+        tables.Writer(args.ranked, tables.RANKED) as ranked,
+    ):
+        for shard in prompts.shards(args.shards):
+            scored = combine.score_shard(
+                {name: path(kind, shard) for name, kind in rewards.items()}, args.weighting, scales
+            )
+            paths = {kind: path(kind, shard) for kind in ("prompts", "completions")}
+            made = shard_pairs(paths, shard.split("-")[0], scored, args, report)
+            pairs.add(made[0])
+            ranked.add(made[1])
+        metrics = report.metrics()
+        show(metrics)
     files.write_json(args.metrics, metrics)
 
 

@@ -1,9 +1,9 @@
 """Draw what a policy's rewards and pairs look like: is there anything to learn, and is it length alone?
 
-Above, the distribution of rewards: of all completions, of the chosen and of the rejected; and the reward by
-length, each hexagon the darker the more completions it holds, with the mean and the quartiles of equally many
-completions each. Below, by how many tokens the chosen completion of a pair is the longer one; and the counts.
-Axes end where a tail would leave no room for the rest; what is beyond stands at their ends.
+The upper part shows the distribution of rewards (all completions, chosen, rejected), and the reward by
+length: darker hexagons hold more completions, and lines are the mean and the quartiles of equal groups. The
+lower part shows how many tokens longer the chosen completion of a pair is, and the counts. Long tails are cut
+off and drawn at the ends of the axes.
 
     python -m scripts.rank.plot_rewards --policy sft --ranked results/samples/sft/ranked.parquet \\
         --metrics results/samples/sft/preferences.json --out results/samples/sft/rewards.png
@@ -32,7 +32,7 @@ GROUPS, MIN_GROUP = 10, 5  # of completions of similar length
 
 
 def span(values):
-    """(low, high) of an axis for an array of numbers: all of them, or what long tails leave of them."""
+    """Return (low, high) of an axis for an array of numbers: all of them, or all but long tails."""
     low, high = np.quantile(values, 0.01, method="lower"), np.quantile(values, 0.99, method="higher")
     # Where almost all are equal, the others are what there is to see.
     room = (high - low) / 2 if low < high else np.inf
@@ -41,7 +41,7 @@ def span(values):
 
 
 def bars(values):
-    """Edges of the bars of whole numbers: a bar holds equally many of them."""
+    """Return edges of the bars of whole numbers: a bar holds equally many of them."""
     low, high = (round(end) for end in span(values))
     # Odd, so that zero is a middle: pairs of equal length are on neither side.
     step = -(-(high - low + 1) // BARS) | 1
@@ -49,7 +49,7 @@ def bars(values):
 
 
 def by_length(lengths, rewards):
-    """[(mean length, mean reward, lower quartile, upper quartile)] of groups of completions, shortest first.
+    """Return [(mean length, mean reward, lower quartile, upper quartile)] of completions grouped by length.
 
     Completions of one length are in one group, so that there may be fewer groups than GROUPS.
     """
@@ -61,7 +61,7 @@ def by_length(lengths, rewards):
 
 
 def gaps(ranked):
-    """Tokens by which chosen is longer than rejected (int array [pairs]); ranked: of tables.RANKED."""
+    """Return tokens by which chosen is longer than rejected (int array [pairs]); ranked: of tables.RANKED."""
     lengths = {"chosen": {}, "rejected": {}}
     for role, found in lengths.items():
         rows = ranked.filter(pc.field("role") == role)
@@ -70,7 +70,7 @@ def gaps(ranked):
 
 
 def draw(policy, ranked, metrics):
-    """The figure; policy: its name, ranked: a table of tables.RANKED, metrics: as rank_metrics gives them."""
+    """Return the figure. policy: its name; ranked: a table of tables.RANKED; metrics: of rank_metrics."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -88,7 +88,7 @@ def draw(policy, ranked, metrics):
         figure = Figure(figsize=(WIDTH, HEIGHT))
 
         def panel(x, top):
-            """Axes; x from the figure's left and top from its upper edge."""
+            """Return Axes; x from the figure's left and top from its upper edge."""
             return figure.add_axes([x / WIDTH, 1 - (top + tall) / HEIGHT, width / WIDTH, tall / HEIGHT])
 
         def write(x, top, text, **style):
@@ -98,7 +98,7 @@ def draw(policy, ranked, metrics):
             write(x, top - 0.3, title, fontweight="bold")
             write(x, top - 0.12, note, color=MUTED, fontsize=8)
 
-        title = f"Rewards of what {shortened(policy)} says"
+        title = f"Rewards of completions by {shortened(policy)}"
         write(EDGE, 0.35, title, fontsize=13, fontweight="bold")
         kept = sum(counts["kept"] for counts in metrics["splits"].values())
         write(EDGE, 0.58, f"{len(rewards):,} completions with a reward, {kept:,} pairs", color=MUTED)
@@ -125,7 +125,7 @@ def draw(policy, ranked, metrics):
 
 
 def draw_rewards(axes, rewards, roles):
-    """How large a share of all completions, of the chosen and of the rejected each bar holds."""
+    """Draw the share of all completions, of the chosen and of the rejected in each bar of rewards."""
     (low, high), count = span(rewards), min(BARS, max(5, round(2 * len(rewards) ** 0.5)))
     kinds = {
         "all": (rewards, {"histtype": "stepfilled", "color": PALE}),
@@ -143,7 +143,7 @@ def draw_rewards(axes, rewards, roles):
 
 
 def draw_by_length(axes, lengths, rewards):
-    """All completions as hexagons, and the mean reward of short to long ones with its quartiles."""
+    """Draw all completions as hexagons, and the mean reward of short to long ones with its quartiles."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     (left, right), (low, high) = span(lengths), span(rewards)
@@ -170,24 +170,24 @@ def draw_by_length(axes, lengths, rewards):
 
 
 def draw_gaps(axes, longer, mean):
-    """How large a share of the pairs each bar of differences in length holds."""
+    """Draw the share of the pairs in each bar of differences in length."""
     edges = bars(longer)
     weights = np.full(len(longer), 1 / len(longer))
     inside = np.clip(longer, edges[0], edges[-1])
     axes.hist(inside, edges, weights=weights, color=PALE)
     axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.axvline(mean, color=CHOSEN, linewidth=1.8)
-    axes.set_xlabel("tokens of chosen less those of rejected; blue: mean")
+    axes.set_xlabel("tokens of chosen minus tokens of rejected; blue: mean")
     set_shares(axes)
 
 
 def number_text(value, _=None):
-    """A number as text, with a real minus sign; matplotlib would take a power of ten out, into the titles."""
+    """Return a number as text with a real minus sign; matplotlib would put the exponent into the title."""
     return f"{value:.6g}".replace("-", "\N{MINUS SIGN}")
 
 
 def set_shares(axes):
-    """The upright axis in percent."""
+    """Label the vertical axis in percent."""
     from matplotlib.ticker import MaxNLocator
 
     axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -196,7 +196,7 @@ def set_shares(axes):
 
 
 def counts_in_words(metrics):
-    """The rows of the counts, each of three texts: what, and two numbers; a row without a what names them."""
+    """Return the rows of the counts: a label and two numbers, as texts; no label makes a heading."""
     train, test = metrics["splits"]["train"], metrics["splits"]["test"]
 
     def both(what, read):

@@ -1,14 +1,19 @@
 """Write results/report.html: the whole experiment on one page that needs no network and opens from a disk.
 
-Pictures, tables, the answers with their verdicts and the sampled completions are in the page itself; what
-models wrote is packed into it as data and only ever shown as text. The template, the style and the script of
-the page stand in scripts/report/. The page says what its inputs say, and what the jobs in this folder cost.
+Pictures, tables, the answers with their verdicts and the sampled completions are in the page itself. Model
+outputs are packed into it as data. The page's script shows their Markdown as text of elements that it makes:
+no link, image or script of a model is ever in the page. The template, the style and the scripts are in
+scripts/report/. The page shows its inputs, the costs of the jobs in this folder and the commit of the code.
 
     python -m scripts.report.write_report --winrate results/winrate.json \\
         --policies sft dpo-1 … (--help lists all)
 """
 
+import base64
+import datetime
+import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import jinja2
@@ -17,23 +22,23 @@ from markupsafe import Markup
 
 from prefline import errors, files
 from prefline.config import section
-from prefline.data import sources
-from prefline.judging import fastchat
+from prefline.data import prompts, sources
+from prefline.judging import fastchat, winrate
 from prefline.machine import costs
 from prefline.provenance import records
-from prefline.reporting import contents, rulegraph
+from prefline.reporting import browsed, contents, rulegraph
 
 ASSETS = Path(__file__).parent
 VIBE_CHECK = {name: name for name in ("messages", "answer", "finish_reason")}
 
 
 def percent(share):
-    """A share (float) as a percentage (str); a hyphen for None."""
+    """Return a share (float) as a percentage (str); a hyphen for None."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def rate(row):
-    """A win rate with its interval as a small picture (SVG): the line in the middle is 50 %."""
+    """Return a win rate with its interval as a small picture (SVG): the line in the middle is 50 %."""
     if row["win_rate_adjusted"] is None:
         return "-"
     low, high, middle = (100 * row[name] for name in ("ci_low", "ci_high", "win_rate_adjusted"))
@@ -54,7 +59,7 @@ def picture(address, description):
 
 
 def vibe_check(policies, paths):
-    """The prompts of the vibe check with every policy's answer: [{messages, answers}]."""
+    """Return the prompts of the vibe check with every policy's answer: [{messages, answers}]."""
     answered = [[row for _, row in sources.read_rows(path, VIBE_CHECK)] for path in paths]
     return [
         {
@@ -69,7 +74,7 @@ def vibe_check(policies, paths):
 
 
 def cost_tables(folder):
-    """The tables of what the jobs cost, by rule and by run: [{columns, rows}]; [] without any."""
+    """Return the tables of what the jobs cost, by rule and by run: [{columns, rows}]; [] without any."""
     jobs = costs.benchmarked(folder)
     tables = []
     for title, key in (("rule", lambda job: job["rule"]), ("run", costs.run_of)) if jobs else ():
@@ -89,7 +94,7 @@ def cost_tables(folder):
 
 
 def render(**values):
-    """The page (str) of the values that the template names."""
+    """Return the page (str) of the values that the template names."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
@@ -97,9 +102,41 @@ def render(**values):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(percent=percent, rate=rate, picture=picture)
-    style, script = (Markup((ASSETS / name).read_text("utf-8")) for name in ("style.css", "browser.js"))
-    return environment.get_template("page.html.j2").render(style=style, script=script, **values)
+    environment.globals.update(percent=percent, rate=rate, picture=picture, counted=winrate.counted)
+    style, *scripts = (
+        (ASSETS / name).read_text("utf-8") for name in ("style.css", "markdown.js", "browser.js")
+    )
+    script = "".join(scripts)
+    # The browser runs this script and no other, whoever wrote it into the page.
+    script_hash = f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+    return environment.get_template("page.html.j2").render(
+        style=Markup(style), script=Markup(script), script_hash=script_hash, **values
+    )
+
+
+def commit():
+    """Return the commit of the code (str), with a remark where files differ from it; None outside of git."""
+    try:
+        asked = [
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (
+                ["rev-parse", "--short=12", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{asked[0]}{', with changes that are not committed' if asked[1] else ''}"
+
+
+def written(winrate):
+    """Return when and from which code the page and the win rates in the file `winrate` are (str)."""
+    made = datetime.date.fromtimestamp(Path(winrate).stat().st_mtime)
+    code = commit()
+    return (
+        f"Win rates of {made}; page of {datetime.date.today()}"
+        f"{f', by the code of commit {code}' if code else ''}."
+    )
 
 
 def parse(argv):
@@ -107,7 +144,7 @@ def parse(argv):
     for name, text in (
         ("winrate", "winrate.json"),
         ("winrate-picture", "its picture (png)"),
-        ("drift-picture", "the picture of how far the policies went (png)"),
+        ("drift-picture", "the picture of rewards against KL (png)"),
         ("questions", "MT-Bench's questions (jsonl)"),
         ("pool", "pool.json, of the prompts"),
         ("samples", "folder with a folder for each policy that was sampled"),
@@ -120,12 +157,15 @@ def parse(argv):
         parser.add_argument(f"--{name}", required=True, help=text)
     parser.add_argument("--policies", nargs="+", required=True, help="all policies, the start policy first")
     parser.add_argument("--answers", nargs="+", required=True, help="their answers (jsonl), in that order")
-    parser.add_argument("--judgments", nargs="+", required=True, help="those of all but the start policy")
+    parser.add_argument("--judgments", nargs="+", required=True, help="every judge's of two policies (jsonl)")
+    parser.add_argument("--ratings", nargs="*", required=True, help="every judge's of one policy (jsonl)")
     parser.add_argument("--vibe-check", nargs="+", required=True, help="their answers to it (jsonl)")
     parser.add_argument("--tables", nargs="*", required=True, help="results of other benchmarks (csv)")
     parser.add_argument("--sampled", nargs="*", required=True, help="policies whose completions were ranked")
     parser.add_argument("--paired", nargs="*", required=True, help="policies whose pairs trained another")
-    parser.add_argument("--shards", nargs="+", required=True, help="names of the prompts' shards")
+    parser.add_argument(
+        "--shards", type=json.loads, required=True, help="JSON: how many shards of prompts each split has"
+    )
     parser.add_argument("--manifests", nargs="+", required=True, help="the manifests of all models (json)")
     parser.add_argument("--trained", nargs="*", required=True, help="models that were trained")
     section.add(parser, "report")
@@ -141,7 +181,7 @@ def main(argv=None):
     made = files.read_json(args.winrate)
     start, trained = args.policies[0], args.policies[1:]
     questions = fastchat.read_questions(args.questions)
-    samples = Path(args.samples)
+    samples, shards = Path(args.samples), prompts.shards(args.shards)
     pools = [("prompts", files.read_json(args.pool))]
     for policy in args.paired:
         for name, step in (("preferences", "pairs of"), ("tokenized", "tokenized pairs of")):
@@ -156,26 +196,34 @@ def main(argv=None):
         ],
         records.origin,
     )
-    browsed = {
+    texts = {
         "start": start,
+        "policies": args.policies,
         "questions": [
             {"id": row["question_id"], "category": row["category"], "turns": row["turns"]}
             for row in questions
         ],
-        "answers": contents.answers(args.answers, args.policies, questions),
-        "verdicts": {
-            policy: contents.verdicts(path) for policy, path in zip(trained, args.judgments, strict=True)
-        },
-        "samples": {
-            name: contents.samples(samples / name, args.shards, args.prompts) for name in args.sampled
-        },
+        "answers": browsed.answers(args.answers, args.policies, questions),
+        "verdicts": browsed.verdicts(args.judgments, questions),
+        "ratings": browsed.ratings(args.ratings, questions),
+        "samples": [
+            {
+                "policy": name,
+                "given": name not in args.sampled,
+                "prompts": browsed.samples(samples / name, shards, args.prompts)
+                if name in args.sampled
+                else browsed.pairs(samples / name / "preferences.parquet", args.prompts),
+            }
+            for name in dict.fromkeys([*args.sampled, *args.paired])
+        ],
     }
     page = render(
-        title="Preference optimization: what it gave",
+        title="Preference optimization: results",
         summary=(
             f"{len(trained)} trained policies, compared with {start} on {made['questions']} questions of "
             f"MT-Bench by the judge {made['judge']}; seed {args.config['seed']}."
         ),
+        written=written(args.winrate),
         start=start,
         judge=made["judge"],
         pictures={
@@ -183,6 +231,8 @@ def main(argv=None):
             "drift": contents.picture(args.drift_picture),
         },
         results=contents.results(made),
+        judges=contents.other_judges(made),
+        advantages=contents.advantages(made),
         categories=made["categories"],
         tables=[contents.table(path) for path in args.tables],
         sampled=[
@@ -202,11 +252,15 @@ def main(argv=None):
         config=yaml.safe_dump(args.config, sort_keys=False, allow_unicode=True),
         graph=Markup(rulegraph.svg(edges, again)) if edges else None,
         models=contents.models(manifests),
+        versions=contents.versions(manifests),
         costs=cost_tables(args.logs),
-        packed=contents.packed(browsed),
+        browsed=texts["samples"],
+        packed=browsed.packed(texts),
     )
-    files.write_text(args.out, page)
-    print(f"{len(page.encode()) / 1e6:.1f} MB")
+    # A half of a UTF-16 pair, which JSON files can hold, is no text.
+    page = page.encode("utf-8", "replace")
+    files.write_text(args.out, page.decode())
+    print(f"{len(page) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

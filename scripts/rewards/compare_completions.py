@@ -12,8 +12,6 @@ model is loaded.
         --journal work/journal --out results/samples/sft/rewards/pair_rm/train-00000.parquet
 """
 
-import time
-
 from prefline import errors, rewards
 from prefline.config import section
 from prefline.provenance import journal
@@ -34,23 +32,15 @@ def main(argv=None):
 
     rows, dialogues = shard.read(args.prompts, args.completions)
 
-    def make(missing):
-        model = pairwise.load(args.model, args.batch_tokens, args.dtype)
-        keys, started = list(missing), time.perf_counter()
-        for numbers, probabilities in model.batches(list(missing.values())):
-            yield {keys[number]: value for number, value in zip(numbers, probabilities, strict=True)}
-        seconds = time.perf_counter() - started
-        print(f"{len(keys)} compared in {seconds:.1f} s, {len(keys) / max(seconds, 1e-9):.1f} per second")
-
     shaped_by = journal.context(
         "scripts/rewards/compare_completions.py", args.model, rewards.PACKAGES, dtype=args.dtype
     )
-    kept = journal.Journal(args.journal, "comparisons", shaped_by, args.model)
+
+    def batches(missing):
+        yield from pairwise.load(args.model, args.batch_tokens, args.dtype).batches(missing)
 
     def compare(comparisons):
-        keys = [journal.key(one.messages, one.a, one.b) for one in comparisons]
-        made = kept.rows(dict(zip(keys, comparisons, strict=True)), make)
-        return [made[key] for key in keys]
+        return shard.compare(args.journal, shaped_by, args.model, comparisons, batches)
 
     prompt_ids, samples = ([row[column] for row in rows] for column in ("prompt_id", "sample"))
     scored = tournament.rewards(dialogues, prompt_ids, samples, args.opponents, args.seed, compare)

@@ -1,15 +1,15 @@
 """Have a language model rate every completion of a shard by a rubric (LLM as a judge).
 
-The rubric (prefline/rewards/rubric.py) asks for a reason that ends with [[a number]]. The judge is
-asked at temperature 0 and only what it says is read: a completion with a [[10]] in it gives itself nothing.
-A verdict that is cut off, or ends without a number from --lowest to --highest, is asked for again
-(prefline/engines/asking.py). If no try can be read, the completion has no reward: null, never a number
-that nobody gave. Neither has one that the servers give up. If that is so for more than half of the shard,
-what is left would rank by accident, and the script fails. So it does where the endpoint's budget is used up.
+The rubric (prefline/rewards/rubric.py) asks for a reason that ends with [[a number]]. The judge is asked at
+temperature 0, and only its answer is read: a completion with a [[10]] in it does not rate itself. A verdict
+that is cut off, or ends without a number from --lowest to --highest, is asked for again
+(prefline/engines/asking.py). If no try can be read, the completion has no reward: null, never a number that
+nobody gave. Neither has one that the servers give up. If that is so for more than half of the shard, what is
+left would rank by accident, and the script fails. So it does where the endpoint's budget is used up.
 
-Every answer is a row of the journal, as text, from which the number is read anew: a restart asks nobody
-twice, and with another --lowest or --highest only what is then out of range is asked for again. What the
-servers give up is tried again by the next job that wants it.
+Every answer is a row of the journal, as text, from which the number is read again. So a restart asks nothing
+twice, and with another --lowest or --highest only ratings that are now out of range are asked for again.
+Requests that the servers give up are tried again by the next job that needs them.
 
     python -m scripts.rewards.rate_completions --prompts results/samples/sft/prompts/train-00000.parquet \\
         --completions results/samples/sft/completions/train-00000.parquet \\
@@ -59,9 +59,9 @@ def main(argv=None):
         left = f"{len(rated.missing)} of {rated.asked} ratings are missing"
         if len(rated.missing) > rated.asked / 2:
             raise InputError(
-                f"{left}, such as {rated.missing[0]}; have {args.rubric} ask more clearly for [[a number]] "
+                f"{left}, such as {rated.missing[0]}; make {args.rubric} ask more clearly for [[a number]] "
                 f"from {args.lowest:g} to {args.highest:g}, raise max_tokens if verdicts end by length, or "
-                "take an abler judge"
+                "use a stronger judge"
             )
         print("\n".join([f"{left}, and their completions left out of the pairs:", *rated.missing[:NAMED]]))
     scored = [None if reward is None else [reward, None] for reward in rated.rewards]

@@ -1,9 +1,11 @@
 """Turn preference pairs into the token ids that every later step works on, and drop those that are too long.
 
 Sampled pairs keep the ids that the policy sampled: text tokenized again may differ from them. Pairs of an
-existing dataset are tokenized here with the start policy's chat template. Nothing is truncated: a pair is
-kept whole or dropped, and counted under the first reason that holds:
+existing dataset are tokenized here with the start policy's chat template. Of a completion with a label, which
+kto learns from, the other side is null. Nothing is truncated: a pair is kept whole or dropped, and counted
+under the first reason that holds:
 
+    template         the chat template cannot render it, or drops some of its text
     identical_ids    chosen and rejected are the same tokens
     long_prompt      more prompt tokens than --max-prompt-length
     long_completion  more tokens in chosen or rejected than --max-completion-length
@@ -17,46 +19,61 @@ A limit is a number of tokens, null, or a percentile of what it limits among the
 
     python -m scripts.tokenize.tokenize_preferences --preferences results/samples/sft/preferences.parquet \\
         --tokenizer results/models/sft --max-prompt-length 128 --max-completion-length 64 \\
-        --max-length null --out tokenized.parquet --metrics tokenized.json
+        --max-length null --max-dropped 0.2 --out tokenized.parquet --metrics tokenized.json
 """
 
+import array
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from prefline import errors, files
 from prefline.config import section
-from prefline.data import tables
+from prefline.data import messages, tables
+from prefline.data.counts import Counts
 from prefline.errors import InputError
 from prefline.text import chat
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+SIDES = ("chosen", "rejected")
 LIMITS = ("max_prompt_length", "max_completion_length", "max_length")
-REASONS = ("identical_ids", "long_prompt", "long_completion", "long_pair")
+REASONS = ("template", "identical_ids", "long_prompt", "long_completion", "long_pair")
 PERCENTILES = (50, 90, 95, 99, 100)
 ROWS_AT_ONCE = 1000  # bounds the memory that ids take as Python integers
 
 
-def with_ids(rows, tokenizer, vocab_size, place):
-    """`rows` (list of dict) with the ids of their prompts and answers, made for those that have none.
+def with_ids(rows, tokenizer, vocab_size, place, counts):
+    """Return `rows` (list of dict) with the ids of their prompts and answers, made for those that have none.
 
-    vocab_size: int, rows of the model's embedding, which may be more than the tokenizer's tokens. Raises
-    InputError, which begins with place(number of the row), for a template that the dialogue breaks, for an id
-    outside the vocabulary and for an empty answer.
+    vocab_size: int, rows of the model's embedding, which may be more than the tokenizer's tokens; counts:
+    counts.Counts, which counts rows that the template refuses as dropped: they have no ids. Raises
+    InputError, which begins with place(number of the row), for an id outside the vocabulary and for an
+    empty answer.
     """
     texts = [number for number, row in enumerate(rows) if row["prompt_ids"] is None]
-    made = chat.prompts_and_completions(
-        tokenizer,
-        [(rows[number]["messages"], [rows[number]["chosen"], rows[number]["rejected"]]) for number in texts],
-        lambda number: place(texts[number]),
-    )
-    for number, (prompt, (chosen, rejected)) in zip(texts, made, strict=True):
-        rows[number] |= {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+    try:
+        made = _made(rows, texts, tokenizer)
+    except InputError:  # some row: which ones?
+        made = []
+        for number in texts:
+            try:
+                made += _made(rows, [number], tokenizer)
+            except InputError as error:
+                made.append(None)
+                counts.drop(place(number), messages.refused(rows[number]["messages"], error))
+    for number, found in zip(texts, made, strict=True):
+        if found is not None:
+            prompt, answers = found
+            rows[number] |= {"prompt_ids": prompt}
+            rows[number] |= {
+                f"{side}_ids": ids for side, ids in zip(_sides(rows[number]), answers, strict=True)
+            }
     for number, row in enumerate(rows):
-        for column in IDS:
+        counts.read += 1
+        for column in IDS if row["prompt_ids"] is not None else ():
+            if row[column] is None and None in (row["chosen"], row["rejected"]):
+                continue
             if not row[column]:
                 raise InputError(f"{place(number)}: {column} has no tokens")
             if min(row[column]) < 0 or max(row[column]) >= vocab_size:
@@ -67,8 +84,20 @@ def with_ids(rows, tokenizer, vocab_size, place):
     return rows
 
 
+def _sides(row):
+    return [side for side in SIDES if row[side] is not None]
+
+
+def _made(rows, numbers, tokenizer):
+    dialogues = [
+        (rows[number]["messages"], [rows[number][side] for side in _sides(rows[number])])
+        for number in numbers
+    ]
+    return chat.prompts_and_completions(tokenizer, dialogues)
+
+
 def vocabulary(path):
-    """Rows of the embedding (int) of the model in the directory `path`."""
+    """Return rows of the embedding (int) of the model in the directory `path`."""
     config = files.read_json(Path(path, "config.json"))
     if "vocab_size" in config and "text_config" not in config:
         return config["vocab_size"]  # without torch, which the library's configs import
@@ -78,13 +107,13 @@ def vocabulary(path):
 
 
 def limited(prompt, chosen, rejected):
-    """{limit's name: what it limits} of all pairs, from their numbers of tokens (int arrays)."""
+    """Return {limit's name: what it limits} of all pairs, from their numbers of tokens (int arrays)."""
     longer = np.maximum(chosen, rejected)
     return {"max_prompt_length": prompt, "max_completion_length": longer, "max_length": prompt + longer}
 
 
 def resolve(limit, lengths):
-    """A limit in tokens (int), or None where there is none.
+    """Return a limit in tokens (int), or None where there is none.
 
     limit: int, None, or "p95" for the length that 95 % of `lengths` (int array, may be empty) do not exceed.
     """
@@ -93,19 +122,19 @@ def resolve(limit, lengths):
     return int(np.percentile(lengths, int(limit[1:]), method="inverted_cdf")) if len(lengths) else None
 
 
-def drop_reasons(identical, lengths, limits):
-    """Why each pair is dropped: array of str of REASONS, "" where it is kept.
+def drop_reasons(refused, identical, lengths, limits):
+    """Return the reason why each pair is dropped: array of str of REASONS, "" for a kept pair.
 
-    identical: bool array, whether both completions are the same ids; lengths: as `limited` gives them;
-    limits: {limit's name: tokens or None}.
+    refused, identical: bool arrays, whether the template refuses the pair, and whether both completions are
+    the same ids; lengths: as `limited` returns them; limits: {limit's name: tokens or None}.
     """
-    found = [identical]
+    found = [refused, identical]
     found += [lengths[name] > limits[name] if limits[name] else np.zeros_like(identical) for name in LIMITS]
     return np.select(found, REASONS, "")
 
 
 def percentiles(lengths):
-    """{"50": …, "100": …} of token counts (int array), each a length that occurs; {} of none."""
+    """Return {"50": …, "100": …} of token counts (int array), each a length that occurs; {} of none."""
     if not len(lengths):
         return {}
     values = np.percentile(lengths, PERCENTILES, method="inverted_cdf")
@@ -113,7 +142,7 @@ def percentiles(lengths):
 
 
 def split_counts(reasons):
-    """The counts of a split's pairs, and of those kept and dropped, from their `drop_reasons`."""
+    """Return the counts of a split's pairs, and of those kept and dropped, from their `drop_reasons`."""
     counts = Counter(reasons.tolist())
     return {
         "pairs": counts.total(),
@@ -136,47 +165,78 @@ def check_left(metrics):
     )
 
 
-def main(argv=None):
-    parser = section.parser(__doc__)
-    parser.add_argument("--preferences", required=True, help="preference pairs (parquet)")
-    parser.add_argument("--tokenizer", required=True, help="model directory of the start policy")
-    section.add(parser, "tokenize")
-    parser.add_argument("--out", required=True, help="unpadded ids (parquet)")
-    parser.add_argument("--metrics", required=True, help="kept and dropped by reason, lengths (json)")
-    args = parser.parse_args(argv)
+class Seen:
+    """Numbers of tokens, splits and faults of pairs that are already written, which decide about each."""
 
-    tokenizer, vocab_size = chat.load_tokenizer(args.tokenizer), vocabulary(args.tokenizer)
-    first, parts, identical = 0, [], []
-    for batch in tables.read(args.preferences, tables.PREFERENCES).to_batches(max_chunksize=ROWS_AT_ONCE):
-        read = batch.to_pylist()
+    def __init__(self):
+        self.lengths = {column: array.array("i") for column in IDS}
+        self.tests, self.refused, self.identical = bytearray(), bytearray(), bytearray()
 
-        def place(number, first=first, read=read):
-            return f"{args.preferences}, row {first + number} (prompt_id {read[number]['prompt_id']})"
+    def add(self, rows):
+        """Add `rows` (list of dict), as `with_ids` returns them."""
+        for row in rows:
+            for column, lengths in self.lengths.items():
+                lengths.append(len(row[column] or ()))
+            self.tests.append(row["split"] == "test")
+            self.refused.append(row["prompt_ids"] is None)
+            self.identical.append(row["chosen_ids"] == row["rejected_ids"])
 
-        rows = with_ids(read, tokenizer, vocab_size, place)
-        identical += [row["chosen_ids"] == row["rejected_ids"] for row in rows]
-        parts.append(pa.Table.from_pylist(rows, schema=tables.TOKENIZED))
-        first += len(read)
-    pairs = pa.concat_tables(parts)
-    counts = {column: pc.list_value_length(pairs[column]).to_numpy() for column in IDS}
-    lengths = limited(*counts.values())
-    splits = pairs["split"].to_numpy()
-    limits = {name: resolve(getattr(args, name), lengths[name][splits == "train"]) for name in LIMITS}
-    reasons = drop_reasons(np.array(identical), lengths, limits)
-    metrics = {
-        "splits": {split: split_counts(reasons[splits == split]) for split in ("train", "test")},
-        "lengths": {column: percentiles(counts[column]) for column in IDS},
-        "limits": limits,
-    }
+    def kept(self, limits):
+        """Return (places of the kept rows (int array), metrics); limits: {name: as `resolve` takes it}."""
+        counts = {column: np.array(lengths, np.int32) for column, lengths in self.lengths.items()}
+        tests, refused, identical = (
+            np.frombuffer(flags, bool) for flags in (self.tests, self.refused, self.identical)
+        )
+        lengths = limited(*counts.values())
+        limits = {name: resolve(limit, lengths[name][~tests]) for name, limit in limits.items()}
+        reasons = drop_reasons(refused, identical, lengths, limits)
+        metrics = {
+            "splits": {"train": split_counts(reasons[~tests]), "test": split_counts(reasons[tests])},
+            "lengths": {column: percentiles(values) for column, values in counts.items()},
+            "limits": limits,
+        }
+        return np.flatnonzero(reasons == ""), metrics
+
+
+def show(metrics):
+    """Print the counts, lengths and limits."""
     for split, count in metrics["splits"].items():
         dropped = ", ".join(f"{reason} {number}" for reason, number in count["dropped"].items())
         print(f"{split}: {count['kept']} of {count['pairs']} pairs kept; dropped: {dropped}")
     for column, values in metrics["lengths"].items():
         shown = ", ".join(f"{percent} % {value}" for percent, value in values.items())
         print(f"{column} (tokens, before dropping): {shown}")
-    print(f"limits in tokens: {limits}")
-    check_left(metrics)
-    tables.write(args.out, pairs.filter(pa.array(reasons == "")), tables.TOKENIZED)
+    print(f"limits in tokens: {metrics['limits']}")
+
+
+def main(argv=None):
+    parser = section.parser(__doc__)
+    parser.add_argument("--preferences", required=True, help="preference pairs (parquet)")
+    parser.add_argument("--tokenizer", required=True, help="model directory of the start policy")
+    section.add(parser, "tokenize")
+    section.add(parser, "data", "max_dropped")
+    parser.add_argument("--out", required=True, help="unpadded ids (parquet)")
+    parser.add_argument("--metrics", required=True, help="kept and dropped by reason, lengths (json)")
+    args = parser.parse_args(argv)
+
+    tokenizer, vocab_size = chat.load_tokenizer(args.tokenizer), vocabulary(args.tokenizer)
+    read_counts, seen = Counts(args.preferences), Seen()
+    with tables.Writer(args.out, tables.TOKENIZED) as pairs:
+        for batch in tables.batches(args.preferences, tables.PREFERENCES, ROWS_AT_ONCE):
+            first, read = len(seen.tests), batch.to_pylist()
+
+            def place(number, first=first, read=read):
+                return f"{args.preferences}, row {first + number} (prompt_id {read[number]['prompt_id']})"
+
+            rows = with_ids(read, tokenizer, vocab_size, place, read_counts)
+            seen.add(rows)
+            pairs.add(rows)
+        read_counts.check(args.max_dropped)
+        kept, metrics = seen.kept({name: getattr(args, name) for name in LIMITS})
+        show(metrics)
+        check_left(metrics)
+        if len(kept) < len(seen.tests):
+            pairs.keep(kept)
     files.write_json(args.metrics, metrics)
 
 

@@ -1,24 +1,24 @@
-"""How far a policy has gone from where it began, and what it got for it: over-optimization, in numbers.
+"""Measure a policy's KL from the start policy and its rewards: over-optimization, in numbers.
 
 On the held-out prompts, from the policy's own samples:
 
     kl                 the mean of log π(y|x) − log π_ref(y|x), in nats for a completion and for a token: an
                        estimate of the Kullback-Leibler divergence from each of --references
     completion_tokens  mean length, beside the start policy's on the same prompts
-    truncated          share of completions cut off at the token limit, likewise
-    rewards            mean of each reward that is cheap to have, likewise
+    truncated          share of completions cut off at the token limit, beside the start policy's
+    rewards            mean of each reward that is cheap to compute, beside the start policy's
     held_out           the training's held-out loss, margin and accuracy
 
-Both log-probabilities are at the temperature that the samples were drawn at (at 1 where that is 0); top_p and
-top_k, which cut the distribution, are left out of account. Standard errors are over prompts: samples of one
-prompt are no independent draws.
+Both log-probabilities are at the temperature that the samples were drawn at (at 1 if that is 0); top_p and
+top_k, which cut the distribution, are ignored. Standard errors are over prompts, since samples of one prompt
+are not independent.
 
     python -m scripts.train.measure_drift --model results/models/dpo-1 --references results/models/sft \\
         --prompts results/samples/dpo-1/prompts/test-00000.parquet \\
         --completions results/samples/dpo-1/completions/test-00000.parquet \\
         --start-completions results/samples/sft/completions/test-00000.parquet --rewards --start-rewards \\
         --metrics results/training/dpo-1/metrics.json --temperature 0.8 --dtype float32 \\
-        --batch-tokens 16384 --out results/training/dpo-1/drift.json
+        --attn-implementation sdpa --batch-tokens 16384 --out results/training/dpo-1/drift.json
 """
 
 import math
@@ -35,7 +35,7 @@ HELD_OUT = ("loss", "rewards/margins", "rewards/accuracies")
 
 
 def divergence(prompt_ids, logratios, tokens):
-    """The estimate of a divergence (dict of float) from samples, with standard errors clustered by prompt.
+    """Return the estimate of a divergence (dict of float) from samples, with errors clustered by prompt.
 
     prompt_ids: list of str, one for each sample; logratios, tokens: float arrays (samples,): the sum of
     log π − log π_ref over a completion's tokens, and their number.
@@ -56,14 +56,14 @@ def divergence(prompt_ids, logratios, tokens):
 
 
 def lengths(completions):
-    """(mean tokens, share cut off) of completions, a Table of tables.COMPLETIONS."""
+    """Return (mean tokens, share cut off) of completions, a Table of tables.COMPLETIONS."""
     tokens = [len(ids) for ids in completions["completion_ids"].to_pylist()]
     cut = [reason == "length" for reason in completions["finish_reason"].to_pylist()]
     return float(np.mean(tokens)), float(np.mean(cut))
 
 
 def mean_rewards(paths):
-    """{reward: mean (float)} of reward shards, by the name of their folder; those not scored are left out."""
+    """Return {reward: mean (float)} of reward shards, by the name of their folder, without unscored ones."""
     scored = {}
     for path in paths:
         values = tables.read(path, tables.REWARDS)["reward"].drop_null().to_numpy()
@@ -72,17 +72,17 @@ def mean_rewards(paths):
 
 
 def score(directory, prompts, completions, args):
-    """Log-probabilities (float array) of completions after prompts (lists of ids) under a model."""
+    """Return Log-probabilities (float array) of completions after prompts (lists of ids) under a model."""
     from prefline.training import logps
 
-    model, sums = logps.load(directory, args.dtype), np.empty(len(prompts))
+    model, sums = logps.load(directory, args.dtype, args.attn_implementation), np.empty(len(prompts))
     for numbers, values in logps.score(
         model, prompts, completions, args.temperature or 1.0, args.batch_tokens
     ):
         sums[numbers] = values
     if not np.isfinite(sums).all():
         raise InputError(
-            f"{directory}: log-probabilities of its completions are not finite; look at its log.csv"
+            f"{directory}: log-probabilities of its completions are not finite; check its log.csv"
         )
     return sums
 
@@ -99,6 +99,7 @@ def main(argv=None):
     parser.add_argument("--metrics", required=True, help="of the policy's training (json)")
     section.add(parser, "generate", "temperature")
     section.add(parser, "logps", "dtype")
+    section.add(parser, "training_defaults", "attn_implementation")
     parser.add_argument("--batch-tokens", type=int, required=True, help="tokens of a forward pass")
     parser.add_argument("--out", required=True, help="the measures (json)")
     args = parser.parse_args(argv)
@@ -135,9 +136,9 @@ def main(argv=None):
     files.write_json(args.out, measures)
     for name, found in kl.items():
         print(
-            f"KL to {name}: {found['nats_per_sequence']:.4g} nats a completion (standard error "
-            f"{found['standard_error_per_sequence']:.2g}), {found['nats_per_token']:.4g} a token; "
-            f"{length:.1f} tokens, {start_length:.1f} at the start"
+            f"KL from {name}: {found['nats_per_sequence']:.4g} nats per completion (standard error "
+            f"{found['standard_error_per_sequence']:.2g}), {found['nats_per_token']:.4g} per token; "
+            f"{length:.1f} tokens, the start policy's {start_length:.1f}"
         )
 
 

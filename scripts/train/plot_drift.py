@@ -1,13 +1,15 @@
-"""Draw what policies got for going away from the start policy: over-optimization, at a glance.
+"""Plot win rate, rewards and length against KL from the start policy: over-optimization, at a glance.
 
-One point for each policy, by its Kullback-Leibler divergence from the start policy on its own samples: its
-win rate, the mean of each cheap reward, and the length of its completions; dashed is the start policy.
-A policy to the right whose reward rises while its win rate falls, or whose answers only grow, has learnt the
-reward and not what it stands for (Gao et al. 2022, arXiv 2210.10760). Bars are 95 % intervals.
+Each policy is a point, placed by its Kullback-Leibler divergence from the start policy on its own samples.
+The panels show win rate, the mean of each cheap reward, and completion length; the start policy's value is
+dashed. A policy whose reward rises with KL while its win rate falls, or whose answers only grow, has learnt
+the reward and not the goal behind it (Gao et al. 2022, arXiv 2210.10760). Bars are 95 % intervals.
 
     python -m scripts.train.plot_drift --policies dpo-1 --drift results/training/dpo-1/drift.json \\
         --start sft --winrate results/winrate.json --out results/drift.png
 """
+
+import math
 
 from prefline import errors, files
 from prefline.config import section
@@ -22,23 +24,26 @@ Z = 1.96  # standard errors in half a 95 % interval
 
 
 def panels(policies, drifts, winrate):
-    """[(title, the start policy's value, [(value, low, high) of each policy])] of what there is to draw.
+    """Return [(title, the start policy's value, values, limits)] of the panels to draw.
 
+    values: [(value, low, high)] of each policy; limits: the least and the largest value that there can be;
     drifts: one dict of measure_drift for each of `policies`; winrate: as compute_winrate writes it.
     """
     rates = [winrate["win_rates"][policy]["overall"] for policy in policies]
     won = [(rate["win_rate_adjusted"], rate["ci_low"], rate["ci_high"]) for rate in rates]
-    made = [("Win rate against the start policy", 0.5, won)]
+    made = [("Win rate against the start policy", 0.5, won, (0, 1))]
     for name in drifts[0]["rewards"]:
         means = [drift["rewards"][name] for drift in drifts]
-        made.append((f"Mean of the reward {name}", means[0]["start"], [(m["policy"],) * 3 for m in means]))
+        values = [(mean["policy"],) * 3 for mean in means]
+        made.append((f"Mean reward: {shortened(name)}", means[0]["start"], values, (-math.inf, math.inf)))
     tokens = [drift["completion_tokens"] for drift in drifts]
-    made.append(("Tokens of a completion", tokens[0]["start"], [(one["policy"],) * 3 for one in tokens]))
+    values = [(one["policy"],) * 3 for one in tokens]
+    made.append(("Tokens per completion", tokens[0]["start"], values, (0, math.inf)))
     return made
 
 
 def draw(policies, drifts, start, winrate):
-    """The figure; start: the start policy's name, the others as `panels` takes them."""
+    """Return the figure; start: the start policy's name, the others as `panels` takes them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -55,23 +60,26 @@ def draw(policies, drifts, start, winrate):
         def write(x, top, text, **style):
             figure.text(x / WIDTH, 1 - top / height, text, va="baseline", **style)
 
-        title = f"What policies got for leaving {shortened(start)}"
+        title = f"Win rate and rewards against KL from {shortened(start)}"
         write(EDGE, 0.35, title, fontsize=13, fontweight="bold")
         of = f"{drifts[0]['prompts']:,} held-out prompts, each policy's own samples; lines: 95 % intervals"
         write(EDGE, 0.58, of, color=MUTED)
-        for number, (title, at_start, values) in enumerate(shown):
+        for number, (title, at_start, values, limits) in enumerate(shown):
             band, place = divmod(number, 2)
             x, top = LEFT + place * (width + BETWEEN), TOP + band * (TALL + BELOW)
             axes = figure.add_axes([x / WIDTH, 1 - (top + TALL) / height, width / WIDTH, TALL / height])
             write(x, top - 0.14, title, fontweight="bold")
-            draw_points(axes, policies, kl, values, at_start)
+            draw_points(axes, policies, kl, values, at_start, limits)
             if number + 2 >= len(shown):
-                axes.set_xlabel(f"KL to {shortened(start)}, nats a completion")
+                axes.set_xlabel(f"KL from {shortened(start)} (nats per completion)")
     return figure
 
 
-def draw_points(axes, policies, kl, values, at_start):
-    """Each policy at its divergence, the policies of a run joined, and the start policy's value dashed."""
+def draw_points(axes, policies, kl, values, at_start, limits):
+    """Draw each policy at its KL, joined by run, and the start policy's value as a dashed line.
+
+    limits: the least and the largest value that there can be.
+    """
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.axhline(at_start, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     runs = list(dict.fromkeys(policy.rsplit("-", 1)[0] for policy in policies))
@@ -85,14 +93,17 @@ def draw_points(axes, policies, kl, values, at_start):
             value, low, high = values[place]
             error = Z * kl[place]["standard_error_per_sequence"]
             axes.plot([x, x], [low, high], color=colour, linewidth=1.6)
-            axes.plot([x - error, x + error], [value, value], color=colour, linewidth=1.6)
-            axes.plot(x, value, "o", color=colour, markersize=6, markeredgecolor="white")
+            # The estimate may be below zero, but no KL is.
+            axes.plot([max(x - error, min(x, 0)), x + error], [value, value], color=colour, linewidth=1.6)
+            axes.plot(x, value, "o", color=colour, markersize=6, markeredgecolor="white", clip_on=False)
             axes.annotate(
                 shortened(policies[place]), (x, value), xytext=(6, 5), textcoords="offset points", fontsize=8
             )
     axes.margins(x=0.14, y=0.18)
-    left, right = axes.get_xlim()
-    axes.set_xlim(min(left, 0), right)
+    lowest = min(found["nats_per_sequence"] for found in kl)
+    axes.set_xlim(min(lowest * 1.14, 0), axes.get_xlim()[1])
+    (bottom, top), (least, most) = axes.get_ylim(), limits
+    axes.set_ylim(max(bottom, least), min(top, most))
 
 
 def main(argv=None):

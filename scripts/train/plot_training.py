@@ -1,7 +1,7 @@
 """Draw the course of a training: its loss, what it did to rewards and lengths, and the learning rate.
 
 A line is the mean over the steps of a row of log.csv; points are the held-out data, evaluated before the
-training, on the way (eval_steps) and after it. Of what a log does not have there is no panel.
+training, on the way (eval_steps) and after it. Panels without data in the log are left out.
 
     python -m scripts.train.plot_training --name dpo-1 --log-csv results/training/dpo-1/log.csv \\
         --metrics results/training/dpo-1/metrics.json --out results/training/dpo-1/training.png
@@ -18,11 +18,14 @@ from prefline.reporting.pictures import COLOURS, GRID, MUTED, STYLE, shortened
 # Title, column of the log, and the same of the held-out data.
 PANELS = (
     ("Loss", "loss", "loss"),
-    ("Reward (held out: not normalized)", "reward", "reward"),  # of rloo and grpo
-    ("Reward (held out: not normalized)", "objective/scores", "reward"),  # of ppo
-    ("Tokens of a completion", "completions/mean_length", "completions/mean_length"),
-    ("Margin of the implied rewards", "rewards/margins", "rewards/margins"),
-    ("Part of the pairs ranked right", "rewards/accuracies", "rewards/accuracies"),
+    ("Reward (held out: not normalized)", "reward", "reward"),
+    ("Tokens per completion", "completions/mean_length", "completions/mean_length"),
+    ("Share of completions cut off", "completions/clipped_ratio", "completions/clipped_ratio"),
+    ("KL from the reference, nats per token", "kl", None),
+    ("Entropy, nats per token", "entropy", None),
+    ("Share of prompts whose rewards differ", "rewards/differing", None),
+    ("Margin of implied rewards", "rewards/margins", "rewards/margins"),
+    ("Share of pairs ranked right", "rewards/accuracies", "rewards/accuracies"),
     ("Learning rate", "learning_rate", None),
 )
 TRAIN, HELD_OUT = COLOURS[0], COLOURS[1]
@@ -35,7 +38,7 @@ NOTE = "Blue lines: training, a mean over the steps of a row. Orange points: hel
 
 
 def read(log_csv):
-    """{column: [(step, value), …]} of a log.csv; fields that are empty are left out."""
+    """Return {column: [(step, value), …]} of a log.csv; fields that are empty are left out."""
     columns = {}
     with open(log_csv, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -46,9 +49,9 @@ def read(log_csv):
 
 
 def held_out(column, log, metrics):
-    """[(step, value), …] of a column's held-out values: before training, on the way, after it.
+    """Return [(step, value), …] of a column's held-out values: before training, on the way, after it.
 
-    A policy that is trained on rewards has no held-out loss: what stands in its place is the negative reward.
+    A policy that is trained on rewards has no held-out loss: the negative reward is logged instead.
     """
     if column == "loss" and "eval_reward" in metrics:
         return []
@@ -63,7 +66,7 @@ def held_out(column, log, metrics):
 
 
 def draw(name, log, metrics):
-    """The figure; name: of what is trained, log: as `read` gives it, metrics: those of the training."""
+    """Return the figure. name: of the model; log: as `read` gives it; metrics: those of the training."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -94,7 +97,7 @@ def draw(name, log, metrics):
 
 
 def draw_course(axes, course, points):
-    """A line through `course` and markers at `points`, lists of (step, value)."""
+    """Draw a line through `course` and markers at `points`, lists of (step, value)."""
     from matplotlib.ticker import MaxNLocator
 
     axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -119,7 +122,7 @@ def draw_course(axes, course, points):
 
 
 def in_words(metrics):
-    """Steps, tokens and speed (of ppo, completions), and what was kept, in a line."""
+    """Return a line with steps, tokens and speed (of ppo, completions), and the saved step."""
     said = [f"{metrics['train_steps']:,} steps"]
     if "train_tokens" in metrics:
         said.append(f"{metrics['train_tokens']:,} tokens")

@@ -1,9 +1,10 @@
 """Train a policy on completions that are each desirable or not, by TRL's KTO.
 
-The completions are those of the pairs, one by one: what was chosen is desirable, what was rejected is not, as
-Ethayarajh et al. 2024 (arXiv 2402.01306) take paired data. Nothing is tokenized again: TRL gets the pairs'
-ids, in an order by a seeded hash, since its KTO goes through the rows as they stand. The reference is a model
-in memory: each step also needs its log-probabilities of prompts with a neighbor's completion.
+The completions are those of the pairs, one by one, or given completions with labels. Chosen completions are
+desirable and rejected ones are not, as in Ethayarajh et al. 2024 (arXiv 2402.01306). TRL gets the pairs'
+ids, so there is no second tokenization. Their order is by a seeded hash, since TRL's KTO does not shuffle.
+The reference is in memory: each step also needs its log-probabilities of prompts with another row's
+completion.
 
     reads   prompt_id, split, prompt_ids, chosen_ids, rejected_ids
     writes  a model directory, its manifest, metrics.json, log.csv
@@ -12,6 +13,8 @@ in memory: each step also needs its log-probabilities of prompts with a neighbor
         --model results/models/sft \
         --reference results/models/sft --beta 0.1 --desirable-weight 1.0 --undesirable-weight 1.0 … (--help)
 """
+
+import itertools
 
 from prefline import errors, seeds
 from prefline.config import section
@@ -24,6 +27,7 @@ from prefline.training import (
     arguments,
     methods,
     models,
+    probe,
     process,
     ref_logps,
     results,
@@ -36,16 +40,18 @@ SIDES = {"chosen": True, "rejected": False}
 
 
 def unpaired(pairs, split, seed):
-    """(rows, names): a split's completions with prompt_ids, completion_ids and label, and what to call them.
+    """Return (rows, names): a split's completions with prompt_ids, completion_ids and label, and their names.
 
-    pairs: rows of tables.TOKENIZED. Each pair is two rows, anywhere in the order. Raises InputError if there
-    are none.
+    pairs: rows of tables.TOKENIZED. Each pair is two rows, anywhere in the order, and a completion with a
+    label is one row. Raises InputError if there are none.
     """
     keyed = []
     for pair in pairs:
         if pair["split"] != split:
             continue
         for side, label in SIDES.items():
+            if pair[f"{side}_ids"] is None:
+                continue  # of a completion with a label
             name = f"prompt_id {pair['prompt_id']} ({side})"
             row = {"prompt_ids": pair["prompt_ids"], "completion_ids": pair[f"{side}_ids"], "label": label}
             keyed.append((seeds.derive(seed, "kto order", split, pair["prompt_id"], side), name, row))
@@ -58,26 +64,42 @@ def unpaired(pairs, split, seed):
     return [row for *_, row in keyed], [name for _, name, _ in keyed]
 
 
-def with_neighbors(rows, batch):
-    """`rows` with KL_completion_ids: within each `batch` of them the completion of the row before, in a ring.
+def with_neighbors(rows):
+    """Return `rows` with KL_completion_ids: the completion of the nearest row before with another prompt.
 
-    As TRL estimates the distance from the reference: by prompts with completions that are not theirs.
+    The first rows take those of the last ones. TRL estimates the KL from the reference by prompts with
+    completions of other prompts, but takes the previous row of a batch whatever its prompt. Raises InputError
+    if all prompts are the same.
     """
-    made = []
-    for start in range(0, len(rows), batch):
-        group = rows[start : start + batch]
-        made += [
-            row | {"KL_completion_ids": group[place - 1]["completion_ids"]} for place, row in enumerate(group)
-        ]
-    return made
+    found, others = None, []
+    for place in 2 * list(range(len(rows))):  # twice around the ring
+        if rows[place]["prompt_ids"] != rows[place - 1]["prompt_ids"]:
+            found = rows[place - 1]["completion_ids"]
+        others.append(found)
+    if found is None:
+        raise InputError(
+            "kto estimates the KL from the reference by completions of other prompts, but all rows of a "
+            "split have the same prompt; raise prompts.num_prompts or num_test_prompts"
+        )
+    return [row | {"KL_completion_ids": other} for row, other in zip(rows, others[len(rows) :], strict=True)]
+
+
+def filled(rows, batch):
+    """Return `rows` and as many of the first ones again as the last `batch` lacks.
+
+    Several devices would each fill it in their own way, and end elsewhere than one.
+    """
+    return rows + list(itertools.islice(itertools.cycle(rows), -len(rows) % batch))
 
 
 def evaluate(kto):
-    """TRL's metrics of the held-out completions (dict of float)."""
+    """Return TRL's metrics of the held-out completions (dict of float), without the balance of experts."""
     history = kto.state.log_history
     steps = len(history)
+    balanced, kto.aux_loss_enabled = kto.aux_loss_enabled, False
     metrics = kto.evaluate()
-    del history[steps:]  # whose last entry is the step that is looked at, and not what TRL adds
+    kto.aux_loss_enabled = balanced
+    del history[steps:]  # the last entry must be the training step, not TRL's evaluation
     return {
         name.removeprefix("eval_"): value
         for name, value in metrics.items()
@@ -88,7 +110,7 @@ def evaluate(kto):
 def parse(argv):
     parser = section.parser(__doc__)
     parser.add_argument("--tokenized", nargs="+", required=True, help="tokenized pairs, one file per policy")
-    parser.add_argument("--reference", required=True, help="directory of the policy that it is held to")
+    parser.add_argument("--reference", required=True, help="directory of the reference policy")
     section.add(parser, "train", *methods.HYPERPARAMETERS["kto"])
     Settings.add_flags(parser)
     return parser.parse_args(argv)
@@ -107,8 +129,8 @@ def main(argv=None):
     share, pieces = arguments.shares(settings)
     if pieces > 1 or share < 2:
         raise InputError(
-            f"kto estimates the distance from the reference by all {args.global_batch_size} rows of a step, "
-            f"which must be in memory at once, two at least on a device, not in {pieces} pieces of {share}: "
+            f"kto estimates the distance from the reference by all {args.global_batch_size} rows of a step. "
+            f"They must be in memory at once, at least two on a device, not in {pieces} pieces of {share}: "
             "raise the resource per_device_train_batch_size, or change global_batch_size"
         )
     pairs = tables.read(args.tokenized, tables.TOKENIZED)
@@ -135,10 +157,11 @@ def main(argv=None):
             return dataset
 
     model = weights.load(settings, AutoModelForCausalLM)
+    probe.ready_for_trainers(model, "right")
     models.disable_dropout(model)
     kto = KTO(
         model=model,
-        ref_model=weights.load_reference(args.reference, args.dtype),
+        ref_model=weights.load_reference(args.reference, args.dtype, args.attn_implementation),
         args=arguments.make(
             settings,
             KTOConfig,
@@ -148,14 +171,14 @@ def main(argv=None):
             max_length=None,
             disable_dropout=False,  # that of adapters stays
         ),
-        train_dataset=Dataset.from_list(with_neighbors(train, args.global_batch_size)),
-        eval_dataset=Dataset.from_list(with_neighbors(test, args.global_batch_size)),
+        train_dataset=Dataset.from_list(filled(with_neighbors(train), args.global_batch_size)),
+        eval_dataset=Dataset.from_list(with_neighbors(test)),
         processing_class=chat.load_tokenizer(args.model),
     )
     adapters.unrounded(kto.model)
     kto.remove_callback(PrinterCallback)
     before = evaluate(kto)
-    metrics = loop.fit(kto, settings, key, names, lambda: evaluate(kto))
+    metrics = loop.fit(kto, settings, key, filled(names, args.global_batch_size), lambda: evaluate(kto))
     after = evaluate(kto)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}

@@ -1,46 +1,71 @@
-"""Train a policy on the rewards of what it says meanwhile, by TRL's ppo, rloo or grpo.
+"""Train a policy on the rewards of completions that it samples, by TRL's ppo, rloo or grpo.
 
 No pairs and no log-probabilities are needed beforehand: the prompts are enough, and what scores completions.
 Train prompts are sampled from; test prompts are answered before and after, so that metrics.json says what the
 training did to the reward, the length and the distance from the reference. Every optimizer step takes
 --global-batch-size completions, on whatever number of devices. log.csv has TRL's names.
 
-rloo and grpo go on from their checkpoints; TRL's ppo has none and begins again.
+rloo and grpo resume from their checkpoints; TRL's ppo has none and begins again.
 
     reads   prompt_id, messages, prompt_ids, reference; files are called train-NNNNN or test-NNNNN
     writes  a model directory, its manifest, metrics.json, log.csv
 
-    python -m scripts.train.train_online --method grpo --prompts results/samples/sft/prompts/*.parquet \
+    python -m scripts.train.train_online --method grpo --prompts results/samples/sft/prompts \
+        --shards '{"test": 1, "train": 5}' \
         --model results/models/sft --reference results/models/sft \
         --rewards '{"right": {"kind": "function", …}}' --beta 0.04 … (--help lists every flag)
 """
 
 import json
+import math
 from pathlib import Path
 
 from prefline import engines, errors
 from prefline.config import schema, section
 from prefline.config.functions import file_of
-from prefline.data import tables
+from prefline.data import prompts, tables
 from prefline.errors import InputError
 from prefline.provenance import manifest
-from prefline.rewards.combine import split_of
 from prefline.servers.endpoint import Endpoint
-from prefline.training import adapters, arguments, methods, models, process, results, sharding, weights
+from prefline.training import (
+    adapters,
+    arguments,
+    methods,
+    models,
+    precision,
+    probe,
+    process,
+    results,
+    sharding,
+    weights,
+)
 from prefline.training.settings import Settings
 
 # Flags that shape no weights: where and how fast rewards are made.
 MACHINE = ("batch_tokens", "endpoints", "judge_batch_size", "journal")
-# Rewards that look at the other completions to a prompt.
+# Rewards that need the other completions to a prompt.
 COMPARING = {"kind": "pairwise", "normalize": "prompt"}
 
 
+def paths_of(folders, shards):
+    """Return the paths of the train shards in all folders, and of the last one's test shards.
+
+    shards: {"train": number of shards, "test": number}.
+    """
+    wanted = [(folder, "train") for folder in folders] + [(folders[-1], "test")]
+    return [
+        f"{folder}/{name}.parquet"
+        for folder, split in wanted
+        for name in prompts.shards({split: shards[split]})
+    ]
+
+
 def read_prompts(paths):
-    """(train, test) rows of tables.PROMPTS, each prompt once; InputError if one of the splits has none."""
+    """Return (train, test) rows of tables.PROMPTS, each prompt once; InputError if a split is empty."""
     splits = {"train": {}, "test": {}}
     for path in paths:
         rows = tables.read_rows(path, tables.PROMPTS)
-        splits[split_of(path)] |= {row["prompt_id"]: row for row in rows}
+        splits[prompts.split_of_shard(path)] |= {row["prompt_id"]: row for row in rows}
     for split, rows in splits.items():
         if not rows:
             raise InputError(
@@ -49,7 +74,7 @@ def read_prompts(paths):
     return list(splits["train"].values()), list(splits["test"].values())
 
 
-def check_batches(args, settings, prompts):
+def check_batches(args, settings, number):
     """Raise InputError if the devices cannot share the global batch as the method needs it."""
     rows, pieces = arguments.shares(settings)
     share, world = rows * pieces, process.world_size()
@@ -71,31 +96,26 @@ def check_batches(args, settings, prompts):
                     f"be on one device, and each of {world} has {share} completions; take a "
                     f"global_batch_size that is a multiple of {world * args.num_generations}"
                 )
-    if prompts < needed:
+        if args.resamplings and share % args.num_generations:
+            raise InputError(
+                f"resamplings replace the {args.num_generations} completions of a prompt, which must be on "
+                f"one device, and each of {world} has {share} completions; take a global_batch_size that "
+                f"is a multiple of {world * args.num_generations}, or resamplings 0"
+            )
+    if number < needed:
         raise InputError(
-            f"a step takes {needed} prompts, but there are {prompts}; lower global_batch_size or raise "
+            f"a step takes {needed} prompts, but there are {number}; lower global_batch_size or raise "
             "prompts.num_prompts"
         )
 
 
-def check_padding(tokenizer, ends, directory):
-    """Raise InputError unless ppo can tell what is padded from what is said."""
-    padding = tokenizer.pad_token_id
-    if padding is None or padding in ends or padding == tokenizer.bos_token_id:
-        raise InputError(
-            f"{directory}: ppo takes a completion to end where padding begins, but the padding token is "
-            f"{tokenizer.pad_token!r}; name a special token that ends and begins nothing as pad_token in "
-            "tokenizer_config.json, or take rloo or grpo"
-        )
-
-
 def grouped(args, settings, model, tokenizer, train, rewards, ends):
-    """TRL's rloo or grpo."""
+    """Return TRL's rloo or grpo."""
     from datasets import Dataset
 
     from prefline.training.online_trainers import CONFIGS, TRAINERS
 
-    # TRL loads the reference from where the model's config says that it came from.
+    # TRL loads the reference from the path in the model's config.
     model.config._name_or_path = str(args.reference)
     own = ("beta", "num_generations", "num_iterations", "epsilon", "temperature", "max_completion_length")
     own += ("scale_rewards",) if args.method == "grpo" else ()
@@ -105,75 +125,93 @@ def grouped(args, settings, model, tokenizer, train, rewards, ends):
             settings,
             CONFIGS[args.method],
             **{key: getattr(args, key) for key in own},
-            model_init_kwargs={"dtype": args.dtype, "use_safetensors": True},
+            model_init_kwargs={
+                "dtype": args.dtype,
+                "use_safetensors": True,
+                "attn_implementation": model.config._attn_implementation,
+            },
             generation_kwargs={"eos_token_id": ends},
             disable_dropout=False,  # that of adapters stays
-            include_num_input_tokens_seen="no",  # TRL counts them by itself
+            include_num_input_tokens_seen="no",  # TRL counts them
         ),
         train_dataset=Dataset.from_dict({"prompt": [row["prompt_id"] for row in train]}),
         processing_class=tokenizer,
         prompts={row["prompt_id"]: row for row in train},
         rewards=rewards,
         ends=ends,
+        resamplings=args.resamplings,
+        stop_at=args.stop_at,
     )
     if args.peft is not None:
+        adapters.unrounded(made.model)
+    if args.peft is not None and args.beta:
         # TRL's is the weights beneath the adapters, whatever was named, and a copy of the adapters as they
         # begin, beside which those of a checkpoint are not loaded. Accelerate has its logits in float32.
         made.model.delete_adapter("ref")
         made.ref_model = made.accelerator.prepare_model(
-            weights.load_reference(args.reference, args.dtype).to(made.accelerator.device),
+            weights.load_reference(args.reference, args.dtype, args.attn_implementation).to(
+                made.accelerator.device
+            ),
             evaluation_mode=True,
         )
-        adapters.unrounded(made.model)
+    elif made.ref_model is not None and args.dtype == "bfloat16" and sharding.name() is None:
+        precision.mix(made.accelerator.unwrap_model(made.ref_model))
+    if made.ref_model is not None:
+        probe.ready_for_trainers(made.accelerator.unwrap_model(made.ref_model), "left")
     return made
 
 
 def proximal(args, settings, model, tokenizer, train, rewards, ends):
-    """TRL's ppo, with a value model that begins with the policy's weights and a new head."""
+    """Return TRL's ppo, with a value model that begins with the policy's weights and a new head."""
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl.experimental.ppo import PPOConfig
 
     from prefline.training.ppo import PPO
 
-    check_padding(tokenizer, ends, args.model)
     own = ("kl_coef", "cliprange", "cliprange_value", "vf_coef", "gamma", "lam", "num_ppo_epochs")
     own += ("temperature",)
-    tokenizer.padding_side = "left"
     value_model = weights.load(settings, AutoModelForSequenceClassification, num_labels=1)
     models.disable_dropout(value_model)
     return PPO(
         model=model,
-        ref_model=weights.load_reference(args.reference, args.dtype),
+        ref_model=weights.load_reference(args.reference, args.dtype, args.attn_implementation),
         value_model=value_model,
         args=arguments.make(
             settings,
             PPOConfig,
             **{key: getattr(args, key) for key in own},
+            # As rloo and grpo have it: an epoch has the steps that its prompts fill.
+            total_episodes=args.global_batch_size
+            * math.ceil(args.num_train_epochs * (len(train) // args.global_batch_size)),
             response_length=args.max_completion_length,
-            stop_token="eos",
-            local_rollout_forward_batch_size=args.per_device_train_batch_size,
             num_sample_generations=0,
             save_strategy="no",
             include_num_input_tokens_seen="no",  # TRL's ppo counts none
         ),
-        train_dataset=Dataset.from_dict({"input_ids": [row["prompt_ids"] for row in train]}),
+        train_dataset=Dataset.from_dict({"prompt": [row["prompt_id"] for row in train]}),
         processing_class=tokenizer,
         prompts={row["prompt_id"]: row for row in train},
         rewards=rewards,
         ends=ends,
+        stop_at=args.stop_at,
     )
 
 
 def read_endpoints(text):
-    """{name of a judge: Endpoint} of a flag's text."""
+    """Return {name of a judge: Endpoint} of a flag's text."""
     return {name: Endpoint(**values) for name, values in json.loads(text).items()}
 
 
 def parse(argv):
     parser = section.parser(__doc__)
     parser.add_argument("--method", choices=methods.ONLINE, required=True, help="how to train")
-    parser.add_argument("--prompts", nargs="+", required=True, help="shards of prompts (parquet)")
+    parser.add_argument(
+        "--prompts", nargs="+", required=True, help="folders of prompts, SHARD.parquet, one for each policy"
+    )
+    parser.add_argument(
+        "--shards", type=json.loads, required=True, help="JSON: how many shards of each split a folder has"
+    )
     parser.add_argument("--reference", required=True, help="directory of the policy that it is held to")
     parser.add_argument("--rewards", type=json.loads, required=True, help="JSON: the config's rewards")
     parser.add_argument("--reward-models", nargs="*", required=True, help="directories of their models")
@@ -196,6 +234,7 @@ def parse(argv):
         parser.error(f"{args.method} needs --{missing[0].replace('_', '-')}")
     for name, reward in args.rewards.items():
         methods.check_reward(args.method, name, reward)
+    args.prompts = paths_of(args.prompts, vars(args).pop("shards"))
     return args
 
 
@@ -236,6 +275,7 @@ def main(argv=None):
     if process.is_main():
         print(f"{len(train)} train prompts, {len(test)} test prompts", flush=True)
     model = weights.load(settings, AutoModelForCausalLM)
+    probe.ready_for_trainers(model, "left")
     models.disable_dropout(model)
     ppo = args.method == "ppo"
     made = (proximal if ppo else grouped)(
@@ -245,11 +285,15 @@ def main(argv=None):
     sampling = engines.Sampling(args.temperature, 1.0, 0, args.max_completion_length)
 
     def evaluate(when):
+        reference = made.ref_model
+        if reference is None:  # with beta 0, the training needs none
+            reference = weights.load_reference(args.reference, args.dtype, args.attn_implementation)
+            reference.to(made.accelerator.device)
         measured, said = held_out_samples.evaluate(
             settings,
             sampling,
             model,
-            made.ref_model,
+            reference,
             made.accelerator,
             test,
             rewards,

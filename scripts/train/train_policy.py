@@ -1,8 +1,8 @@
 """Train a policy from preference pairs and precomputed reference log-probabilities, by any loss.
 
 Train pairs train; test pairs are evaluated before and after. The reference is never loaded: its
-log-probabilities come row by row from compute_ref_logps, and must be those of these very ids, under
---reference, at --temperature: hashes say so. Every optimizer step takes --global-batch-size pairs, on
+log-probabilities come row by row from compute_ref_logps, and must be those of exactly these ids, under
+--reference, at --temperature, which hashes verify. Every optimizer step takes --global-batch-size pairs, on
 whatever number of devices. log.csv and metrics.json use TRL's names; rewards/* are the rewards that the
 policy implies (losses.implied_rewards).
 
@@ -47,7 +47,7 @@ LEAST_NATS, SENSIBLE_NATS, MOST_NATS = 0.01, 0.5, 5.0
 
 
 def check_pairs(pairs, loss_type, values=None):
-    """Raise InputError for the first pair that teaches nothing, or lacks a number that the losses need.
+    """Raise InputError for the first pair of equal ids, or without a number that the losses need.
 
     values: dict, the hyperparameters of loss_type, which losses of the user's are tried with.
     """
@@ -72,11 +72,11 @@ def check_pairs(pairs, loss_type, values=None):
 
 
 def scale_rewards(pairs, reward_scaling, first):
-    """The pairs with their rewards as REBEL takes them; InputError where train pairs' rewards are all equal.
+    """Return the pairs with rewards scaled for REBEL; InputError if all rewards of train pairs are equal.
 
-    z_score subtracts the mean of all chosen and rejected rewards of the train pairs and divides by their
-    standard deviation; by_run takes both of `first`, the pairs (Table) of the run's first iteration, so that
-    a reward is worth as much in every iteration; none leaves rewards as they are.
+    z_score: subtract the mean of all chosen and rejected rewards of the train pairs and divide by their
+    standard deviation; by_run: use both of `first`, the pairs (Table) of the run's first iteration, so that a
+    reward has the same scale in every iteration; none: leave rewards unchanged.
     """
     columns = losses.COLUMNS["rebel"]
     train = split_of(pairs, "train")
@@ -105,7 +105,7 @@ def scale_rewards(pairs, reward_scaling, first):
 
 
 def reach_warning(pairs, eta):
-    """What to say (str) if eta asks of a typical pair what no policy can do, or next to nothing; else None.
+    """Return a warning (str) if eta asks too much or almost nothing of a typical pair; else None.
 
     REBEL wants the log-ratio of chosen to exceed that of rejected by eta times the difference of rewards.
     Chosen can gain little, what the reference lacks of certainty; so rejected must lose it, token by token.
@@ -129,7 +129,7 @@ def reach_warning(pairs, eta):
 
 
 def split_of(pairs, split):
-    """The pairs of a split; InputError if there are none."""
+    """Return the pairs of a split; InputError if there are none."""
     chosen = pairs.filter(pc.equal(pairs["split"], split))
     if not len(chosen):
         raise InputError(
@@ -140,7 +140,7 @@ def split_of(pairs, split):
 
 
 def sequences(pairs):
-    """A Table's first completions, as results.save takes them: list of (prompt ids, completion ids)."""
+    """Return a Table's first completions, for results.save: list of (prompt ids, completion ids)."""
     rows = pairs.slice(0, adapters.HELD_OUT).to_pylist()
     return [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in ("chosen", "rejected")]
 
@@ -159,7 +159,7 @@ def check_batch(settings, values):
 
 
 def evaluate(preference_trainer, prompt_ids):
-    """Means over the held-out pairs (dict of float); InputError names the first whose loss is not finite.
+    """Return means over the held-out pairs (dict of float); InputError names the first non-finite loss.
 
     prompt_ids: list of str, those of preference_trainer.eval_dataset.
     """
@@ -179,7 +179,7 @@ def evaluate(preference_trainer, prompt_ids):
         raise InputError(
             f"the loss of the held-out pairs is {metrics['loss']} after "
             f"{preference_trainer.state.global_step} steps, first of prompt_id "
-            f"{bad[0] if bad else '(on another device)'}; look at it, or at beta, eta and learning_rate"
+            f"{bad[0] if bad else '(on another device)'}; check it, beta, eta and learning_rate"
         )
     return metrics
 
@@ -252,7 +252,7 @@ def main(argv=None):
     training_arguments = arguments.make(settings, remove_unused_columns=False)
     device = training_arguments.device
     with torch.autocast(device.type, torch.bfloat16, enabled=training_arguments.bf16):
-        logps.prepare(model.to(device))
+        logps.prepare(model.to(device), args.attn_implementation)
     preference_trainer = PreferenceTrainer(
         model=model,
         args=training_arguments,
@@ -261,6 +261,7 @@ def main(argv=None):
         pair_loss=lambda batch: losses.total(batch, args.loss_type, vars(args)),
         implied_rewards=lambda batch: losses.implied_rewards(batch, args.loss_type, vars(args)),
         temperature=args.temperature,
+        router_aux_loss_coef=args.router_aux_loss_coef,
     )
     held_out = test["prompt_id"].to_pylist()
     before = evaluate(preference_trainer, held_out)

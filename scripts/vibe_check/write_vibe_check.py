@@ -4,12 +4,11 @@
         --answers results/vibe_check/sft.jsonl results/vibe_check/dpo-1.jsonl --out results/vibe_check.md
 """
 
-import re
-
 from prefline import errors, files
 from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError
+from prefline.text.markdown import literal
 
 COLUMNS = {name: name for name in ("messages", "answer", "finish_reason")}
 TITLE = """# Vibe check
@@ -18,26 +17,16 @@ What the policies say to the same prompts. An answer that ends in … was cut of
 """
 
 
-def escape(text):
-    """`text` as one line of Markdown that shows it literally, line breaks and indentation included."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", text)
-    lines = [
-        re.sub(r"^ +|(?<= ) +", lambda blanks: "&nbsp;" * len(blanks[0]), line) for line in text.splitlines()
-    ]
-    return "<br>".join(lines)
-
-
 def side_by_side(number, messages, answers):
-    """One prompt with its answers. answers: list of (policy, answer, finish_reason)."""
+    """Return one prompt with its answers. answers: list of (policy, answer, finish_reason)."""
     lines = [f"## {number}", ""]
     for message in messages:
-        lines += [f"> **{message['role']}**: {escape(message['content'])}", ">"]
+        lines += [f"> **{message['role']}**: {literal(message['content'])}", ">"]
     lines[-1] = ""
     lines += ["| policy | answer |", "| :-- | :-- |"]
     for policy, answer, finish_reason in answers:
-        shown = escape(answer) + (" …" if finish_reason == "length" else "")
-        lines.append(f"| **{escape(policy)}** | {shown or '*(says nothing)*'} |")
+        shown = literal(answer) + (" …" if finish_reason == "length" else "")
+        lines.append(f"| **{literal(policy)}** | {shown or '*(says nothing)*'} |")
     return "\n".join(lines) + "\n"
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from project_copy import PRETENDED_GPUS
 
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 ACCOUNTING = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
@@ -181,6 +182,7 @@ class Slurm:
         self.accounting = accounting
         self.environment = {
             **os.environ,
+            "PYTHONPATH": PRETENDED_GPUS,
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
         }

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def stepped(directory):
 
 def resumed_at(directory):
     """The step (int) after which the job that writes the log goes on; None if it began afresh."""
-    found = re.search(r"going on after step (\d+)", log(directory))
+    found = re.search(r"resuming after step (\d+)", log(directory))
     return int(found[1]) if found else None
 
 
@@ -163,14 +164,16 @@ def test_a_killed_driver_leaves_no_second_writer(slurm, small, undisturbed):
 
 
 def test_bad_input_fails_once_and_says_why(slurm, small):
+    shutil.copytree(small / "data/policy", small / "broken")
+    (small / "broken/model.safetensors").write_bytes(b"cut off")
     (small / "small.yaml").write_text(
-        "models: {base: {source: data/world}}\ntraining_defaults: {learning_rate: 1.0e-3}"
+        "models: {base: {source: broken}}\ntraining_defaults: {learning_rate: 1.0e-3}"
     )
     driver = slurm.start_snakemake(small, *SFT)
     said, _ = driver.communicate(timeout=200)
     assert driver.returncode == 1
     assert len(slurm.jobs_of(small, "fetch_model")) == 1
-    assert "error: data/world" in said, said[-3000:]
+    assert "error: broken: model.safetensors is not a complete" in said, said[-3000:]
 
 
 def test_a_killed_job_is_tried_again_with_more_memory(slurm, small):

@@ -1,8 +1,13 @@
 """The whole chain through `--profile slurm` on a real Slurm, by Slurm's own records of every job."""
 
+import functools
+import hashlib
+import http.server
 import secrets
+import threading
 
 import pytest
+import yaml
 
 pytestmark = [
     pytest.mark.cluster,
@@ -10,6 +15,7 @@ pytestmark = [
 ]
 
 ON_GPUS = {
+    "check_device",
     "pretrain",
     "train_sft",
     "train_reward_model",
@@ -67,19 +73,40 @@ def test_the_chain_runs_and_only_gpu_rules_hold_gpus(slurm, project, overlay):
                 assert slurm.devices(job) != slurm.devices(other), (job, other)
 
 
-def test_a_site_lays_its_own_profile_over_ours(slurm, project):
-    """profiles/example-site as it is: other partitions, two GPUs of a kind for one rule, its own limits."""
+def test_a_site_lays_its_own_settings_over_ours(slurm, project):
+    """Its profile, with other partitions; its machine, with two GPUs of a kind and limits for a rule."""
     (project / "small.yaml").write_text(
         "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
     )
     site = ["--profile", "profiles/example-site", "results/models/sft", "--configfile", "small.yaml"]
+    site.append("machines/example-site.yaml")
     before = {job["JobId"] for job in slurm.jobs()}
     slurm.snakemake(project, *site)
     jobs = {job["Rule"]: job for job in slurm.jobs() if job["JobId"] not in before}
-    assert jobs.keys() == {"fetch_model", "train_sft"}
+    assert jobs.keys() == {"check_data", "check_device", "check_model", "fetch_model", "train_sft"}
     assert jobs["fetch_model"]["Partition"] == "main"
     training = jobs["train_sft"]
     assert (training["Partition"], training["JOB_GRES"]) == ("a100", "gpu:a100:2")
     assert slurm.devices(training) == "0,1"
     assert training["MinMemoryNode"] == "8000M" and training["TimeLimit"] == "10:00:00"
     assert training["NumCPUs"] == "4"
+
+
+def test_a_job_that_needs_the_internet_runs_where_snakemake_does(slurm, project):
+    """One key of the config; the nodes of most sites have no internet."""
+    questions = (project / "data/mt_bench/question.jsonl").read_bytes()
+    made = "results/mt_bench/data/questions.jsonl"
+    serve = functools.partial(http.server.SimpleHTTPRequestHandler, directory=project / "data/mt_bench")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/question.jsonl"
+        source = f"{address}#sha256={hashlib.sha256(questions).hexdigest()}"
+        for internet, submitted in (("login_node", 0), ("jobs", 1)):
+            overlay = {"mt_bench": {"questions": source}, "machine": {"internet": internet}}
+            (project / "fetched.yaml").write_text(yaml.safe_dump(overlay))
+            (project / made).unlink(missing_ok=True)
+            before = {job["JobId"] for job in slurm.jobs()}
+            slurm.snakemake(project, made, "--configfile", "fetched.yaml")
+            assert (project / made).read_bytes() == questions
+            assert len([job for job in slurm.jobs() if job["JobId"] not in before]) == submitted
+        server.shutdown()

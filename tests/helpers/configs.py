@@ -1,6 +1,7 @@
 """The default config, changed in one place, and the schema's keys, for tests of the config."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def changed(path, value, key=None):
     config = copy.deepcopy(DEFAULT)
     put(config, path, value, key)
     return config
+
+
+def model_directory(path):
+    """Make the directory `path` one that looks like a model with weights; return its path (str)."""
+    shutil.copytree("data/policy", path)
+    (Path(path) / "model.safetensors").write_bytes(b"weights")
+    return str(path)
 
 
 def refused(config):

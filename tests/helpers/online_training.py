@@ -7,12 +7,13 @@ import small_model
 from prefline.data import tables
 from prefline.provenance import manifest
 from prefline.text import chat
+from prefline.training.settings import Settings
 from scripts.train import train_online
 
 TOKENIZER = small_model.make_tokenizer()
 ENDS = (4, 1, *range(40, 80))
 METHODS = {
-    "rloo": {"beta": 0.05, "num_generations": 4, "num_iterations": 1, "epsilon": 0.2},
+    "rloo": {"beta": 0.05, "num_generations": 4, "num_iterations": 1, "epsilon": 0.2, "resamplings": 0},
     "ppo": {
         **{"kl_coef": 0.05, "cliprange": 0.2, "cliprange_value": 0.2, "vf_coef": 0.1},
         **{"gamma": 1.0, "lam": 0.95, "num_ppo_epochs": 2},
@@ -21,6 +22,7 @@ METHODS = {
 METHODS["grpo"] = {**METHODS["rloo"], "scale_rewards": "group"}
 TRAINING = {
     **{"temperature": 1.0, "max_completion_length": 12, "missing_eos_penalty": 0.0, "length_penalty": 0.0},
+    "stop_at": "[]",
     **{"learning_rate": 3e-3, "lr_scheduler_type": "constant_with_warmup", "max_grad_norm": 0},
     **{"num_train_epochs": 2, "global_batch_size": 16, "per_device_train_batch_size": 16},
     **{"batch_tokens": 1024, "endpoints": {}, "reward_models": []},
@@ -44,7 +46,9 @@ def make_world(world):
     small_model.make_model(world / "sft", TOKENIZER, ends=ENDS, initializer_range=0.2)
     manifest.write(world / "sft.json", world / "sft", "train_sft", {}, [])
     shape = {"pad_token_id": TOKENIZER.pad_token_id, "max_position_embeddings": 256, "initializer_range": 0.2}
-    template = small_model.make_tokenizer(small_model.CHATML, bos_token=None)
+    # Read at the end token: what a random model gives the line feed behind it says little of an answer.
+    ending = small_model.CHATML.replace("<|im_end|>\n", "<|im_end|>")
+    template = small_model.make_tokenizer(ending, bos_token=None)
     for name, labels in (("one_head", 1), ("two_heads", 2)):
         small_model.make_model(
             world / name, template, "LlamaForSequenceClassification", num_labels=labels, **shape
@@ -60,7 +64,8 @@ def words(world, out, method, rewards, **changed):
         "method": method,
         "model": world / "sft",
         "reference": world / "sft",
-        "prompts": [world / "train-00000.parquet", world / "test-00000.parquet"],
+        "prompts": world,
+        "shards": json.dumps({"train": 1, "test": 1}),
         "journal": out / "journal",
         **TRAINING,
         **METHODS[method],
@@ -84,3 +89,24 @@ def reported(out, column):
     events = EventAccumulator(str(folder))
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(f"train/{column}")]
+
+
+def trainer_of(world, out, method, **changed):
+    """TRL's trainer as the script makes it, and the rows of its train prompts."""
+    from transformers import AutoModelForCausalLM
+
+    from prefline.engines.model_files import ModelFiles
+    from prefline.rewards.online import Rewards
+    from prefline.training import weights
+
+    args = train_online.parse(words(world, out, method, {"short": SHORT}, **changed))
+    machine = {name: vars(args).pop(name) for name in train_online.MACHINE}
+    train, _ = train_online.read_prompts(args.prompts)
+    policy = ModelFiles(args.model)
+    rewards = Rewards(
+        args.rewards, {}, policy=policy, length_penalty=0.0, missing_eos_penalty=0.0, seed=1, **machine
+    )
+    settings = Settings.of(vars(args))
+    model = weights.load(settings, AutoModelForCausalLM)
+    make = train_online.proximal if method == "ppo" else train_online.grouped
+    return make(args, settings, model, policy.tokenizer, train, rewards, policy.end_tokens), train

@@ -53,6 +53,7 @@ def reference_flags(world, part=0, num_shards=1, **changed):
         "temperature": 1.0,
         "batch_tokens": 128,
         "dtype": "float32",
+        "attn_implementation": "sdpa",
         "journal": world / secrets.token_hex(4),  # nothing is found from an earlier run
         "out": world / f"ref_logps_{part}_{num_shards}.parquet",
     } | changed

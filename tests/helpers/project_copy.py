@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# A folder for PYTHONPATH: with it, jobs take GPUs that are only names for usable.
+PRETENDED_GPUS = str(Path(__file__).parent / "pretended_gpus")
 
 
 def copy_project(to):

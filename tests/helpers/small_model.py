@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from project_copy import PRETENDED_GPUS
 
 from prefline import files
 from prefline.provenance import imports
@@ -50,9 +51,12 @@ TRAINING = {
     "eval_steps": None,
     "checkpoint": "last",
     "early_stopping_patience": None,
+    "router_aux_loss_coef": 1e-3,
     "peft": None,
     "seed": 1,
 }
+# The config's `data`, which trainings with data of their own are told.
+DATA = {"special_tokens": "drop", "max_dropped": 0.2}
 # The flags of an engine: keys of the config's `generate`, and those of engines.pace.
 ENGINE = {
     "engine": "transformers",
@@ -70,17 +74,25 @@ LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-lin
 QLORA = LORA | {"quantization": "nf4"}
 
 
-def make_tokenizer(template=TEMPLATE, add_bos=False, **tokens):
-    """Ids 0–4 are SPECIAL; add_bos: whether the tokenizer itself puts a BOS before plain text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+def make_tokenizer(template=TEMPLATE, add_bos=False, merged=(), blank=False, **tokens):
+    """Ids 0–4 are SPECIAL; add_bos: whether the tokenizer itself puts a BOS before plain text.
+
+    merged: pairs of characters that are one token; blank: whether it puts a blank before a text, and before
+    the first word behind a special token, as Llama 2's.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
+    if merged:
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    if blank:
+        bpe.normalizer = normalizers.Prepend(" ")
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        ["the cat sat on the mat"] * 10,
+        ["the cat sat on the mat"] * 10 + list(merged) * 99,
         trainers.BpeTrainer(
             vocab_size=270, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
         ),
@@ -156,20 +168,28 @@ def flags(out, **values):
         "metrics": out / "metrics.json",
         "log_csv": out / "log.csv",
     }
-    words = []
-    for key, value in (paths | TRAINING | values).items():
+    words, data = [], DATA if "train_data" in values else {}
+    for key, value in (paths | TRAINING | data | values).items():
         parts = value if isinstance(value, list) else [value]
         texts = [str(part) if isinstance(part, (str, Path)) else json.dumps(part) for part in parts]
         words += [f"--{key.replace('_', '-')}", *texts]
     return words
 
 
-def launch(script, flags, devices=TWO_DEVICES, parallel="ddp"):
-    """The running process of a training (its script's name) with those devices, which share the work."""
+def launch(script, flags, devices=TWO_DEVICES, parallel="ddp", before=()):
+    """The running process of a training (its script's name) with those devices, which share the work.
+
+    before: words of Python's that are to start it.
+    """
     module = imports.script(script).removesuffix(".py").replace("/", ".")
     return subprocess.Popen(
-        [sys.executable, "-m", "prefline.machine.launch", parallel, module, *flags],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": devices, "OMP_NUM_THREADS": "1"},
+        [sys.executable, *before, "-m", "prefline.machine.launch", parallel, module, *flags],
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": devices,
+            "PYTHONPATH": PRETENDED_GPUS,
+            "OMP_NUM_THREADS": "1",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -191,6 +211,7 @@ def merge(out, start, into="original"):
         "adapter": out / "model",
         "model": start,
         "merge_into": into,
+        "work_dir": out / "work",
         "out": out / "merged",
         "manifest": out / "merged.json",
     }

@@ -5,16 +5,36 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+# What a server may do in the place of an answer, for `StandIn.faults`.
+FAULTS = [
+    (429, {"Retry-After": "0"}),
+    (500, {}),
+    (503, {}),
+    "hang",
+    "disconnect",
+    "truncated JSON",
+    "no choices",
+    "two choices",
+    "aborted",
+    [],
+]
+
+
+# Fields of requests that OpenAI's own servers do not take.
+VLLMS = ("return_token_ids", "top_k", "min_p", "repetition_penalty")
+
 
 class StandIn:
     """Answers a prompt with ids that depend on its seed, and messages with what `says(payload)` gives.
 
     `faults` go off first, one for each completion but the first, which is a trial.
 
-    name: the model's; url: up to /v1; asked: payloads of all completions; headers: of the last request;
-    vllm: whether it takes vLLM's additions; takes_ids: whether a prompt may be ids; key: the key
-    that it wants, or None; refused: fields that it refuses beside messages; usage(payload, text): the tokens
-    that it counts, in and out; seconds: how long it thinks; most: the most requests that it had at once.
+    name: the model's; url: up to /v1; asked: payloads of all completions that it took; received: those of
+    all; headers: of the last request; replies(payload): (status, body, headers) of a POST in its place, or
+    None; models: (status, body) of /models; vllm: whether it takes vLLM's additions; takes_ids: whether a
+    prompt may be ids; key: the key that it wants, or None; refused: fields that it refuses beside messages;
+    status: of all its answers to messages; usage(payload, text): the tokens that it counts, in and out;
+    seconds: how long it thinks; most: the most requests that it had at once.
     """
 
     def __init__(
@@ -30,9 +50,10 @@ class StandIn:
         seconds=0.0,
     ):
         self.tokenizer, self.name, self.vllm, self.takes_ids, self.key = tokenizer, name, vllm, takes_ids, key
-        self.faults, self.asked, self.headers = [], [], {}
+        self.faults, self.asked, self.received, self.headers = [], [], [], {}
         self.says, self.refused, self.usage, self.seconds = says, refused, usage, seconds
-        self.extra_prompt_tokens = 0
+        self.extra_prompt_tokens, self.status = 0, 200
+        self.replies, self.models = lambda payload: None, None
         self.running = self.most = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -41,7 +62,9 @@ class StandIn:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 stand_in.headers = dict(self.headers)
-                if stand_in.authorized(self):
+                if stand_in.models:
+                    reply(self, *stand_in.models)
+                elif stand_in.authorized(self):
                     reply(self, 200, {"data": [{"id": stand_in.name}]})
 
             def do_POST(self):
@@ -49,9 +72,12 @@ class StandIn:
                 if not stand_in.authorized(self):
                     return
                 with stand_in.lock:
+                    stand_in.received.append(payload)
                     stand_in.running += 1
                     stand_in.most = max(stand_in.most, stand_in.running)
-                if self.path in ("/v1/chat/completions", "/v1/messages"):
+                if other := stand_in.replies(payload):
+                    reply(self, *other)
+                elif self.path in ("/v1/chat/completions", "/v1/messages"):
                     stand_in.headers = dict(self.headers)
                     stand_in.released.wait(stand_in.seconds)
                     stand_in.converse(self, payload)
@@ -85,8 +111,9 @@ class StandIn:
     def complete(self, handler, payload):
         if payload["model"] != self.name:
             return reply(handler, 404, {"error": {"message": f"The model {payload['model']} does not exist"}})
-        if "return_token_ids" in payload and not self.vllm:
-            return reply(handler, 400, {"error": {"message": "Unrecognized request argument"}})
+        foreign = [field for field in VLLMS if field in payload]
+        if foreign and not self.vllm:
+            return reply(handler, 400, {"error": {"message": f"Unrecognized request argument: {foreign[0]}"}})
         if not isinstance(payload["prompt"], str) and not self.takes_ids:
             return reply(handler, 422, {"error": "prompt: expected a string"})
         self.asked.append(payload)
@@ -107,6 +134,8 @@ class StandIn:
             if field in payload:
                 return reply(handler, 400, {"error": {"message": f"Unsupported parameter: {field}"}})
         self.asked.append(payload)
+        if self.status != 200:
+            return reply(handler, self.status, {"error": {"message": "refused"}})
         text = self.says(payload)
         counted = self.usage(payload, text) if self.usage else None
         if handler.path == "/v1/messages":

@@ -37,11 +37,13 @@ PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", *sorted(map(str, Path
 # Pages whose blocks need results or servers: the test that runs them.
 TESTED_ELSEWHERE = {"docs/your_own.md": "tests/workflow/test_your_own.py"}
 # First words of commands that are cheap and change no more than the copy they run in.
-RUN = ("cp", "mkdir", "sed")
+RUN = ("cp", "ls", "mkdir", "sed")
 # First words of commands that cannot run here, and why, or what runs them.
 NOT_RUN = {
     "git clone": "fetches from a network",
     "git tag": "makes a release",
+    "git add": "changes the repository",
+    "git commit": "changes the repository",
     "git push": "makes a release",
     "pre-commit": "fetches its hooks from a network",
     "cd": "the commands run in the project's folder",
@@ -51,12 +53,16 @@ NOT_RUN = {
     "sinfo": "asks Slurm, which tests/cluster starts",
     "apptainer": "fetches or builds images of gigabytes",
     "docker": "builds images of gigabytes",
+    "kubectl": "needs a cluster; tests/workflow/test_schedulers.py plans what the pod runs",
+    "rsync": "copies from a rented machine",
+    "sky": "rents machines; tests/project/test_rented.py runs their commands",
     "dvc": "tests/workflow/test_dvc.py runs it, on results that are there",
 }
 # Parts of Snakemake's command lines that keep them from a dry run; their flags are looked at nevertheless.
 NOT_DRY = {
     "--report": "reports on results; tests/workflow/test_hostile.py makes one",
     "apptainer": "needs images; tests/workflow/test_containers.py has a stand-in",
+    "conda": "installs environments of gigabytes; tests/workflow/test_environments.py runs it",
 }
 # Programs of others, and what runs them.
 FOREIGN = {"fastchat.llm_judge.show_result": "tests/scripts/mt_bench/test_agreement_with_fastchat.py"}

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -9,7 +10,10 @@ from snakemake.utils import update_config
 
 from prefline.config import loading as configuration
 
+# All files that are overlays of config.yaml.
+RECIPES = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
 PUBLISHED = ("dagster-dpo", "hf-dpo-2024", "hf-rlhf-2023", "rebel", "online-rlhf")
+OURS = ("first_day", "eight_billion")
 ROW = re.compile(r"\| [^|]*\| `(?P<key>[a-z0-9_.]+)` \| `(?P<value>[^`]+)` \|")
 
 
@@ -67,12 +71,20 @@ def test_no_value_of_a_recipe_is_missing_in_its_table(name):
     assert leaves(read(f"recipes/{name}.yaml")).keys() <= said.keys()
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*PUBLISHED, *OURS])
 @pytest.mark.parametrize("overlays", [[], ["recipes/small.yaml"]], ids=["published", "small"])
 def test_a_recipe_is_a_valid_config(name, overlays):
     files = [f"recipes/{name}.yaml", *overlays]
     config = configuration.load(merged(*files), [*files, "config.yaml"])
     assert config["runs"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_recipe_depends_on_a_model_of_a_service(name):
+    """A service ends its models. A recipe asks an open one, which the job serves or the user."""
+    for endpoint in (read(f"recipes/{name}.yaml").get("endpoints") or {}).values():
+        hosts = {urlsplit(url).hostname for url in endpoint.get("urls", [])}
+        assert endpoint["kind"] == "vllm" or hosts == {"127.0.0.1"}
 
 
 def test_the_small_world_changes_nothing_that_shapes_how_a_policy_is_trained():
@@ -83,10 +95,19 @@ def test_the_small_world_changes_nothing_that_shapes_how_a_policy_is_trained():
     assert small["generate"].keys() == {"max_tokens", "vllm"}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*PUBLISHED, *OURS])
 def test_a_header_says_what_is_reproduced_what_it_costs_and_how_to_run_it(name):
     text = Path(f"recipes/{name}.yaml").read_text()
     header = text[: text.index("\n\n")]
-    assert f"--configfile recipes/{name}.yaml" in header
-    for word in ("Published", "Costs about", "docs/recipes.md"):
+    assert "make .venv DEVICE=cuda" in header
+    assert f"snakemake results/winrate.png --configfile recipes/{name}.yaml machines/" in header
+    for word in ("Costs about", *(["docs/gpu.md"] if name in OURS else ["Published", "docs/recipes.md"])):
         assert word in header
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_own_recipes_name_every_version(name):
+    """No published system sets these, so nothing is left to a branch that moves."""
+    found = [value for value in leaves(read(f"recipes/{name}.yaml")).values() if "hub:" in str(value)]
+    assert len(found) == 4
+    assert all(re.search(r"@[0-9a-f]{40}(#|$)", source) for source in found)

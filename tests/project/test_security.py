@@ -27,7 +27,7 @@ SOURCES = [
     for path in sorted(Path(folder).rglob("*.py"))
 ]
 # What may load a model's own code: fetch_model takes code into a model only where the config allows it.
-OWN_CODE = {"prefline/rewards/__init__.py", "prefline/rewards/own_code.py"}
+OWN_CODE = {"prefline/rewards/loading.py"}
 # Names of modules and functions that run what they read.
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"torch.load", "yaml.load", "os.system", "eval", "exec", "os.popen"}

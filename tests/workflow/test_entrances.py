@@ -56,7 +56,7 @@ def test_a_model_that_was_fetched_is_trained_once_the_config_says_so(finished, p
     )
     snakemake(project, "results/models/sft.json", *QUICK, "mine.yaml")
     jobs = planned(project, *QUICK, "--", "results/models/sft.json")
-    assert jobs == {"fetch_model": 1, "pretrain": 1, "train_sft": 1}
+    assert jobs == {"check_data": 2, "check_model": 1, "fetch_model": 1, "pretrain": 1, "train_sft": 1}
     assert planned(project, *QUICK, "mine.yaml", "--", "results/models/sft.json") == {}
 
 

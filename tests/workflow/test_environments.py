@@ -21,6 +21,8 @@ pytestmark = [
 ]
 RUN_IN = {
     "data": {
+        "check_data",
+        "check_model",
         "prepare_prompts",
         "sample_prompts",
         "build_preferences",

@@ -14,7 +14,7 @@ FILE = "data/mt_bench/question.jsonl"
 # Every rule file has jobs: a language model judges, and there is a benchmark of each kind.
 OVERLAY = {
     "endpoints": {
-        "own": {"kind": "vllm", "model": "start"},
+        "own": {"kind": "vllm", "model": "sft"},
         "local": {"kind": "openai", "urls": ["http://localhost/v1"], "model": "j"},
     },
     "mt_bench": {

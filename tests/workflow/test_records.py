@@ -60,7 +60,8 @@ def test_a_result_changed_by_hand_is_named_and_stays(copy):
     path.write_text(path.read_text().replace("1", "2"))
     kept = path.read_bytes()
     for _ in range(2):  # it is no more believed the second time
-        assert "results/samples/sft/preferences.json: changed since the workflow made it" in refusal(copy)
+        said = refusal(copy)
+        assert "changed since the workflow made them: results/samples/sft/preferences.json;" in said
     assert path.read_bytes() == kept
     path.unlink()
     assert "rule build_preferences" in planned_for(copy, "results/samples/sft/preferences.json")
@@ -72,9 +73,9 @@ def test_a_result_that_came_damaged_is_named_every_time(copy):
     with open(copy / "results/mt_bench/answers/dpo-1.jsonl", "a") as file:
         file.write("\n")
     for _ in range(2):
-        assert "results/mt_bench/answers/dpo-1.jsonl: changed since" in refusal(copy)
+        assert "changed since the workflow made them: results/mt_bench/answers/dpo-1.jsonl;" in refusal(copy)
     (copy / ".snakemake/prefline_seen.json").unlink()  # as if killed before it was written
-    assert "results/mt_bench/answers/dpo-1.jsonl: changed since" in refusal(copy)
+    assert "changed since the workflow made them: results/mt_bench/answers/dpo-1.jsonl;" in refusal(copy)
 
 
 def planned_for(directory, target):
@@ -85,14 +86,15 @@ def planned_for(directory, target):
 def test_a_file_in_a_model_changed_by_hand_is_named(copy):
     config = copy / "results/models/dpo-1/config.json"
     config.write_text(config.read_text() + "\n")
-    assert "results/models/dpo-1: changed since" in refusal(copy)
+    assert "changed since the workflow made them: results/models/dpo-1;" in refusal(copy)
 
 
 def test_a_result_of_unknown_origin_is_named(copy):
     shutil.copyfile(copy / "results/winrate.csv", copy / "winrate.csv")
     for path in (".snakemake", "results/records/winrate.csv.json"):
         shutil.rmtree(copy / path) if (copy / path).is_dir() else (copy / path).unlink()
-    assert "results/winrate.csv: nothing says what it was made from" in refusal(copy)
+    assert "without a record under results/records/" in (said := refusal(copy))
+    assert "rm -r results/winrate.csv && snakemake results/winrate.csv" in said
     (copy / "results/notes.txt").write_text("a file of mine")
     (copy / "results/winrate.csv").unlink()
     assert "rule compute_winrate" in planned(copy)
@@ -171,7 +173,7 @@ def test_lineage_names_what_no_longer_matches(copy, path):
         file.write(b"\n")
     process = lineage(copy)
     assert process.returncode == 1
-    assert process.stderr.startswith(f"not verified: {path} is not what it was")
+    assert process.stderr.startswith(f"not verified: {path} has changed since")
 
 
 def test_lineage_of_a_file_without_a_record(copy):

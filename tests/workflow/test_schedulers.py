@@ -1,8 +1,12 @@
 """The examples for other schedulers are ones that Snakemake and they can read."""
 
+import libcuda
 import pytest
 import yaml
 from conftest import ROOT, copy_project, snakemake
+from project_copy import PRETENDED_GPUS
+
+from prefline.machine import device
 
 
 @pytest.fixture(scope="module")
@@ -11,12 +15,12 @@ def project(tmp_path_factory):
 
 
 def test_the_pod_runs_a_target_that_there_is_with_the_gpus_of_its_node(project):
-    job = yaml.safe_load((ROOT / "docs/kubernetes.yaml").read_text())
+    _, job = yaml.safe_load_all((ROOT / "docs/kubernetes.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["command"][0] == "snakemake"
+    assert container["args"][0] == "snakemake" and "command" not in container
     gpus = container["resources"]["limits"]["nvidia.com/gpu"]
-    said = snakemake(project, "-n", *container["command"][1:], "--resources", f"gpu={gpus}").stdout
-    assert "rule train_policy" in said and "gpu=1" in said
+    said = snakemake(project, "-n", *container["args"][1:], "--resources", f"gpu={gpus}").stdout
+    assert "rule train_adapter" in said and "gpu=1" in said
 
 
 def test_what_the_next_policy_waits_for_goes_first(project):
@@ -44,15 +48,29 @@ def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
         "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
     )
     snakemake(project, "--profile", "profiles/pbs", "results/models/sft", "--configfile", "small.yaml")
-    fetch, train = (project / "qsub.txt").read_text().splitlines()
-    assert "-N fetch_model -l nodes=1:ppn=1:gpus=0,mem=1000mb,walltime=7200 " in fetch
-    assert "-N train_sft -l nodes=1:ppn=2:gpus=1,mem=3000mb,walltime=86400 " in train
+    asked = (project / "qsub.txt").read_text()
+    assert "-N check_data -l nodes=1:ppn=1:gpus=0,mem=2000mb,walltime=1800 " in asked
+    assert "-N fetch_model -l nodes=1:ppn=1:gpus=0,mem=1100mb,walltime=7200 " in asked
+    assert "-N train_sft -l nodes=1:ppn=2:gpus=1,mem=3000mb,walltime=86400 " in asked
 
 
 def test_gpu_jobs_of_this_machine_lease_its_gpus(project, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setenv("PYTHONPATH", PRETENDED_GPUS)
     (project / "tiny.yaml").write_text(
         "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
     )
     snakemake(project, "results/models/sft", "--forceall", "--configfile", "tiny.yaml")
     assert (project / "logs/train_sft/sft.txt").read_text().startswith("on GPU 7\n")
+
+
+@pytest.mark.skipif(not device.for_cpus(device.facts([])), reason="builds for CUDA are installed")
+def test_what_the_gpus_lack_is_said_when_the_workflow_is_planned(project, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    planned = snakemake(project, "-n", "results/winrate.png")
+    assert planned.stderr.count("GPUs 6, 7 cannot be used: torch ") == 1
+    libcuda.compiled(tmp_path, version=12020)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    refused = snakemake(project, "-n", "results/winrate.png", "--sdm", "conda", check=False)
+    assert refused.returncode == 1
+    assert "runs CUDA 12.2, but torch is built for CUDA 13.0" in refused.stdout + refused.stderr

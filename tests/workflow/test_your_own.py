@@ -1,4 +1,4 @@
-"""The examples of docs/your_own.md, with the files that stand there, run as it says."""
+"""The examples of docs/your_own.md, with the page's files, run as the page describes."""
 
 import json
 import math
@@ -15,6 +15,7 @@ from snakemake.utils import update_config
 from stand_in import StandIn
 
 from prefline.config import loading as configuration
+from prefline.data import reading
 
 PAGE = (ROOT / "docs/your_own.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`(mine/\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
@@ -30,6 +31,15 @@ OVERLAYS = {
     if target != "judging_costs"
 }
 PREPARATION = "\n".join(line for line in SHELL if not line.startswith("snakemake"))
+
+
+@pytest.fixture
+def copy_of_files(tmp_path):
+    """A folder with the page's files."""
+    (tmp_path / "mine").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
 
 
 @pytest.fixture
@@ -53,16 +63,40 @@ def judge():
 
 def test_every_file_of_the_page_is_found():
     named = set(re.findall(r"mine/\w+\.\w+", PAGE))
-    assert named - FILES.keys() == {"mine/judge_prompts.jsonl"}, "the one that a command makes"
-    assert len(FILES) == 11 and len(OVERLAYS) == 6
+    # A command makes the first; the other is a source of a list.
+    assert named - FILES.keys() == {"mine/judge_prompts.jsonl", "mine/more.csv"}
+    assert len(FILES) == 13 and len(OVERLAYS) == 6
     assert set(OVERLAYS.values()) == {"results/winrate.png"}
 
 
-def test_what_is_no_file_is_a_config():
-    (block,) = set(re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)) - set(FILES.values())
+CONFIGS = [
+    block for block in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S) if block not in FILES.values()
+]
+
+
+@pytest.mark.parametrize("block", CONFIGS)
+def test_what_is_no_file_is_a_config(block):
     whole = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     update_config(whole, yaml.safe_load(block))
-    assert configuration.load(whole)["generate"]["engine"] == "vllm"
+    assert configuration.load(whole)
+
+
+def test_pairs_of_other_forms_are_read_as_the_page_says(copy_of_files):
+    """ShareGPT with system messages, and KTO's labels."""
+    found = {}
+    for block in CONFIGS:
+        given = yaml.safe_load(block).get("prompts", {}).get("preferences")
+        if given:
+            columns = {"chosen_reward": None, "rejected_reward": None, **given["columns"]}
+            rules = {"special_tokens": "drop", "max_dropped": 0}
+            source = str(copy_of_files / given["source"])
+            data = reading.Data("pairs", source, columns, rules, unpaired="label" in columns)
+            found[given["source"]] = list(data)
+            data.finish()
+    (pair,) = found["mine/sharegpt.jsonl"]
+    assert [message["role"] for message in pair["messages"]] == ["system", "user"]
+    assert (pair["chosen"], pair["rejected"]) == ("12.", "Let us have tea first.")
+    assert [row["chosen"] is not None for row in found["mine/labels.jsonl"]] == [True, False, True, False]
 
 
 @pytest.mark.slow
@@ -90,7 +124,9 @@ def test_all_of_them_together(copy, judge):
     metrics = result("training/dpop-1/metrics.json")
     assert metrics["eval_loss_before"] == pytest.approx(math.log(2), abs=1e-5)
     verdicts = ["how few words it needs" in asked["messages"][0]["content"] for asked in judge.asked]
-    assert verdicts == [False] + [True] * 8, "a trial, then two questions of two turns in both orders"
+    assert verdicts == [False, True, False] + [True] * 8, (
+        "the check's trial and question; the job's trial, then two questions of two turns in both orders"
+    )
     assert result("winrate.json")["policies"] == ["dpop-1"]
 
 
@@ -98,7 +134,8 @@ def test_all_of_them_together(copy, judge):
 def test_pairs_that_are_there_take_the_place_of_samples(copy):
     said = snakemake(copy, "results/models/dpo-1.json", *QUICK, "mine/pairs.yaml")
     jobs = set(re.findall(r"^(?:local)?rule (\w+):", said.stdout + said.stderr, re.M))
-    assert jobs == {"import_preferences", "tokenize_preferences", "compute_ref_logps", "train_policy"}
+    making = {"import_preferences", "tokenize_preferences", "compute_ref_logps", "train_policy"}
+    assert jobs - {"check_data", "check_model"} == making
     pairs = [json.loads(line) for line in FILES["mine/pairs.jsonl"].splitlines()]
     made = pq.read_table(copy / "results/samples/sft/preferences.parquet").to_pylist()
     assert {row["chosen"] for row in made} == {pair["good"] for pair in pairs}
@@ -150,7 +187,7 @@ def test_a_module_that_a_loss_imports_is_code_of_its_training_alone(copy):
     process = lineage(copy, "results/models/dpop-1.json")
     assert process.returncode == 1
     assert ", changed since: mine/losses.py" in process.stdout
-    assert process.stderr.startswith("not verified: mine/helper.py is not what it was")
+    assert process.stderr.startswith("not verified: mine/helper.py has changed since")
     assert planned(copy, "results/models/dpo-1.json", *QUICK, "mine/loss.yaml") == {}
 
 
@@ -166,7 +203,7 @@ def test_a_module_that_a_reward_imports_is_code_of_its_rewards(copy):
     jobs = planned(copy, *target)
     assert jobs.pop("rewards_sft") == 1 and list(jobs) == [PLANNED["mine/reward.yaml"][0].split()[0]]
     process = lineage(copy, "results/samples/sft/rewards/brief/train-00000.parquet")
-    assert process.stderr.startswith("not verified: mine/helper.py is not what it was")
+    assert process.stderr.startswith("not verified: mine/helper.py has changed since")
     said = snakemake(copy, *target, "-n", "--config", "rewards={brief: {arguments: {word: 8}}}", check=False)
     assert "rewards.brief: arguments" in said.stdout + said.stderr
 

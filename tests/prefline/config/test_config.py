@@ -1,7 +1,9 @@
 """config.yaml and its schema: every mistake found at once, named with its key."""
 
+import contextlib
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -29,8 +31,21 @@ def test_the_default_is_valid_and_stays_as_it_is():
     shared, written = DEFAULT["training_defaults"], dict(leaves(DEFAULT))
     for path, value in leaves(loaded):
         wanted = written.get(path, shared.get(path[-1]))
-        assert value == wanted and type(value) is type(wanted), path
+        assert value == wanted and (type(value) is type(wanted) or isinstance(value, float)), path
     assert {path for path in written if path[0] != "training_defaults"} <= dict(leaves(loaded)).keys()
+
+
+@pytest.mark.parametrize("section", ["mt_bench", "vibe_check"])
+@pytest.mark.parametrize(
+    ("prompts", "given", "used"),
+    [(None, None, None), ("A", None, "A"), ("A", "B", "B"), ("A", "", None), (None, "B", "B")],
+)
+def test_an_evaluation_uses_the_system_message_of_the_prompts_unless_it_has_another(
+    section, prompts, given, used
+):
+    config = changed(("prompts", "system"), prompts)
+    config[section]["system"] = given
+    assert configuration.load(config)[section]["system"] == used
 
 
 def test_every_misspelt_key_is_named_with_the_right_one():
@@ -89,7 +104,7 @@ def test_every_key_refuses_what_it_cannot_take(paths, value):
     ("path", "value"),
     [
         (("train", "label_smoothing"), 0.5),
-        (("train", "beta"), 0),
+        (("train", "beta"), -0.1),
         (("generate", "top_p"), 0),
         (("generate", "top_p"), 1.01),
         (("generate", "num_completions"), 1),
@@ -101,7 +116,7 @@ def test_every_key_refuses_what_it_cannot_take(paths, value):
         (("train", "dtype"), "float16"),
         (("generate", "num_completions"), 2.5),
         (("models", "sft", "source"), "hub:someone/model"),
-        (("prompts", "source"), "prompts.txt"),
+        (("prompts", "source"), "hub:someone/prompts"),
         (("models", "base", "training", "warmup_ratio"), 1.5),
     ],
     ids=str,
@@ -186,6 +201,14 @@ def test_null_removes_a_run():
     assert "runs: {} should be non-empty" in refused(config)
 
 
+def test_the_template_of_a_model_that_is_trained_here_is_its_starts():
+    assert (
+        "models.sft.system_message is for models with a `source`, but sft is trained; set it for"
+        in refused(changed(("models", "sft", "system_message"), "first_user"))
+    )
+    configuration.load(changed(("models", "sft", "system_message"), "own"))
+
+
 def test_the_model_that_training_begins_with_must_exist():
     message = refused(changed(("models", "sft", "init"), "bass"))
     assert message == (
@@ -222,7 +245,7 @@ def test_every_section_is_closed():
 
 def test_every_section_requires_all_its_keys():
     for name, section in DEFAULT.items():
-        if name not in ("seed", "models", "endpoints", "rewards", "runs", "benchmarks"):
+        if name not in ("seed", "date", "models", "endpoints", "rewards", "runs", "benchmarks"):
             defaults = DEFAULT["training_defaults"] if name == "train" else ()
             required = [*schemas.whole()["properties"][name]["required"], *defaults]
             assert sorted(set(required)) == sorted({*section, *defaults}), name
@@ -255,7 +278,7 @@ JUDGE = {
         ),
         (
             {"kind": "function", "function": "f", "arguments": {}},
-            "rewards.other.function: 'f' does not match",
+            "rewards.other.function: 'f' is not of the form that this key takes (FILE.py:NAME",
         ),
         (JUDGE | {"endpoint": None}, "rewards.other.endpoint: name an entry of `endpoints`"),
         (JUDGE | {"lowest": 10}, "rewards.other.lowest is 10: it must be below rewards.other.highest"),
@@ -286,7 +309,7 @@ def test_an_overlay_changes_the_kind_of_a_reward_and_removes_one():
 @pytest.mark.parametrize(("key", "value"), [("checkpoint", "best"), ("early_stopping_patience", 2)])
 def test_what_goes_by_the_held_out_loss_needs_looks_at_it(path, key, value):
     said = refused(changed((*path, key), value))
-    assert f"{key} {value} goes by the held-out loss on the way, but eval_steps is null: say" in said
+    assert f"{key} {value} needs the held-out loss during training, but eval_steps is null; set" in said
     config = changed((*path, key), value)
     put(config, (*path, "eval_steps"), 5)
     configuration.load(config)
@@ -296,10 +319,45 @@ def test_a_misspelt_model_does_not_leave_the_embedded_one_in_its_place():
     for wrong, right in (("stf", "sft"), ("reward_modl", "reward_model"), ("bse", "base")):
         config = changed(("models", "start", "source"), "data/policy")
         config["models"][wrong] = {"source": "data/policy"}
-        assert f"models.{wrong} is named by nothing, and {right!r} would be trained" in refused(config)
+        assert f"models.{wrong} is not used, and {right!r} would be trained" in refused(config)
 
 
 def test_a_model_that_a_reward_names_may_have_a_name_like_another():
     config = changed(("rewards", "reward_model", "model"), "reward_model_2")
     config["models"]["reward_model_2"] = {"source": "data/policy"}
     configuration.load(config)
+
+
+def _numbers(section, path=()):
+    """Yield (section, key, path) of every value of a config that the schema calls a number."""
+    for key, value in section.items():
+        place = (*path, key)
+        if isinstance(value, dict):
+            yield from _numbers(value, place)
+            continue
+        with contextlib.suppress(KeyError):
+            types = schemas.at(".".join(place)).get("type", [])
+            types = {types} if isinstance(types, str) else set(types)
+            if "number" in types and "integer" not in types:
+                yield section, key, place
+
+
+def test_2_and_two_point_zero_are_one_value_under_every_key():
+    """Else a config that a program wrote again would run everything again."""
+    whole = configuration.load(yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8")))
+    found = list(_numbers(whole))
+    assert len(found) > 20
+    assert [path for section, key, path in found if isinstance(section[key], int)] == []
+    for number in (2, 2.0, "2", "2.0", "2e0"):
+        config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+        config["train"]["num_train_epochs"] = config["runs"]["dpo"]["beta"] = number
+        loaded = configuration.load(config)
+        for value in (loaded["train"]["num_train_epochs"], loaded["runs"]["dpo"]["beta"]):
+            assert repr(value) == "2.0"
+
+
+def test_a_whole_number_too_large_for_any_float_is_one_sentence():
+    config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+    config["train"]["num_train_epochs"] = 10**400
+    with pytest.raises(InputError, match=r"train\.num_train_epochs"):
+        configuration.load(config)

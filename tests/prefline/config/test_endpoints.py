@@ -76,7 +76,7 @@ def test_null_takes_an_endpoint_and_a_key_away():
         ({"rewards": {"polite": REWARD | {"endpoint": "x"}}}, "lacks; known: local, claude, own, unnamed"),
         (
             {"rewards": {"polite": REWARD | {"endpoint": "unnamed"}}},
-            "unnamed.model: say what the servers call",
+            "unnamed.model is missing; set it to the servers' name",
         ),
         (
             {"mt_bench": {"judges": {"g": {"endpoint": "ownn", "max_tokens": 8}}}},
@@ -84,9 +84,12 @@ def test_null_takes_an_endpoint_and_a_key_away():
         ),
         (
             {"benchmarks": {"b": BENCHMARK | {"endpoint": "own"}}},
-            "own is of the kind vllm, and this takes openai",
+            "own is of the kind vllm; name one of the kind openai",
         ),
-        ({"generate": {"endpoint": "claude"}}, "claude is of the kind anthropic, and this takes openai"),
+        (
+            {"generate": {"endpoint": "claude"}},
+            "claude is of the kind anthropic; name one of the kind openai",
+        ),
         ({"endpoints": {"a": {"kind": "openai", "model": "m"}}}, "endpoints.a: the kind openai lacks 'urls'"),
         ({"endpoints": {"a": {"kind": "anthropic"}}}, "endpoints.a: the kind anthropic lacks 'model'"),
         ({"endpoints": {"a": {"kind": "vllm", "model": "x"}}}, "names the model 'x', which `models` lacks"),

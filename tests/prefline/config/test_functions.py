@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from prefline.config import functions
 from prefline.errors import InputError
+from prefline.provenance import imports
 
 
 @pytest.fixture
@@ -97,6 +98,90 @@ def test_arguments_are_held_against_the_signature(write, arguments, sentence):
     assert sentence in refused(functions.check, ["mine/own.py:f"], *given, arguments, ["beta"])
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("\nasync def f(batch): pass", "mine/own.py, line 2: f is async, but is called as a plain function;"),
+        (
+            "from helper import f",
+            "mine/own.py, line 1: f is imported; name the file that defines it, or write",
+        ),
+        ("from helper import g as f", "mine/own.py, line 1: f is imported"),
+        ("class f:\n    def __call__(self, batch): pass", "mine/own.py, line 1: f is a class; write `def"),
+        ("class C: pass\nf = C()", "mine/own.py, line 2: f is made while the file runs, so its arguments"),
+        (
+            "import functools\nf = functools.partial(print)",
+            "mine/own.py, line 2: f is made while the file runs",
+        ),
+        ("def f(batch): pass\nf = 3", "mine/own.py, line 2: f is made while the file runs"),
+        (
+            "if True:\n    def f(batch): pass",
+            "mine/own.py, line 1: f is defined under a condition or in a loop",
+        ),
+        (
+            "try:\n    from x import f\nexcept ImportError:\n    pass",
+            "line 1: f is defined under a condition",
+        ),
+        ("f = g = f", "mine/own.py, line 1: f is made while the file runs"),
+    ],
+)
+def test_what_is_no_function_is_refused_with_the_true_reason(write, text, sentence):
+    write(text)
+    assert sentence in refused(functions.parameters, "mine/own.py:f", ["batch"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f = lambda batch, lam: 2 * lam",
+        "def g(batch, lam): return 2 * lam\nf = h = g",
+        "f = 3\ndef f(batch, lam): return 6",
+    ],
+)
+def test_other_names_of_functions_are_functions(write, text):
+    write(text)
+    assert functions.parameters("mine/own.py:f", ["batch"]) == ({"lam": False}, False)
+    assert functions.load("mine/own.py:f")(0, lam=3) == 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffdef f(): return 'é'".encode(),
+        "# -*- coding: latin-1 -*-\ndef f(): return 'é'".encode("latin-1"),
+        "#!/usr/bin/python\n# vim: set fileencoding=cp1252 :\ndef f(): return 'é'".encode("cp1252"),
+    ],
+    ids=["mark", "latin-1", "cp1252"],
+)
+def test_a_file_is_read_in_its_coding_as_python_does(write, content):
+    write("")
+    Path("mine/own.py").write_bytes(content)
+    assert functions.load("mine/own.py:f")() == "é"
+    assert imports.code_hash("mine/own.py")
+
+
+@pytest.mark.parametrize("content", [b"x = '\xff'", b"# coding: no-such-coding\n", b"x = 1\0"])
+def test_a_file_that_python_cannot_read_is_one_sentence(write, content):
+    write("")
+    Path("mine/own.py").write_bytes(content)
+    assert "mine/own.py" in refused(functions.load, "mine/own.py:f")
+
+
+def test_a_number_that_yaml_reads_as_text_is_one_where_a_number_is_meant(write):
+    """By the annotation, else by the default."""
+    write(
+        "def f(a: float, b=0.5, *, c: int = 1, d: str = '', e: 'float | None' = None): return [a, b, c, d, e]"
+    )
+    texts = {"a": "1e-3", "b": "2", "c": "3", "d": "1e-3", "e": "1e3"}
+    functions.check(["mine/own.py:f"], [], "arguments", texts)
+    assert functions.load("mine/own.py:f")(**texts) == [1e-3, 2, 3, "1e-3", 1e3]
+    write("def g(a): return a", "other.py")
+    assert "arguments.a: YAML reads 1e-3 as text; write 0.001 for the number" in refused(
+        functions.check, ["mine/other.py:g"], [], "arguments", {"a": ["1e-3"]}
+    )
+    functions.check(["mine/other.py:g"], [], "arguments", {"a": "10"})
+
+
 # Running it.
 
 
@@ -140,8 +225,8 @@ def test_a_file_of_the_projects_is_its_module():
         ),
         ("\n\n1 / 0\ndef f(): pass", "mine/own.py, line 3: ZeroDivisionError: division by zero"),
         ("from . import helper\ndef f(): pass", "mine/helper.py, line 2: KeyError: 'a'"),
-        ("def f(: pass", "mine/own.py, line 1 is no Python code: "),
-        ("def f(): pass\nf = 3", "mine/own.py:f is 3 once the file has run, and no function"),
+        ("def f(: pass", "mine/own.py, line 1 is not Python code: "),
+        ("def f(): pass\nglobals()['f'] = 3", "mine/own.py:f is 3 once the file has run, not a function"),
     ],
 )
 def test_a_file_that_does_not_run_is_one_sentence(write, text, sentence):

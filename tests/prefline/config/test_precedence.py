@@ -94,7 +94,7 @@ def test_the_default_named_as_an_overlay_changes_nothing():
         (
             ANOTHER,
             "config: models.sft.source names hub:a/b@c, but runs.dpo has the learning rate of config.yaml, "
-            "which suits the embedded model; say train.learning_rate in your overlay",
+            "which suits the embedded model; set train.learning_rate in your overlay",
         ),
         (f"{ANOTHER}\nruns: {{dpo: {{learning_rate: 1e-6}}}}", "but runs.rebel has the learning rate of"),
         (
@@ -104,7 +104,7 @@ def test_the_default_named_as_an_overlay_changes_nothing():
         (
             "models: {start: {source: data/making}}\ntrain: {learning_rate: 1e-6}",
             "models.start.source names data/making, but models.base.training has the learning rate of "
-            "config.yaml, which suits the embedded model; say models.base.training.learning_rate in your "
+            "config.yaml, which suits the embedded model; set models.base.training.learning_rate in your "
             "overlay",
         ),
         (
@@ -151,3 +151,29 @@ def test_an_edit_of_the_default_is_no_overlay():
     graph = workflow.jobs()
     trained = workflow.changed(graph, workflow.jobs({"train": {"learning_rate": 1e-5}}))
     assert {name for name in trained if graph[name].rule == "train_policy"} == {"results/models/dpo-1"}
+
+
+FINISHED = "models: {sft: {source: hub:a/b@c, train_data: mine.jsonl}}\ntrain: {learning_rate: 1e-6}"
+DATA = "models: {sft: {train_data: mine.jsonl}}"
+
+
+@pytest.mark.parametrize("overlays", [[FINISHED], [FINISHED.replace(", train_data: mine.jsonl", ""), DATA]])
+def test_data_for_a_model_that_is_not_trained_is_refused(load, overlays):
+    sentence = (
+        "config: models.sft.train_data is never read, because models.sft.source names the finished model "
+        "hub:a/b@c; to train that model, write it as models.start.source, and models.sft with source: null"
+    )
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        load(*overlays)
+
+
+@pytest.mark.parametrize(
+    "overlays",
+    [
+        [DATA, FINISHED.replace(", train_data: mine.jsonl", "")],  # the later file wants the finished model
+        [FINISHED.replace("mine.jsonl", "data/world/sft_train.jsonl")],  # a copy of config.yaml
+        [DATA],
+    ],
+)
+def test_data_that_a_later_model_replaces_and_a_copy_of_the_config_are_taken(load, overlays):
+    load(*overlays)

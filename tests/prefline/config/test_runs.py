@@ -8,6 +8,7 @@ from configs import COMPLETE, DEFAULT, refused
 from prefline.config import loading as configuration
 from prefline.training import losses, methods
 
+LOSS_KEYS = losses.hyperparameters(list(losses.LOSSES))
 RUN = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current"}
 
 
@@ -26,7 +27,7 @@ def test_a_run_overrides_what_it_names_of_train():
 def test_a_run_is_shaped_by_its_own_loss_alone():
     loaded = configuration.load(DEFAULT)
     for run, keys in (("rebel", {"eta", "reward_scaling"}), ("dpo", {"beta", "label_smoothing"})):
-        assert configuration.LOSS_KEYS & configuration.training(loaded, run).keys() == keys
+        assert LOSS_KEYS & configuration.training(loaded, run).keys() == keys
 
 
 def test_every_loss_can_be_chosen_with_trains_values():
@@ -35,7 +36,7 @@ def test_every_loss_can_be_chosen_with_trains_values():
         if name == "exo_pair":
             config["runs"]["own"]["label_smoothing"] = 1e-3
         loaded = configuration.load(config)
-        assert configuration.LOSS_KEYS & configuration.training(loaded, "own").keys() == set(keys)
+        assert LOSS_KEYS & configuration.training(loaded, "own").keys() == set(keys)
 
 
 @pytest.mark.filterwarnings("ignore:You are importing from 'trl.experimental'")
@@ -59,14 +60,14 @@ def test_the_defaults_are_trls():
         ({"loss_type": 3}, "own.loss_type: 3 is not of type 'string', 'array'"),
         (
             {"loss_type": "rebel", "beta": 0.1},
-            "own: the loss rebel does not take 'beta' (null takes it away); it takes eta, reward_scaling",
+            "own: the loss rebel does not take 'beta' (null removes it); it takes eta, reward_scaling",
         ),
         ({"loss_weights": [1.0]}, "own: the loss sigmoid does not take 'loss_weights'"),
         (
             {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]},
             "own: loss_weights has 1 numbers for 2 losses (sigmoid, sft); give one for each, or null for 1",
         ),
-        ({"loss_type": "exo_pair"}, "own: exo_pair is infinite where label_smoothing is 0"),
+        ({"loss_type": "exo_pair"}, "own: exo_pair is infinite if label_smoothing is 0"),
         ({"loss_type": "simpo", "simpo_gamma": -1}, "own.simpo_gamma: -1 is less than the minimum"),
         ({"loss_type": "rebel", "reward_scaling": "zscore"}, "did you mean 'z_score'?"),
     ],

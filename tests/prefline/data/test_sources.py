@@ -71,23 +71,23 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path, suffix):
         read(path, prompt="prompt")
 
 
-@pytest.mark.parametrize("line", ["a", "a,b,c"])
-def test_a_csv_row_has_as_many_fields_as_the_header(tmp_path, line):
+@pytest.mark.parametrize(("line", "number"), [("a", 1), ("a,b,c", 3)])
+def test_a_csv_row_has_as_many_fields_as_the_header(tmp_path, line, number):
     path = tmp_path / "rows.csv"
     path.write_text(f"x,y\n1,2\n{line}\n")
-    with pytest.raises(InputError, match=r"rows\.csv, line 3: has not as many fields"):
+    with pytest.raises(InputError, match=rf"rows\.csv, line 3: has {number} fields, the header has 2"):
         read(path, x="x")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.jsonl: no such file"):
+    with pytest.raises(InputError, match=r"there is no file .*gone\.jsonl"):
         read(tmp_path / "gone.jsonl", x="a")
 
 
 def test_an_unknown_kind_of_file(tmp_path):
-    (tmp_path / "rows.json").write_text("{}")
-    with pytest.raises(InputError, match=r"data files end in \.jsonl, \.csv, \.parquet"):
-        read(tmp_path / "rows.json", x="a")
+    (tmp_path / "rows.xlsx").write_text("{}")
+    with pytest.raises(InputError, match=r"rows\.xlsx: data files end in \.jsonl, \.json, \.csv"):
+        read(tmp_path / "rows.xlsx", x="a")
 
 
 def test_hub_sources():

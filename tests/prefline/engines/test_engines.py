@@ -11,10 +11,10 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from prefline import engines
 from prefline.engines import Request, Sampling
-from prefline.engines.model_files import end_tokens
 from prefline.engines.pace import Pace
 from prefline.engines.transformers import pick, uniform_streams
 from prefline.errors import InputError
+from prefline.text.ends import end_tokens
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +181,10 @@ def test_the_engine_is_known():
 def test_the_resources_of_a_job_reach_its_engine(monkeypatch):
     monkeypatch.setattr(engines, "load", lambda *given, **options: (given, options))
     settings = engines.Settings("server", "float32", "shard", {"max_model_len": 64}, "sft")
-    given, options = engines.start("models/sft", settings, Pace(8, "an endpoint", "journal", 2, 80, 99), 1)
+    pace = Pace(8, "an endpoint", "journal", 2, 80, 99)
+    given, options = engines.start("models/sft", settings, pace, 1, 50)
     assert given == ("server", "models/sft", 8, "float32")
-    vllm = {"tensor_parallel_size": 2, "gpu_memory_percent": 80, "max_num_batched_tokens": 99}
+    vllm = {"tensor_parallel_size": 2, "gpu_memory_percent": 80, "max_num_batched_tokens": 99, "tokens": 50}
     assert options == {
         **{
             "endpoint": "an endpoint",
@@ -224,6 +225,8 @@ def test_end_tokens_are_all_of_them(tokenizer):
     assert end_tokens(GenerationConfig(eos_token_id=[1, 4]), tokenizer) == [1, 4]
     assert end_tokens(GenerationConfig(eos_token_id=1), tokenizer) == [1, 4]
     assert end_tokens(GenerationConfig(), tokenizer) == [4]
+    base = make_tokenizer(eos_token="<|end_of_text|>")
+    assert end_tokens(GenerationConfig(eos_token_id=1), base) == [1, 4], "the template's, too"
 
 
 def test_a_token_is_drawn_where_its_probability_begins():

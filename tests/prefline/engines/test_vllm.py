@@ -6,8 +6,11 @@ Starting vLLM takes longer than all tests of it, so that one engine and one serv
 import itertools
 import json
 import secrets
+import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import httpx2
 import numpy as np
@@ -20,7 +23,8 @@ from transformers import LlamaForCausalLM
 
 from prefline import engines, files
 from prefline.data import tables
-from prefline.engines import Request, Sampling
+from prefline.engines import Request, Sampling, vllm
+from prefline.engines.model_files import ModelFiles
 from prefline.errors import InputError
 from prefline.servers import conversation
 from prefline.servers.client import KEY_VARIABLE
@@ -57,7 +61,7 @@ def engine(model):
 
 @pytest.fixture(scope="module")
 def server(model):
-    options = {"endpoint": None, "served_model": None, "vllm": VLLM, "journal": "nowhere"}
+    options = {"endpoint": None, "served_model": None, "vllm": VLLM | {"tokens": 90}, "journal": "nowhere"}
     engine = engines.load("server", model, 32, "float32", **SEEDS, **options)
     yield engine
     engine.close()
@@ -117,6 +121,16 @@ def test_a_server_of_the_jobs_own_answers_to_nobody_else(server):
     assert httpx2.post(f"{server.local.url}/completions", json={}, headers=wrong).status_code == 401
 
 
+def test_no_path_of_a_server_of_the_jobs_own_answers_without_its_key(server):
+    root, right = server.local.url.removesuffix("/v1"), {"Authorization": f"Bearer {server.local.key}"}
+    paths = httpx2.get(f"{root}/openapi.json", headers=right).json()["paths"]
+    assert {"/invocations", "/tokenize", "/health"} <= set(paths)
+    for path in [*paths, "/metrics", "/docs", "/openapi.json", "/no/such/path", "//invocations"]:
+        for method in ("GET", "POST", "OPTIONS", "HEAD"):
+            assert httpx2.request(method, f"{root}{path}").status_code == 401, (method, path)
+    assert httpx2.get(f"{root}/health", headers=right).status_code == 200
+
+
 def test_a_server_draws_what_the_engine_draws(server, engine):
     asked = requests(20, copies=2)
     assert server.generate(asked, SAMPLING) == engine.generate(asked, SAMPLING)
@@ -164,7 +178,7 @@ def test_what_cannot_be_answered_is_refused_before_the_first(engine):
 def test_a_conversation_with_a_real_server_ends_as_it_says(server):
     section, key = "rewards.helpful", server.local.key
     talk = conversation.Conversation([server.local.url], "policy", 12, 8, 60, section, key=key)
-    assert talk.form == ("max_tokens", True)
+    assert str(talk.form) == "max_tokens+seed" and talk.form.neutral
     words = ["the cat", "the mat", "sat", "on the mat", "the cat", "cat", "a", "b"]
     asked = [
         conversation.Request([{"role": "user", "content": text}], temperature, 7, text)
@@ -207,15 +221,15 @@ def test_a_judge_that_babbles_leaves_its_verdicts_and_one_sentence(tmp_path, ser
     }
     words = [f"--{name}={value}" for name, value in flags.items()]
     for _ in range(2):
-        with pytest.raises(InputError, match=r"4 of 4 ratings are missing, such as .*; have"):
+        with pytest.raises(InputError, match=r"4 of 4 ratings are missing, such as .*; make"):
             rate_completions.main(words)
     (kept,) = tmp_path.glob("journal/ratings/*/*.jsonl")
     assert len(kept.read_text().splitlines()) == 4 * 4
     assert "4 of 4 rows are in the journal" in capsys.readouterr().out
 
 
-def sample(directory, model, **flags):
-    """Completions of six prompts from the script in a process of its own: (rows, metrics)."""
+def sampling(directory, model, **flags):
+    """The command of the script that samples completions of six prompts."""
     asked = requests(6)
     rows = [
         {"prompt_id": f"p{row}", "messages": [{"role": "user", "content": "x"}], "prompt_ids": one.prompt_ids}
@@ -231,6 +245,7 @@ def sample(directory, model, **flags):
         "temperature": 1.0,
         "top-p": 1.0,
         "top-k": 0,
+        "max-prompt-length": 60,
         "max-tokens": 12,
         "seed": 1,
         "journal": directory / secrets.token_hex(4),
@@ -238,7 +253,12 @@ def sample(directory, model, **flags):
         "metrics": directory / "metrics.json",
     }
     words = [word for key, value in (values | flags).items() for word in (f"--{key}", str(value))]
-    subprocess.run([sys.executable, "-m", "scripts.generate.generate_completions", *words], check=True)
+    return [sys.executable, "-m", "scripts.generate.generate_completions", *words]
+
+
+def sample(directory, model, **flags):
+    """Completions of six prompts from the script in a process of its own: (rows, metrics)."""
+    subprocess.run(sampling(directory, model, **flags), check=True)
     completions = tables.read_rows(directory / "completions.parquet", tables.COMPLETIONS)
     return completions, files.read_json(directory / "metrics.json")
 
@@ -273,6 +293,63 @@ def test_an_engine_that_is_killed_starts_again_and_loses_nothing(model, engine, 
     assert [made[index] for index in range(len(asked))] == whole
     assert engine.report() == {"engine_restarts": 1}
     assert "the engine died (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("engine", "number"),
+    [
+        pytest.param("vllm", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("vllm", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("server", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("server", signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
+def test_a_killed_job_leaves_no_process_of_vllm(tmp_path, model, engine, number):
+    """Engine core, worker, API server and resource trackers: alone they stay for minutes, 720 MB."""
+    flags = {"engine": engine, "num-completions": 5000, "max-tokens": 60}
+    job = subprocess.Popen(
+        [sys.executable, "-m", "prefline.machine.lease_gpus", "0", *sampling(tmp_path, model, **flags)]
+    )
+    while not any(tmp_path.glob("*/*/*/*.jsonl")):  # the journal: it samples
+        assert job.poll() is None
+        time.sleep(0.1)
+    others = psutil.Process(job.pid).children(recursive=True)
+    assert any("EngineCore" in process.name() for process in others) and len(others) >= 2
+    job.send_signal(number)
+    assert job.wait() == -number
+    left = psutil.wait_procs(others, timeout=5)[1]
+    assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "context", "wanted"),
+    [
+        (0, 2048, 131_072, 2048),  # as Llama 3.1, whose whole context would fill a GPU of 24 GB
+        (0, 1500, 131_072, 1536),
+        (0, 9000, 4096, 4096),  # a longer prompt is refused, as the model does not know its positions
+        (0, None, 4096, 4096),
+        (8192, 1500, 131_072, 8192),
+        (0, 700, None, 768),
+    ],
+)
+def test_the_context_is_what_is_asked_within_the_models_own(configured, asked, context, wanted):
+    files = SimpleNamespace(path="results/models/sft", context=context)
+    assert vllm.context_length(files, configured, asked) == wanted
+
+
+def test_a_model_without_a_context_needs_one_of_the_config():
+    files = SimpleNamespace(path="results/models/sft", context=None)
+    with pytest.raises(InputError, match=r"results/models/sft: names no context length; set generate\.vllm"):
+        vllm.context_length(files, 0, None)
+
+
+def test_rotary_positions_never_depend_on_what_is_asked(tmp_path):
+    """longrope takes other factors beyond its original context, which vLLM decides by its own context."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 96}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    make_model(tmp_path, hidden_size=32, max_position_embeddings=4096, rope_parameters=rope)
+    read = ModelFiles(tmp_path)
+    assert {vllm.context_length(read, given, asked) for given in (0, 2000) for asked in (None, 3000)} == {96}
 
 
 def test_more_gpus_than_the_job_was_given_is_one_sentence(monkeypatch, model):

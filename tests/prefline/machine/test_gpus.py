@@ -1,14 +1,18 @@
 """Jobs that run side by side on one machine never share a GPU, however they end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
+from project_copy import PRETENDED_GPUS
 
-from prefline.machine import faults, gpus
+from prefline.machine import gpus
 
 LEASE = [
     sys.executable,
@@ -38,6 +42,7 @@ def end(process):
         ({"CUDA_VISIBLE_DEVICES": "2,GPU-5f2a, MIG-1"}, ["2", "GPU-5f2a", "MIG-1"]),
         ({"CUDA_VISIBLE_DEVICES": ""}, []),
         ({"CUDA_VISIBLE_DEVICES": "1,-1,0"}, ["1"]),
+        *(({"CUDA_VISIBLE_DEVICES": none}, []) for none in ("none", "void", "-1", "NoDevFiles", "None,0")),
         ({}, ["0", "1"]),
     ],
 )
@@ -48,6 +53,35 @@ def test_the_environment_says_which_gpus_there_are_else_the_machine(
         (tmp_path / name).touch()
     monkeypatch.setattr(gpus, "DEVICES", tmp_path)
     assert gpus.installed(environment) == found
+
+
+SMI = "#!/bin/sh\necho 'GPU 0: RTX (UUID: GPU-1)'; echo 'GPU 1: RTX (UUID: GPU-2)'; echo '  MIG 1g'"
+
+
+@pytest.mark.parametrize(
+    ("files", "tool", "found"),
+    [
+        (["nvidia3"], None, ["0"]),  # as CUDA counts
+        (["nvidia1", "nvidia10", "nvidiactl", "nvidia-caps"], None, ["0", "1"]),
+        (["dxg"], SMI, ["0", "1"]),
+        (["dxg"], "#!/bin/sh\nexit 9", []),
+        (["dxg"], None, []),
+        (["nvhost-gpu", "nvmap"], None, ["0"]),
+        (["nvgpu"], None, ["0"]),
+        (["dri", "kfd"], SMI, []),
+    ],
+)
+def test_the_gpus_of_a_machine_are_those_that_its_driver_has(files, tool, found, tmp_path, monkeypatch):
+    for name in files:
+        (tmp_path / name).touch()
+    (tmp_path / "bin").mkdir()
+    if tool:
+        (tmp_path / "bin/nvidia-smi").write_text(tool)
+        (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "WSL_TOOLS", tmp_path / "nowhere")
+    assert gpus.installed({}) == found
 
 
 def test_jobs_of_a_sharing_snakemake_see_no_gpu_unless_they_lease_it():
@@ -61,10 +95,7 @@ def test_a_lease_lasts_across_exec_and_ends_with_kill_9(tmp_path):
     names = {one.stdout.readline().strip(), two.stdout.readline().strip()}
     assert names == {"0", "1"}
     waiting = start(1, "0,1", tmp_path)
-    time.sleep(1)
-    os.set_blocking(waiting.stdout.fileno(), False)
-    assert waiting.stdout.readline() == ""
-    os.set_blocking(waiting.stdout.fileno(), True)
+    assert waiting.stdout.readline().startswith("waiting for a GPU")
     one.send_signal(signal.SIGKILL)
     assert waiting.stdout.readline().strip() in names
     for process in (one, two, waiting):
@@ -97,6 +128,92 @@ def test_many_jobs_of_one_and_two_gpus_all_run_and_never_share(tmp_path):
                 assert not set(names) & set(other)
 
 
+def test_a_wait_says_once_for_whom(tmp_path):
+    holders = []
+    for name in ("0", "1"):
+        holders.append(start(1, "0,1", tmp_path, f"exec sleep 6{name}"))
+        assert holders[-1].stdout.readline() == f"{name}\n"
+    since, waiting = r"since \d{4}-\d\d-\d\d \d\d:\d\d", []
+    users = [f"process {process.pid} of {psutil.Process().username()} {since}" for process in holders]
+    expected = rf"GPU 0 is in use by {users[0]} \(sleep 60\); GPU 1 is in use by {users[1]} \(sleep 61\)"
+    for count in (2, 1):
+        waiting.append(start(count, "0,1", tmp_path))
+        assert re.fullmatch(f"waiting for a GPU: {expected}\n", waiting[-1].stdout.readline())
+    time.sleep(2)
+    for process in holders:
+        end(process)
+    assert waiting[0].stdout.readline() == "0,1\n"
+    end(waiting[0])
+    assert waiting[1].stdout.readline() in ("0\n", "1\n")
+    end(waiting[1])
+
+
+def test_a_holder_that_cannot_be_seen_is_said_too(tmp_path, monkeypatch):
+    lock = tmp_path / "prefline-gpu-0.lock"
+    holder = start(1, "0", tmp_path)
+    holder.stdout.readline()
+    monkeypatch.setattr(psutil, "Process", raise_no_such_process)
+    assert gpus._user(lock) == f"process {holder.pid}, which is ending"
+    end(holder)
+    assert gpus._user(lock) is None
+
+
+def raise_no_such_process(number):
+    raise psutil.NoSuchProcess(number)
+
+
+def of_other_users(path):
+    path.touch()
+    path.chmod(0)
+    os.chown(path, 12345, 12345)
+
+
+KINDS_OF_LOCKS = {
+    "link": (lambda path: path.symlink_to("/etc/passwd"), "a link to /etc/passwd; owner root"),
+    "dead link": (lambda path: path.symlink_to("nowhere"), "a link to nowhere; owner root"),
+    "folder": (lambda path: path.mkdir(), "not a file; owner root"),
+    "pipe": (os.mkfifo, "not a file; owner root"),
+    "somebody's": (of_other_users, "Permission denied; owner 12345"),
+}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="makes files of other users")
+@pytest.mark.parametrize("name", ["prefline-gpu-0.lock", "prefline-gpus.lock"])
+@pytest.mark.parametrize("kind", KINDS_OF_LOCKS)
+def test_a_lock_file_that_cannot_be_used_is_one_sentence(kind, name, tmp_path):
+    make, reason = KINDS_OF_LOCKS[kind]
+    tmp_path.chmod(0o777)
+    make(tmp_path / name)
+    code = (  # what another user gets
+        "import os, sys\n"
+        "from prefline import errors; from prefline.machine import gpus\n"
+        "os.setgid(54321); os.setuid(54321)\n"
+        "errors.run(lambda: gpus.lease(1, ['0'], sys.argv[1]))"
+    )
+    folder = Path("/tmp", f"prefline-locks-{os.getpid()}")
+    tmp_path.rename(folder)  # whose parents everybody may enter
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=30
+        )
+    finally:
+        folder.rename(tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"error: {folder / name}: the lock file of a GPU is unusable ({reason}); "
+        "have its owner or root remove it\n"
+    )
+
+
+def test_every_user_can_lock_a_file_that_one_made_with_a_strict_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        gpus._open(tmp_path / "x.lock")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.lock").stat().st_mode & 0o777 == 0o644
+
+
 def test_who_asks_for_more_than_there_are_gets_all(tmp_path):
     assert gpus.lease(4, [], tmp_path) == []
     job = start(4, "0,1", tmp_path)
@@ -107,97 +224,9 @@ def test_who_asks_for_more_than_there_are_gets_all(tmp_path):
 def test_under_a_scheduler_its_devices_stay(monkeypatch):
     monkeypatch.delenv("PREFLINE_GPUS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setenv("PYTHONPATH", PRETENDED_GPUS)
     said = subprocess.check_output(
         [sys.executable, "-m", "prefline.machine.lease_gpus", "1", "printenv", "CUDA_VISIBLE_DEVICES"],
         text=True,
     )
     assert said == "7\n"
-
-
-# torch/version.py, as builds have it: of PyPI and conda, old and new.
-FOR_CPUS = "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n"
-OLD_FOR_CPUS = "__version__ = '2.1.0'\ndebug = False\ncuda = None\ngit_version = '7bcf'\nhip = None\n"
-FOR_CUDA = "__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
-FOR_ROCM = "__version__ = '2.13.0+rocm7.0'\ncuda: Optional[str] = None\nhip: Optional[str] = '7.0.51831'\n"
-# What a job runs first, on a machine whose devices are in the folder that the first word names.
-FIRST = (
-    "import sys\n"
-    "from prefline import errors; from prefline.machine import gpus\n"
-    "gpus.DEVICES = sys.argv.pop(1)\n"
-    "from prefline.machine import {0}\n"
-    "errors.run({0}.main)"
-)
-
-
-def begin(folder, module, words, devices=1, torch=FOR_CPUS, **environment):
-    """How a job that `module` starts has ended (CompletedProcess); no torch of it may be imported."""
-    for name in ["nvidiactl", *(f"nvidia{number}" for number in range(devices))]:
-        (folder / name).touch()
-    (folder / "site").mkdir()
-    if torch is not None:
-        (folder / "site/torch").mkdir()
-        (folder / "site/torch/__init__.py").write_text("raise SystemExit('imported')")
-        (folder / "site/torch/version.py").write_text(torch)
-    (folder / "site/job.py").write_text("print('it runs')")
-    kept = {key: value for key, value in os.environ.items() if key not in (gpus.POOL, gpus.VISIBLE)}
-    python = [sys.executable, *(["-S"] if torch is None else [])]  # -S: without what is installed
-    return subprocess.run(
-        [*python, "-c", FIRST.format(module), str(folder), *words],
-        env={**kept, "PYTHONPATH": f"{folder}/site{os.pathsep}{os.getcwd()}", **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
-JOB = [sys.executable, "-m", "job"]
-LEASING, LAUNCHING = ("lease_gpus", ["1", *JOB]), ("launch", ["ddp", "job"])
-LEASED, GIVEN = {"PREFLINE_GPUS": "0", "CUDA_VISIBLE_DEVICES": ""}, {"CUDA_VISIBLE_DEVICES": "0"}
-
-
-@pytest.mark.parametrize(
-    ("started", "environment"),
-    [
-        (LEASING, LEASED),
-        (LEASING, GIVEN),  # by Slurm
-        (LEASING, {"CUDA_VISIBLE_DEVICES": "GPU-5f2a"}),
-        (LEASING, {}),  # by a scheduler that hides nothing
-        (LAUNCHING, GIVEN),  # by Slurm, as `gres`
-    ],
-)
-@pytest.mark.parametrize("torch", [FOR_CPUS, OLD_FOR_CPUS])
-def test_a_gpu_that_torch_cannot_use_is_refused_for_good(started, environment, torch, tmp_path):
-    ended = begin(tmp_path, *started, torch=torch, **environment)
-    assert ended.returncode == 1 and ended.stdout == ""
-    version = torch.split("'")[1]
-    assert ended.stderr == (
-        f"error: this job was given a GPU, but torch {version} of {sys.executable} is a build for CPUs; "
-        "start Snakemake with `--sdm conda`, which installs builds for CUDA (docs/environments.md), or with "
-        "`--resources gpu=0` to compute on the CPU\n"
-    )
-    (tmp_path / "log.txt").write_text(ended.stderr)
-    assert faults.final(tmp_path / "log.txt", 0)
-
-
-@pytest.mark.parametrize(
-    ("started", "changed"),
-    [
-        (LEASING, LEASED | {"torch": FOR_CUDA}),
-        (LAUNCHING, GIVEN | {"torch": FOR_CUDA}),
-        (LEASING, GIVEN | {"torch": FOR_ROCM}),
-        (LEASING, GIVEN | {"torch": "another file"}),
-        (LEASING, LEASED | {"torch": None}),  # and no use for it
-        (("lease_gpus", ["0", *JOB]), LEASED),
-        (("lease_gpus", ["0", *JOB]), GIVEN),
-        (("lease_gpus", ["0", *JOB]), {}),
-        (LEASING, GIVEN | {"devices": 0}),  # a Slurm's that are not there
-        (LEASING, {"CUDA_VISIBLE_DEVICES": "GPU-5f2a", "devices": 0}),
-        (LEASING, {"CUDA_VISIBLE_DEVICES": "1000"}),
-        (LEASING, {"PREFLINE_GPUS": "", "CUDA_VISIBLE_DEVICES": ""}),
-        (LAUNCHING, {"CUDA_VISIBLE_DEVICES": ""}),
-        (LAUNCHING, {}),
-    ],
-)
-def test_every_other_job_runs(started, changed, tmp_path):
-    ended = begin(tmp_path, *started, **changed)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.endswith("it runs\n")

@@ -96,3 +96,28 @@ def test_flags_with_blanks_and_braces_arrive_as_they_are(tmp_path):
         check=True,
     )
     assert process.stdout.strip() == '["--peft", "{\\"r\\": 4}", "a b", "$HOME;"]'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deepspeed_config: {gradient_clipping: 1.0}",
+        "deepspeed_config: {gradient_accumulation_steps: 4}",
+        "deepspeed_config: {deepspeed_config_file: own.json}",
+        "fsdp_config: {fsdp_mixed_precision_policy: bf16}",
+    ],
+)
+def test_a_sharing_cannot_change_what_no_hash_has(tmp_path, monkeypatch, line):
+    """`parallel` is a resource, so another file of accelerate's runs nothing again."""
+    monkeypatch.setattr(launch, "CONFIGS", tmp_path)
+    (tmp_path / "own.yaml").write_text(line)
+    with pytest.raises(InputError, match="may change results"):
+        launch.sharing("own")
+
+
+@pytest.mark.parametrize("path", sorted(launch.CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sharing_here_only_says_where_weights_are(path):
+    allowed = {"PARAM_INIT", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"}
+    for name in launch.sharing(path.stem).keys() - allowed:
+        key = name.removeprefix("ACCELERATE_DEEPSPEED_").lower()
+        assert {key, f"{key}_flag"} & launch.LAYOUT

@@ -1,5 +1,6 @@
 """Which files a rule depends on: a script and what it imports of the project, read from the code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prefline.errors import InputError
+from prefline.provenance import imports
 from prefline.provenance.imports import PACKAGES, code_hash, modules_of, own_modules
 
 
@@ -210,7 +212,7 @@ def test_an_edit_of_a_helper_is_other_code(project, statement):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"a = 1\nb = = 2\n", "mine/helper.py, line 2 is no Python code: invalid syntax"),
+        (b"a = 1\nb = = 2\n", "mine/helper.py, line 2 is not Python code: invalid syntax"),
         (b"\xff", "mine/helper.py cannot be read as Python code: "),
         (b"a\0", "mine/helper.py"),
     ],
@@ -221,3 +223,47 @@ def test_what_is_no_python_code_is_one_sentence(project, text, sentence):
     with pytest.raises(InputError, match=sentence) as error:
         code_hash("mine/rewards.py")
     assert "\n" not in str(error.value)
+
+
+# What is known from an earlier start.
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """A function that begins anew, as another start of Snakemake does, with what was saved."""
+
+    def forget():
+        imports._known.cache_clear()
+        imports._facts.cache_clear()
+        monkeypatch.setattr(imports, "_used", {})
+
+    forget()
+    return forget
+
+
+def test_a_second_start_parses_nothing_that_is_known_and_everything_that_is_new(project, start, monkeypatch):
+    project(main="from prefline import a\nx = 1", prefline__a="y = 2")
+    first, parsed = code_hash("scripts/main.py"), []
+    imports.save()
+    parse = imports._parsed
+    monkeypatch.setattr(imports, "_parsed", lambda text, path: parsed.append(path) or parse(text, path))
+    start()
+    assert code_hash("scripts/main.py") == first and parsed == []
+    changed = os.stat("prefline/a.py")
+    project(prefline__a="y = 3")
+    os.utime("prefline/a.py", ns=(changed.st_atime_ns, changed.st_mtime_ns))  # only the text tells
+    start()
+    assert code_hash("scripts/main.py") != first and set(parsed) == {"prefline/a.py"}
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "\0"])
+def test_damaged_knowledge_is_none(project, start, text):
+    project(main="x = 1")
+    first = code_hash("scripts/main.py")
+    imports.KNOWN.parent.mkdir()
+    imports.KNOWN.write_text(text)
+    start()
+    assert code_hash("scripts/main.py") == first
+    imports.save()
+    start()
+    assert code_hash("scripts/main.py") == first

@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 
 from prefline import files
 from prefline.errors import InputError
-from prefline.provenance import journal
+from prefline.provenance import journal, journal_index
 from prefline.training import cache
 from tools import journal as command
+
+
+@pytest.fixture(autouse=True, scope="module", params=[0, journal.UNINDEXED_BYTES])
+def unindexed_bytes(request):
+    """Run every test with an index of all rows that were read once, and without one."""
+    usual, journal.UNINDEXED_BYTES = journal.UNINDEXED_BYTES, request.param
+    yield request.param
+    journal.UNINDEXED_BYTES = usual
+
 
 SHAPED_BY = {"script": "test", "settings": {"temperature": 0.7}}
 
@@ -142,7 +151,7 @@ def test_damaged_rows_are_seen_said_and_made_again(tmp_path, capsys, damage, lin
 
     assert open_journal(tmp_path).rows(numbered(4), watched) == numbered(4)
     assert made == [journal.key(line - 1)] * (line < 5)
-    assert capsys.readouterr().out.count(f"{path}, line {line}: damaged or cut off; made again") == 1
+    assert capsys.readouterr().out.count(f"{path}, line {line}: damaged or cut off; computed again") == 1
 
 
 @settings(max_examples=60)
@@ -165,7 +174,7 @@ def test_many_lines_of_damage_are_one_line_of_output(tmp_path, capsys):
 
 WRITER = """
 import sys
-from prefline.provenance import journal
+from prefline.provenance import journal, journal_index
 root, first = sys.argv[1], int(sys.argv[2])
 def make(missing):
     for name, number in missing.items():
@@ -182,6 +191,88 @@ def test_processes_side_by_side_do_not_mix(tmp_path):
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     found = open_journal(tmp_path, {"script": "test"}).rows(numbered(500), refuse)
     assert found == numbered(500)
+
+
+def test_a_miss_and_a_find_read_no_row_of_others(tmp_path, monkeypatch, unindexed_bytes):
+    """Shards of 50 rows, one after another: each row is read once for the index, whatever their number."""
+    read = []
+    rows = journal._rows
+    monkeypatch.setattr(journal, "_rows", lambda *given: (read.append(row) or row for row in rows(*given)))
+    numbers = {journal.key(number): number for number in range(50 * 40)}
+    names = list(numbers)
+    for shard in range(40):
+        wanted = {name: numbers[name] for name in names[50 * shard : 50 * (shard + 1)]}
+        assert open_journal(tmp_path).rows(wanted, one_by_one) == wanted
+    read_once, read[:] = len(read), []
+    if unindexed_bytes:
+        assert read_once == sum(50 * shard for shard in range(40)), "small journals have no index"
+        return
+    assert read_once == 50 * 39
+    assert open_journal(tmp_path).rows(numbers, refuse) == numbers
+    assert len(read) == 50
+    assert len(list(tmp_path.glob("*/*/index-*.sqlite"))) <= 8
+
+
+SHARDS = """
+import sys
+from prefline.provenance import journal
+journal.UNINDEXED_BYTES = 0
+for shard in range(int(sys.argv[2]), 40, 4):
+    wanted = {journal.key(number): number for number in range(10 * shard, 10 * shard + 15)}
+    kept = journal.Journal(sys.argv[1], "completions", {"script": "test"}, "-")
+    assert kept.rows(wanted, lambda missing: [missing]) == wanted
+"""
+
+
+def test_indexes_of_processes_side_by_side_are_one(tmp_path, unindexed_bytes):
+    if unindexed_bytes:
+        pytest.skip("the processes index everything")
+    jobs = [subprocess.Popen([sys.executable, "-c", SHARDS, tmp_path, str(first)]) for first in range(4)]
+    assert [job.wait() for job in jobs] == [0] * 4
+    for _ in range(2):
+        assert open_journal(tmp_path, {"script": "test"}).rows(numbered(405), refuse) == numbered(405)
+    assert not list(tmp_path.glob("*/*/.*")), "no temporary file is left"
+
+
+def test_a_file_that_grows_after_it_was_indexed(tmp_path):
+    writer = open_journal(tmp_path)
+    writer._append(dict(list(numbered(3).items())[:2]))
+    whole = the_file(tmp_path).read_bytes()
+    (torn,) = (journal._line(name, 2) for name in list(numbered(3))[2:])
+    the_file(tmp_path).write_bytes(whole + torn[:20])
+    assert open_journal(tmp_path).rows(numbered(2), refuse) == numbered(2)
+    the_file(tmp_path).write_bytes(whole + torn)
+    assert open_journal(tmp_path).rows(numbered(3), refuse) == numbered(3)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"x" * 5000)])
+def test_an_index_saves_time_and_nothing_else(tmp_path, damage):
+    for count in (3, 300, 301):
+        open_journal(tmp_path).rows(numbered(count), one_by_one)
+    for path in tmp_path.glob("*/*/index-*.sqlite"):
+        damage(path)
+    for _ in range(2):
+        assert open_journal(tmp_path).rows(numbered(301), refuse) == numbered(301)
+
+
+def test_rows_made_again_after_damage_are_found(tmp_path):
+    open_journal(tmp_path).rows(numbered(4), one_by_one)
+    assert open_journal(tmp_path).rows(numbered(4), refuse)
+    the_file(tmp_path).write_bytes(the_file(tmp_path).read_bytes().replace(b",1]", b",7]"))
+    assert open_journal(tmp_path).rows(numbered(4), one_by_one) == numbered(4)
+    for _ in range(2):
+        assert open_journal(tmp_path).rows(numbered(4), refuse) == numbered(4)
+
+
+def test_a_full_disk_costs_the_index_only(tmp_path, monkeypatch):
+    open_journal(tmp_path).rows(numbered(4), one_by_one)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(journal_index, "_merge", full)
+    assert open_journal(tmp_path).rows(numbered(4), refuse) == numbered(4)
+    assert not list(tmp_path.glob("*/*/*index*"))
 
 
 def test_thousands_of_small_files_are_read_in_time(tmp_path):
@@ -207,7 +298,7 @@ def test_a_full_disk_is_said_once_and_costs_the_journal_only(tmp_path, capsys, m
     written = []
     monkeypatch.setattr(os, "write", full)
     assert open_journal(tmp_path).rows(numbered(9), one_by_one) == numbered(9)
-    assert capsys.readouterr().out.count("No space left on device; going on without the journal") == 1
+    assert capsys.readouterr().out.count("No space left on device; continuing without the journal") == 1
 
 
 LIMITED = f"""
@@ -223,7 +314,7 @@ def test_a_real_limit_leaves_a_torn_line_that_does_no_harm(tmp_path):
         [sys.executable, "-c", LIMITED, tmp_path, "0"], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "whole"
-    assert done.stdout.count("going on without the journal") == 1
+    assert done.stdout.count("continuing without the journal") == 1
     assert the_file(tmp_path).stat().st_size == 4000
     assert open_journal(tmp_path, {"script": "test"}).rows(numbered(300), one_by_one) == numbered(300)
 
@@ -231,7 +322,7 @@ def test_a_real_limit_leaves_a_torn_line_that_does_no_harm(tmp_path):
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path, capsys):
     (tmp_path / "completions").write_text("in the way")
     assert open_journal(tmp_path).rows(numbered(3), one_by_one) == numbered(3)
-    assert "going on without the journal" in capsys.readouterr().out
+    assert "continuing without the journal" in capsys.readouterr().out
 
 
 def test_deleted_while_a_job_writes_and_reads(tmp_path):

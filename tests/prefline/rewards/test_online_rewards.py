@@ -82,7 +82,7 @@ def test_models_functions_and_their_sum_are_as_ranked(world, tmp_path):
         ((_, (chance,)),) = comparer.batches([pairwise.Comparison(messages, a, b, "here")])
         wanted = tournament.score([TEXTS[row] for row in rows], {(a, b): chance})
         assert got.parts["better"][rows] == pytest.approx([reward for reward, _ in wanted], abs=1e-5)
-    normalized = combine.normalized(heads.astype(float), "prompt", np.array([0, 0, 1, 1]), np.ones(4, bool))
+    normalized = combine.normalized(heads.astype(float), "prompt", np.array([0, 0, 1, 1]), None)
     wanted = 3.0 * normalized - 0.5 * got.parts["short"] + got.parts["better"]
     assert got.reward == pytest.approx(wanted, abs=1e-4)
     plain = rewards(world, tmp_path, sections)(samples(), "held out", normalize=False)

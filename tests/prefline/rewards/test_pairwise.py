@@ -52,7 +52,8 @@ def swapped(wanted):
 @torch.no_grad()
 def language_model_by_hand(path, messages, first, second):
     """P(first wins) in one order, as the published snippet has it, but for the BOS that it takes off."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+    # Eager: transformers' sdpa leaves out the caps on attention logits.
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     plain = transformers.AutoTokenizer.from_pretrained(path)
     plain.chat_template = PUBLISHED_TURNS
@@ -238,7 +239,9 @@ def test_other_architectures_are_refused(tmp_path):
 def test_a_model_that_compares_is_known_when_it_is_fetched(tmp_path, llama, pair_rm):
     def fetch(source, out):
         words = ["--source", str(source), "--remote-code", "false", "--rewards", '[["pairwise", null]]']
-        words += ["--chat-template", "null", "--pickled-weights", "false"]
+        words += ["--chat-template", "null", "--pickled-weights", "false", "--chat-template-kwargs", "null"]
+        words += ["--system-message", "own", "--reasoning-markers", "null", "--date", "2026-01-31"]
+        words += ["--random-weights", "false"]
         fetch_model.main([*words, "--out", str(tmp_path / out), "--manifest", str(tmp_path / f"{out}.json")])
 
     for source in (llama, pair_rm):  # the latter has no chat template, and needs none

@@ -1,5 +1,7 @@
 """Chat templates of several styles in ids: one BOS, right ends, a prompt that begins its dialogue."""
 
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from small_model import CHATML, SPECIAL, TEMPLATE, make_tokenizer
 
 from prefline import files
+from prefline.data import sources
 from prefline.errors import InputError
 from prefline.text import chat
+from scripts.models import train_sft
 
 LLAMA_3 = (
     "{{ bos_token }}{% for message in messages %}"
@@ -75,35 +79,57 @@ def test_two_bos_are_refused():
         chat.prompt_ids(each_turn, chat.as_messages("Hi", "here"))
 
 
-def test_a_bos_inside_a_message_is_refused():
-    with pytest.raises(InputError, match="or a message holds it"):
-        chat.prompt_ids(STYLES["llama_3"], chat.as_messages("Hi <|begin_of_text|>", "here"))
+def test_a_bos_inside_a_message_is_text():
+    ids = chat.prompt_ids(STYLES["llama_3"], chat.as_messages("Hi <|begin_of_text|>", "here"))
+    assert ids[0] == 0 and ids.count(0) == 1
+    assert STYLES["llama_3"].decode(ids).count("<|begin_of_text|>") == 2
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        # Qwen's thinking models put an empty thought into the generation prompt only.
-        CHATML.replace("assistant\n{% endif", "assistant\n<think>\n\n</think>\n\n{% endif"),
-        # The last turn is rendered unlike the ones before it.
-        CHATML.replace("{{ message.role }}", "{{ message.role }}{% if loop.last %}!{% endif %}"),
-    ],
-)
-def test_a_broken_prefix_is_refused(template):
-    with pytest.raises(InputError, match="breaks the prefix property"):
+def test_a_bos_behind_other_text_is_refused():
+    late = make_tokenizer(CHATML.replace("assistant\n", "assistant\n{{ bos_token }}"))
+    with pytest.raises(InputError, match="after other text"):
+        chat.prompt_ids(late, chat.as_messages("Hi", "here"))
+
+
+def test_documents_begin_as_dialogues_do():
+    begins = {name: chat.document_ids(made, ["a"])[0][0] == 0 for name, made in STYLES.items()}
+    assert begins == {name: bool(count) for name, count in BOS.items()}
+    same = make_tokenizer(CHATML, bos_token="<|im_end|>")
+    bare = make_tokenizer(None)
+    for made in (same, bare):
+        assert chat.document_ids(made, ["a"])[0] == [*made("a")["input_ids"], 4]
+
+
+def test_a_text_may_have_private_characters():
+    text = "\U000f0000 <|im_end|> \U00100000 <|pad|>"
+    assert text in STYLES["chatml"].decode(chat.prompt_ids(STYLES["chatml"], chat.as_messages(text, "here")))
+
+
+def test_a_last_turn_that_is_unlike_the_others_is_refused():
+    template = CHATML.replace("{{ message.role }}", "{{ message.role }}{% if loop.last %}!{% endif %}")
+    with pytest.raises(InputError, match=r"begins an answer with '!.* in a prompt and with 'Sentinel"):
         chat.prompt_and_completion_ids(make_tokenizer(template), chat.as_messages("Hi", "here"), "yes")
 
 
+def test_a_second_question_is_tried():
+    chat.check_second_turn(STYLES["chatml"])
+    each_turn = make_tokenizer(
+        "{% for message in messages %}{{ bos_token }}{{ message.content }}{% endfor %}"
+    )
+    with pytest.raises(InputError, match=r"a second question, as MT-Bench asks, .* more than once"):
+        chat.check_second_turn(each_turn)
+
+
+def test_an_answer_follows_how_it_is_begun():
+    tokenizer, asked = STYLES["chatml"], chat.as_messages("Hi", "here")
+    begun = chat.prompt_ids(tokenizer, asked, begun="```python\n")
+    assert begun == chat.prompt_ids(tokenizer, asked) + tokenizer("```python\n")["input_ids"]
+
+
 def test_an_answer_without_its_end_token_is_refused():
-    endless = make_tokenizer(CHATML.replace("<|im_end|>", ""))
+    endless = make_tokenizer(CHATML.replace("<|im_end|>", "").replace("<|im_start|>", "#"))
     with pytest.raises(InputError, match="ends an answer without the tokenizer's end token"):
         chat.prompt_and_completion_ids(endless, chat.as_messages("Hi", "here"), "yes")
-
-
-def test_nothing_but_white_space_may_follow_the_end_token():
-    signed = make_tokenizer(CHATML.replace("<|im_end|>", "<|im_end|>bye"))
-    with pytest.raises(InputError, match="ends an answer without the tokenizer's end token"):
-        chat.prompt_and_completion_ids(signed, chat.as_messages("Hi", "here"), "yes")
 
 
 def test_a_template_that_refuses_is_quoted():
@@ -124,6 +150,14 @@ def test_a_tokenizer_needs_a_template(tmp_path):
         chat.load_tokenizer(tmp_path)
 
 
+def test_a_tokenizer_that_loses_text_is_refused(tmp_path):
+    STYLES["chatml"].save_pretrained(tmp_path)
+    made = files.read_json(tmp_path / "tokenizer.json")
+    files.write_json(tmp_path / "tokenizer.json", made | {"pre_tokenizer": {"type": "Whitespace"}})
+    with pytest.raises(InputError, match=r"the tokenizer loses text \('two words.* comes back as 'twowords"):
+        chat.load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize("named", [*chat.PLAIN_CLASSES, "LlamaTokenizer", "GPT2Tokenizer", None])
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2"])
 def test_the_tokenizer_is_the_one_that_the_library_would_choose(tmp_path, model_type, named):
@@ -132,6 +166,10 @@ def test_the_tokenizer_is_the_one_that_the_library_would_choose(tmp_path, model_
     config = files.read_json(tmp_path / "tokenizer_config.json") | {"tokenizer_class": named}
     files.write_json(tmp_path / "tokenizer_config.json", config)
     files.write_json(tmp_path / "config.json", {"model_type": model_type})
+    if (model_type, named) == ("llama", "LlamaTokenizer"):
+        with pytest.raises(InputError, match="loses text"):
+            chat.load_tokenizer(tmp_path)
+        return
     ours = chat.load_tokenizer(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert type(ours) is type(theirs)
@@ -180,3 +218,21 @@ def test_other_keys_of_a_message_are_dropped():
 def test_what_is_no_prompt_is_named(value, message):
     with pytest.raises(InputError, match=f"row 7: .*{message}"):
         chat.as_messages(value, "row 7")
+
+
+def test_the_ids_of_the_embedded_world_are_those_of_its_first_release():
+    """Measured before answers were made of opener, text and closer: that changed none of them."""
+    tokenizer = chat.load_tokenizer("data/policy")
+    columns = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    hashed = hashlib.sha256()
+    for where, row in sources.read_rows("data/world/preferences_train.jsonl", columns):
+        messages = chat.as_messages(row["prompt"], where)
+        for side in ("chosen", "rejected"):
+            answer = row[side] if isinstance(row[side], str) else row[side][-1]["content"]
+            hashed.update(json.dumps(chat.prompt_and_completion_ids(tokenizer, messages, answer)).encode())
+    assert hashed.hexdigest() == "20423676a725fdc5507dca3cc7f90a42adf6e38129b240a15a82f0d3752f96a3"
+    hashed = hashlib.sha256()
+    for where, row in sources.read_rows("data/world/sft_train.jsonl", {"messages": "messages"}):
+        for made in train_sft.examples(tokenizer, chat.as_messages(row["messages"], where)):
+            hashed.update(json.dumps([made["input_ids"], made["labels"]]).encode())
+    assert hashed.hexdigest() == "c956d98b8715392a37de5ac3220405cda1f88449b7a516439c7924328965982d"

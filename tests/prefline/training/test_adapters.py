@@ -1,6 +1,7 @@
 """Adapters, on whole and on four-bit weights: they learn, go on where they were, and are merged honestly."""
 
 import random
+import weakref
 
 import pytest
 import small_model
@@ -10,7 +11,7 @@ from transformers.models.auto import AutoModelForCausalLM
 
 from prefline import files
 from prefline.errors import InputError
-from prefline.training import adapters
+from prefline.training import adapters, fidelity
 from scripts.models import merge_adapter, pretrain
 
 
@@ -31,6 +32,42 @@ def train(world, out, **changed):
     no_dropout = {"peft": small_model.QLORA | {"lora_dropout": 0.0}, "num_train_epochs": 2}
     pretrain.main(small_model.flags(out, **data | usual | no_dropout | changed))
     return small_model.results(out)
+
+
+def made_up(world, out, peft):
+    """Adapters of a training that never was, in `out`, with two sequences and what the model gives them."""
+    adapters.import_packages(peft)
+    frozen = adapters.load_frozen(
+        world / "start", AutoModelForCausalLM, "float32", peft.get("quantization"), attn_implementation="sdpa"
+    )
+    model = adapters.put_on(frozen, peft).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    sequences = [([5, 6, 7], [8, 9]), ([10], [11, 12, 13])]
+    (out / "model").mkdir()
+    how = {"dtype": "float32", "peft": peft, "attn_implementation": "sdpa"}
+    adapters.save(model, out / "model", how, sequences, fidelity.values(model, sequences))
+
+
+@pytest.mark.parametrize("peft", [small_model.LORA, small_model.QLORA])
+def test_a_merge_holds_one_model_at_a_time(world, tmp_path, monkeypatch, peft):
+    made_up(world, tmp_path, peft)
+    loaded = []
+
+    def watched(load):
+        def one_more(*args):
+            assert not any(embeddings() is not None for embeddings in loaded)
+            model = load(*args)
+            loaded.append(weakref.ref(model.get_input_embeddings()))
+            return model
+
+        return one_more
+
+    monkeypatch.setattr(merge_adapter, "with_adapters", watched(merge_adapter.with_adapters))
+    monkeypatch.setattr(fidelity, "read_back", watched(fidelity.read_back))
+    small_model.merge(tmp_path, world / "start", "quantized")
+    assert len(loaded) == (5 if peft == small_model.QLORA else 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -88,8 +125,8 @@ def test_the_record_is_the_distance_of_the_models_that_rules_load(world, tmp_pat
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     record = files.read_json(tmp_path / "model" / adapters.RECORD)
     sequences = list(zip(record["prompt_ids"], record["completion_ids"], strict=True))
-    one, other = (merge_adapter.values(model, sequences) for model in (adapted, merged))
-    assert merge_adapter.differences(one, other)["max_token"] < 1e-4
+    one, other = (fidelity.values(model, sequences) for model in (adapted, merged))
+    assert fidelity.differences(one, other)["max_token"] < 1e-4
     assert found["original"]["max_token"] < 1e-4 and found.keys() == {
         *("merge_into", "sequences", "tokens", "original")
     }
@@ -97,7 +134,7 @@ def test_the_record_is_the_distance_of_the_models_that_rules_load(world, tmp_pat
 
 def test_differences():
     one, other = torch.tensor([1.0, 2.0]), torch.tensor([1.5, 1.5])
-    found = merge_adapter.differences([one, torch.tensor([3.0])], [other, torch.tensor([5.0])])
+    found = fidelity.differences([one, torch.tensor([3.0])], [other, torch.tensor([5.0])])
     assert found == {"mean_token": 1.0, "max_token": 2.0, "mean_sequence": 1.0, "max_sequence": 2.0}
 
 

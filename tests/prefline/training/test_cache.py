@@ -71,7 +71,7 @@ def test_damage_is_said_and_nothing_handed_out(tmp_path, model, capsys, damage):
     cache.keep(tmp_path / "work", model, others(model))
     damage(model, tmp_path / "work/result")
     assert cache.whole(tmp_path / "work") is None
-    assert ": is not what was kept; training again" in capsys.readouterr().out
+    assert ": differs from the cached file; training again" in capsys.readouterr().out
 
 
 def test_a_full_disk_costs_only_what_would_have_been_kept(tmp_path, model, capsys, monkeypatch):
@@ -80,6 +80,6 @@ def test_a_full_disk_costs_only_what_would_have_been_kept(tmp_path, model, capsy
 
     monkeypatch.setattr(cache, "_link", full)
     cache.keep(tmp_path / "work", model, others(model))
-    assert "No space left on device; the results stand" in capsys.readouterr().out
+    assert "No space left on device; the results are complete" in capsys.readouterr().out
     assert cache.whole(tmp_path / "work") is None
     assert contents(tmp_path / "work") == {}

@@ -129,7 +129,7 @@ def test_interrupted_it_ends_in_the_same_best_weights(world, undisturbed, tmp_pa
     # Which step is the best is the processor's rounding, too.
     step = min(metrics["best_step"] + 5, metrics["train_steps"] - 6)
     said = interrupted(world, tmp_path, step, number, **OVERFITTING)
-    assert "going on after step" in said
+    assert "resuming after step" in said
     assert_same(tmp_path, undisturbed)
 
 
@@ -222,21 +222,21 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(world, without_evaluation, t
     assert "Traceback" not in said and "error: " not in said
     assert (
         "No space left on device while a checkpoint was written; the last good one is checkpoint-2; "
-        "make room and start again" in said
+        "free disk space and start again" in said
     )
     (kept,) = disk.seen.glob("*/checkpoint-*")
     assert kept.name == "checkpoint-2" and (kept / checkpoints.MARKER).exists()
     assert not (tmp_path / "model").exists()
     disk.ballast.unlink()
     status, said = run(world, tmp_path, disk.within, **usual)
-    assert status == 0 and "going on after step 2 " in said, said
+    assert status == 0 and "resuming after step 2 " in said, said
     assert_same(tmp_path, without_evaluation)
 
 
 @pytest.mark.parametrize("flag", [{"checkpoint": "best"}, {"early_stopping_patience": 3}])
 def test_a_choice_by_held_out_losses_needs_them(world, tmp_path, flag):
     (key,) = flag
-    with pytest.raises(InputError, match=rf"^{key} .* eval_steps is null: say after how many"):
+    with pytest.raises(InputError, match=rf"^{key} .* eval_steps is null; set it to a number"):
         pretrain.main(flags(world, tmp_path, **flag))
 
 

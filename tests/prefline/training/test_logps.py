@@ -15,11 +15,11 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MambaConfig,
+    MistralConfig,
     Qwen3NextConfig,
 )
 from transformers.models.auto import AutoModelForCausalLM
 
-from prefline.errors import InputError
 from prefline.training import logps, packing
 
 VOCABULARY = 61
@@ -39,7 +39,7 @@ SHAPE = dict(
 def build(config):
     """(a model that is prepared, the same model as it was)."""
     torch.manual_seed(0)
-    plain = AutoModelForCausalLM.from_config(config).eval()
+    plain = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     model = copy.deepcopy(plain)
     logps.prepare(model)
     return model, plain
@@ -183,6 +183,7 @@ ARCHITECTURES = {
     "llama": LlamaConfig(**SHAPE),
     "tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
     "gemma2": Gemma2Config(**SHAPE, head_dim=8, final_logit_softcapping=3.0, sliding_window=5),
+    "windows": MistralConfig(**SHAPE, sliding_window=5),
     "cohere": CohereConfig(**SHAPE, logit_scale=0.25),
     "granite": GraniteConfig(**SHAPE, logits_scaling=4.0),
     "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3),
@@ -196,7 +197,7 @@ PADDED = ("bloom", "mamba", "qwen3_next")
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architectures(name, capsys):
     model, plain = build(ARCHITECTURES[name])
-    assert ("ForCausalLM: sequences are padded, not packed: " in capsys.readouterr().out) == (name in PADDED)
+    assert (": sequences are computed padded" in capsys.readouterr().out) == (name in PADDED)
     assert (model.config._attn_implementation == packing.NAME) == (name not in PADDED)
     prompts, completions = [[1, 2, 3], [1, 2, 3], [9] * 12], [[4, 5, 6, 7], [8, 9], [10, 11, 12]]
     with torch.no_grad():
@@ -208,9 +209,10 @@ def test_running_out_of_memory_is_no_reason_to_pad(models, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
+    model = copy.deepcopy(models[1])
     monkeypatch.setattr(packing, "positions", full)
     with pytest.raises(torch.OutOfMemoryError):
-        packing.switch_on(copy.deepcopy(models[1]))
+        logps.prepare(model)
 
 
 def flash(query, key, value, query_ends, key_ends, most_queries, most_keys, scale, window_size, enable_gqa):
@@ -233,7 +235,7 @@ def flash(query, key, value, query_ends, key_ends, most_queries, most_keys, scal
     return torch.cat(outputs, 1).transpose(0, 1)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "windows"])
 def test_the_flash_kernel_is_asked_for_the_same(name, monkeypatch):
     prompts, completions = [[1, 2, 3], [1, 2, 3], [9] * 12], [[4, 5, 6, 7], [8, 9], [10, 11, 12]]
     config = copy.deepcopy(ARCHITECTURES[name])
@@ -282,18 +284,16 @@ def test_on_a_gpu(name, monkeypatch):
         assert apart < 0.1, key
 
 
-def test_an_unknown_change_of_the_logits_is_refused(models, monkeypatch):
+def test_a_kernel_that_the_device_lacks_pads_and_says_so(models, monkeypatch, capsys):
     model = copy.deepcopy(models[1])
-    forward = model.forward
 
-    def doubled(**inputs):
-        output = forward(**inputs)
-        output.logits = output.logits * 2
-        return output
+    def lacking(*_, **__):
+        raise RuntimeError("no kernel image is available")
 
-    monkeypatch.setattr(model, "forward", doubled)
-    with pytest.raises(InputError, match="after the head"):
-        logps.prepare(model)
+    monkeypatch.setattr(packing, "positions", lacking)
+    logps.prepare(model)
+    assert "sequences are padded, not packed: RuntimeError: no kernel image" in capsys.readouterr().out
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_saved_model_says_nothing_of_packing(models, tmp_path):

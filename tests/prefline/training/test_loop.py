@@ -81,7 +81,7 @@ def undisturbed(world, tmp_path_factory):
 def test_killed_and_resumed_is_the_same_to_the_bit(world, undisturbed, tmp_path):
     assert stop_at(start(world, tmp_path, **EVERY_STEP), 17, signal.SIGKILL) == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
-    assert "going on after step" in finish(start(world, tmp_path, **EVERY_STEP))
+    assert "resuming after step" in finish(start(world, tmp_path, **EVERY_STEP))
     assert_same(tmp_path, undisturbed)
     assert not list(tmp_path.glob("work/*/checkpoint-*")), "the checkpoints have done their work"
 
@@ -106,7 +106,7 @@ def test_sigterm_writes_a_checkpoint_of_that_step(world, undisturbed, tmp_path):
     (folder,) = {marker.parents[1] for marker in tmp_path.glob(f"work/*/*/{checkpoints.MARKER}")}
     step = int(checkpoints.last_complete(folder).name.rsplit("-", 1)[1])
     assert step >= 8
-    assert f"going on after step {step}" in finish(start(world, tmp_path, **changed))
+    assert f"resuming after step {step}" in finish(start(world, tmp_path, **changed))
     assert_same(tmp_path, undisturbed)
 
 

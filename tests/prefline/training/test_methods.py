@@ -68,6 +68,7 @@ def test_the_defaults_are_trls_but_for_what_the_world_asks_for():
 
     ours = DEFAULT["online"] | DEFAULT["train"]
     differ = {"beta", "temperature", "max_completion_length", "missing_eos_penalty", "num_generations"}
+    differ |= {"resamplings", "stop_at"}  # which TRL has not
     for method, theirs in {**CONFIGS, "ppo": PPOConfig, "kto": KTOConfig}.items():
         fields = {field.name: field.default for field in dataclasses.fields(theirs)}
         for key in set(methods.HYPERPARAMETERS[method]) - differ:
@@ -80,7 +81,7 @@ def test_the_defaults_are_trls_but_for_what_the_world_asks_for():
         ({"method": "grop"}, "own.method: 'grop' is none of its values; did you mean 'grpo'?"),
         (
             {"method": "kto", "eta": 1.0},
-            "own: the method kto does not take 'eta' (null takes it away); it takes",
+            "own: the method kto does not take 'eta' (null removes it); it takes",
         ),
         ({"method": "ppo", "loss_type": "ipo"}, "own: the method ppo does not take 'loss_type'"),
         ({"method": "rloo", "kl_coef": 0.1}, "own: the method rloo does not take 'kl_coef'"),
@@ -96,7 +97,7 @@ def test_the_defaults_are_trls_but_for_what_the_world_asks_for():
             {"method": "rloo", "num_generations": 32},
             "take global_batch_size 32, or num_generations 8 or 16",
         ),
-        ({"method": "ppo", "max_grad_norm": 1.0}, "own: TRL's ppo does not clip gradients"),
+        ({"beta": 0}, "own: beta is 0, which only rloo and grpo take; the loss sigmoid needs more"),
         (
             {
                 "method": "ppo",

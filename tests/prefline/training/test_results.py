@@ -9,6 +9,7 @@ import pytest
 import small_model
 
 from prefline import files
+from prefline.config import section
 from prefline.training import results
 from prefline.training.settings import Settings
 
@@ -24,6 +25,7 @@ def settings_of(world, out, **changed):
         parser.add_argument(f"--{name}")
     parser.add_argument("--columns", type=json.loads)
     parser.add_argument("--max-length", type=int)
+    section.add(parser, "data")
     Settings.add_flags(parser)
     words = small_model.text_flags(world, out, **{"max_length": 64} | changed)
     return Settings.of(vars(parser.parse_args(words)))

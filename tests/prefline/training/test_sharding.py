@@ -14,7 +14,7 @@ FSDP2, ZERO3 = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 @pytest.mark.parametrize(
     ("switch", "quantization", "optim", "message"),
     [
-        (FSDP2, "nf4", "adamw_torch_fused", "fsdp2, but four-bit weights are not shared out; take ddp"),
+        (FSDP2, "nf4", "adamw_torch_fused", "fsdp2, but four-bit weights cannot be sharded; take ddp"),
         (FSDP2, None, "adamw_8bit", "bitsandbytes' adamw_8bit does not go with; take optim adamw_torch"),
         (ZERO3, None, "adamw_torch_fused", "needs DeepSpeed: pip install deepspeed, or take fsdp2"),
     ],

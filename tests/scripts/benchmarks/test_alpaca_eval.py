@@ -12,6 +12,9 @@ import stand_in
 from prefline import files
 from prefline.data import benchmark_results
 from prefline.errors import InputError
+from prefline.judging import annotators
+from prefline.servers import conversation
+from prefline.servers.endpoint import Endpoint
 from scripts.benchmarks import annotate_alpaca_eval, answer_benchmark, score_alpaca_eval
 
 REFERENCES = [{"instruction": f"Question {n}", "output": "bad" * n, "generator": "gpt4"} for n in range(1, 7)]
@@ -24,19 +27,30 @@ UNLIKE_ITS_COUNTS = "aligner-2b_gpt-4-turbo-2024-04-09"
 
 
 class LogprobJudge(stand_in.StandIn):
-    """Gives the model that says "good" a probability of 0.8; `logprobs` False leaves them out."""
+    """Gives the model that says "good" a probability of 0.8; `logprobs` False leaves them out.
 
-    logprobs = True
+    words: its text; with others than "m", the log-probabilities are of another token. `asked` leaves out the
+    trial of the form of requests.
+    """
+
+    logprobs, words = True, "m"
 
     def converse(self, handler, payload):
-        self.asked.append(payload)
+        if payload["model"] != self.name:
+            error = {"message": f"The model {payload['model']} does not exist"}
+            return stand_in.reply(handler, 404, {"error": error})
+        if payload["messages"] != conversation.TRIAL.messages:
+            self.asked.append(payload)
         first = '"model_identifier": "m",\n        "output": """good"""' in payload["messages"][-1]["content"]
         chances = {"m": 0.8 if first else 0.2, "M": 0.2 if first else 0.8}
         top = [{"token": token, "logprob": math.log(chance)} for token, chance in chances.items()]
-        choice = {"message": {"role": "assistant", "content": "m"}, "finish_reason": "length", "index": 0}
+        message = {"role": "assistant", "content": self.words}
+        choice = {"message": message, "finish_reason": "length", "index": 0}
+        if self.words != "m":
+            top = [{"token": "I", "logprob": -0.1}]
         if self.logprobs:
             choice["logprobs"] = {"content": [{"token": "m", "top_logprobs": top}]}
-        self.answer(handler, {"choices": [choice]})
+        return self.answer(handler, {"choices": [choice]})
 
 
 @pytest.fixture
@@ -100,11 +114,13 @@ def test_a_judge_is_asked_once_for_each_pair_in_the_librarys_order(tmp_path, jud
 
 def test_a_budget_that_is_used_up_is_one_sentence_and_what_is_done_is_kept(tmp_path, judge, monkeypatch):
     with pytest.raises(
-        InputError, match=r"endpoints.stand_in: the budget is used up after 4 calls.*: 2 calls; raise"
+        InputError, match=r"endpoints.stand_in: the budget is used up after 5 calls.*: 2 calls; raise"
     ):
-        annotate(tmp_path, judge, asked={"max_calls": 4}, concurrency=1)
+        annotate(tmp_path, judge, asked={"max_calls": 5}, concurrency=1)
     assert len(judge.asked) == 4 and not (tmp_path / "annotations.jsonl").exists()
-    assert len(annotate(tmp_path, judge, asked={"max_calls": 6})) == 6
+    with pytest.raises(InputError, match=r"the budget is used up after 5 calls.*: 2 calls; raise"):
+        annotate(tmp_path, judge, asked={"max_calls": 5})
+    assert len(annotate(tmp_path, judge, asked={"max_calls": 8})) == 6
     assert len(judge.asked) == 6
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(InputError, match=r"endpoints\.stand_in: the environment has no JUDGE_KEY"):
@@ -114,6 +130,49 @@ def test_a_budget_that_is_used_up_is_one_sentence_and_what_is_done_is_kept(tmp_p
 def test_a_busy_server_loses_no_verdict(tmp_path, judge):
     judge.faults = [(429, {"Retry-After": "0"}), "truncated JSON", "disconnect"]
     assert [row["preference"] for row in annotate(tmp_path, judge)] == pytest.approx([1.8] * 6)
+
+
+def test_requests_have_the_form_that_the_server_takes(tmp_path, judge):
+    """As of new models: another name for the limit, and no temperature."""
+    refused = {"max_tokens": "use 'max_completion_tokens'", "temperature": "'temperature' is not supported"}
+
+    def reply(payload):
+        wrong = next((words for field, words in refused.items() if field in payload), None)
+        return wrong and (400, {"error": {"message": wrong}})
+
+    judge.replies = reply
+    assert len(annotate(tmp_path, judge)) == 6
+    fields = {"model", "messages", "max_completion_tokens", "logprobs", "top_logprobs"}
+    assert all(asked.keys() == fields for asked in judge.asked)
+
+
+@pytest.mark.parametrize("annotator", ["weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4"])
+def test_annotations_that_nobody_can_read_are_one_sentence(tmp_path, judge, annotator):
+    judge.words = "<think>Output (a)</think> I cannot tell."
+    with pytest.raises(InputError, match=f"none of the 6 annotations by gpt .* {annotator} can read; take"):
+        annotate(tmp_path, judge, annotator=annotator)
+    assert not (tmp_path / "annotations.jsonl").exists()
+    given = write(tmp_path / "given.jsonl", [annotation(n, None) for n in range(3)])
+    with pytest.raises(InputError, match=r"given\.jsonl: none of the 3 annotations of 'dpo-1' holds a"):
+        score(tmp_path, given)
+
+
+@pytest.mark.slow
+def test_every_annotator_of_the_library_annotates_or_is_refused_in_one_sentence(tmp_path, judge):
+    import alpaca_eval
+
+    judge.words, asked = "Neither.", Endpoint(**stand_in.endpoint(judge, model="gpt", timeout=10))
+    found = Counter()
+    for path in sorted(Path(alpaca_eval.__file__).parent.glob("evaluators_configs/*/configs.yaml")):
+        client = annotators.Judge(asked, 1, tmp_path)
+        try:
+            (row,) = annotators.annotate(REFERENCES[:1], ANSWERS[:1], path.parent.name, client)
+            assert row["preference"] is None or math.isnan(row["preference"])
+            found["annotates"] += 1
+        except InputError as error:
+            assert "\n" not in str(error) and "take another annotator" in str(error)
+            found["refused"] += 1
+    assert found["annotates"] >= 20 and found["refused"] >= 10
 
 
 def annotation(number, preference, length=10):
@@ -236,7 +295,7 @@ def test_bad_input_is_one_sentence(tmp_path, judge):
         annotate(tmp_path, judge, answers=[{"question": "a"}])
     with pytest.raises(InputError, match="no annotator 'gpt5'"):
         annotate(tmp_path, judge, annotator="gpt5")
-    with pytest.raises(InputError, match="the server has no model 'other', only 'gpt'"):
+    with pytest.raises(InputError, match="The model other does not exist: the server has no such model"):
         annotate(tmp_path, judge, asked={"model": "other"})
     judge.logprobs = False
     with pytest.raises(InputError, match="'gpt' gives no log-probabilities"):

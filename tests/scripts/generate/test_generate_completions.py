@@ -4,7 +4,7 @@ import secrets
 from collections import Counter
 
 import pytest
-from small_model import ENGINE, make_model, make_tokenizer
+from small_model import CHATML, ENGINE, make_model, make_tokenizer
 
 from prefline import engines, files, seeds
 from prefline.data import tables
@@ -40,6 +40,7 @@ def run(directory, model, names, **flags):
         "temperature": 1.0,
         "top-p": 1.0,
         "top-k": 0,
+        "max-prompt-length": 64,
         "max-tokens": 8,
         "seed": 1,
         "journal": directory / secrets.token_hex(4),  # nothing is found from an earlier run
@@ -77,10 +78,32 @@ def test_ends_and_texts(tmp_path, model):
 def test_text_is_without_the_end_token():
     tokenizer = make_tokenizer()
     ids = tokenizer("the cat", add_special_tokens=False)["input_ids"]
-    assert generate_completions.text_of(Completion([*ids, 4], "stop"), tokenizer) == "the cat"
-    assert generate_completions.text_of(Completion(ids, "length"), tokenizer) == "the cat"
     # An end token of the generation config need not be a special token of the tokenizer.
-    assert generate_completions.text_of(Completion([*ids, ids[0]], "stop"), tokenizer) == "the cat"
+    for said, reason in (([*ids, 4], "stop"), (ids, "length"), ([*ids, ids[0]], "stop")):
+        columns = generate_completions.columns_of(Completion(said, reason), tokenizer)
+        assert columns == {
+            "completion_ids": said,
+            "completion": "the cat",
+            "answer": None,
+            "finish_reason": reason,
+        }
+
+
+def test_an_answer_is_without_its_reasoning():
+    tokenizer = make_tokenizer()
+    ids = tokenizer("<think>a dog?</think>\n\nthe cat", add_special_tokens=False)["input_ids"]
+    columns = generate_completions.columns_of(Completion([*ids, 4], "stop"), tokenizer)
+    assert columns["completion"] == "<think>a dog?</think>\n\nthe cat" and columns["answer"] == "the cat"
+    assert columns["finish_reason"] == "stop"
+
+
+def test_a_completion_that_never_leaves_its_reasoning_is_cut_off():
+    opens = make_tokenizer(CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"))
+    for tokenizer, text in ((make_tokenizer(), "<think>the cat"), (opens, "the cat")):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        columns = generate_completions.columns_of(Completion([*ids, 4], "stop"), tokenizer)
+        assert (columns["completion"], columns["answer"]) == (text, "")
+        assert columns["finish_reason"] == "length"
 
 
 def test_shards_order_and_batches_change_nothing(tmp_path, model):

@@ -51,9 +51,15 @@ class TestJoin:
 
     def test_rows_in_other_chunks_are_the_same_rows(self, world):
         table = tables.read(self.files(world)[0], tables.TOKENIZED)
-        whole = ref_logps.ids_hash(table.slice(3, 9))
-        assert ref_logps.ids_hash(pa.concat_tables([table.slice(3, 4), table.slice(7, 5)])) == whole
-        assert ref_logps.ids_hash(table.slice(3, 8)) != whole
+
+        def hash_of(rows):
+            return ref_logps.ids_hash(lambda name: rows[name].chunks)
+
+        whole = hash_of(table.slice(3, 9))
+        assert hash_of(pa.concat_tables([table.slice(3, 4), table.slice(7, 5)])) == whole
+        assert hash_of(table.slice(3, 8)) != whole
+        path, schema = self.files(world)[0], tables.TOKENIZED
+        assert ref_logps.ids_hash(lambda name: tables.read_column(path, schema, name, 3, 9)) == whole
 
     def test_a_missing_part(self, world):
         with pytest.raises(InputError, match="do not belong together"):
@@ -100,6 +106,26 @@ def test_parts_together_are_the_whole(world):
     whole = tables.read_rows(world / "ref_logps_0_1.parquet", tables.REF_LOGPS)
     parts = tables.read_rows([world / f"ref_logps_{part}_2.parquet" for part in range(2)], tables.REF_LOGPS)
     for one, other in zip(parts, whole, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_pairs_at_once_change_rounding_alone(world, tmp_path, monkeypatch):
+    """Five pairs at a time, from groups of seven rows, are those of one reading; the origin is the same."""
+    monkeypatch.setattr(tables, "ROWS_IN_GROUP", 7)
+    tables.write(
+        tmp_path / "pairs.parquet",
+        tables.read(world / "tokenized.parquet", tables.TOKENIZED),
+        tables.TOKENIZED,
+    )
+    made = []
+    for at_once in (5, 1000):
+        monkeypatch.setattr(compute_ref_logps, "PAIRS_AT_ONCE", at_once)
+        out = tmp_path / f"{at_once}.parquet"
+        compute_ref_logps.main(reference_flags(world, tokenized=tmp_path / "pairs.parquet", out=out))
+        made.append(tables.read(out, tables.REF_LOGPS))
+    few, all_at_once = made
+    assert tables.metadata(few.schema) == tables.metadata(all_at_once.schema)
+    for one, other in zip(few.to_pylist(), all_at_once.to_pylist(), strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 
 

@@ -1,5 +1,6 @@
 """Pretraining: packing loses nothing but the last block's rest, perplexity, bad input."""
 
+import json
 import math
 
 import pytest
@@ -10,6 +11,12 @@ from hypothesis import strategies as st
 from prefline import files
 from prefline.errors import InputError
 from scripts.models import pretrain
+
+
+def read(path, column="text", **data):
+    rules = {**small_model.DATA, **data}
+    return pretrain.read(str(path), {"text": column}, rules, small_model.make_tokenizer(), 1)
+
 
 TEXTS = ["the cat sat on the mat and the dog sat on the cat"] * 40
 
@@ -31,22 +38,31 @@ def test_the_order_is_a_permutation_that_the_seed_draws(number, seed):
 
 def test_documents_have_one_bos_and_an_eos(tmp_path):
     files.write_jsonl(tmp_path / "a.jsonl", [{"body": "ab"}, {"body": "b"}])
-    documents = pretrain.read(str(tmp_path / "a.jsonl"), {"text": "body"}, small_model.make_tokenizer())
+    documents, _ = read(tmp_path / "a.jsonl", "body")
     assert [(ids[0], ids[-1], ids.count(0), ids.count(4)) for ids in documents] == [(0, 4, 1, 1)] * 2
 
 
 def test_blank_lines_between_texts_are_no_documents(tmp_path):
     """Data that was cut at line feeds has many."""
     files.write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in ("", "ab", "  ", "b")])
-    documents = pretrain.read(str(tmp_path / "a.jsonl"), {"text": "text"}, small_model.make_tokenizer())
-    assert len(documents) == 2
+    documents, counts = read(tmp_path / "a.jsonl")
+    assert len(documents) == 2 and counts["dropped"] == {"blank": 2}
 
 
-@pytest.mark.parametrize("value", [7, None])
-def test_a_document_without_text_is_named(tmp_path, value):
-    files.write_jsonl(tmp_path / "a.jsonl", [{"text": "good"}, {"text": value}])
-    with pytest.raises(InputError, match="line 2: a document is a text"):
-        pretrain.read(str(tmp_path / "a.jsonl"), {"text": "text"}, small_model.make_tokenizer())
+@pytest.mark.parametrize(("value", "reason"), [(7, "not_text"), (None, "blank"), ("\ud83d", "not_unicode")])
+def test_a_document_without_text_is_dropped_and_counted(tmp_path, value, reason):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("good", value)))
+    documents, counts = read(tmp_path / "a.jsonl")
+    assert len(documents) == 1 and counts["dropped"] == {reason: 1}
+
+
+def test_a_special_token_in_a_document_is_text_or_drops_it(tmp_path):
+    files.write_jsonl(tmp_path / "a.jsonl", [{"text": "good"}, {"text": "a <|im_end|> b"}])
+    documents, counts = read(tmp_path / "a.jsonl")
+    assert len(documents) == 1 and counts["dropped"] == {"special_token": 1}
+    documents, counts = read(tmp_path / "a.jsonl", special_tokens="as_text")
+    assert len(documents) == 2 and counts["dropped"] == {}
+    assert documents[1].count(4) == 1, "the end of the document, and no other"
 
 
 def test_fresh_weights_learn_and_the_start_s_files_stay_as_they_are(tmp_path, capsys):

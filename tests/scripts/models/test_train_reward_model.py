@@ -1,11 +1,13 @@
 """The reward model: forms of its data, where its reward is read, and that it learns to rank."""
 
+import numpy as np
 import pytest
 import small_model
 import torch
 
 from prefline import files
-from prefline.errors import InputError
+from prefline import rewards as rewards_of
+from prefline.rewards import scorers
 from scripts.models import train_reward_model as reward_model
 
 COLUMNS = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
@@ -20,6 +22,10 @@ def assistant(text):
     return {"role": "assistant", "content": text}
 
 
+def read(path):
+    return reward_model.read(str(path), COLUMNS, small_model.DATA, small_model.make_tokenizer(), 64, 1)
+
+
 @pytest.mark.parametrize(
     ("prompt", "answer"),
     [
@@ -31,46 +37,44 @@ def assistant(text):
         (None, [USER, assistant("Yes")]),
     ],
 )
-def test_all_forms_are_one_dialogue(prompt, answer):
-    assert reward_model.dialogue(prompt, answer, "here") == ([USER], "Yes")
-
-
-@pytest.mark.parametrize(
-    ("prompt", "answer", "message"),
-    [
-        (None, "Yes", "here: has an answer but no prompt"),
-        ("Hi?", [USER], "here: chosen and rejected must end with the assistant, not the user"),
-        ("Hi?", " ", "here: the assistant message has no text"),
-        (7, "Yes", "here: a prompt is a string or a list"),
-    ],
-)
-def test_bad_pairs_are_named(prompt, answer, message):
-    with pytest.raises(InputError, match=message):
-        reward_model.dialogue(prompt, answer, "here")
+def test_all_forms_are_one_dialogue(tmp_path, prompt, answer):
+    other = answer[:-4] + "No" if isinstance(answer, str) else [*answer[:-1], assistant("No")]
+    files.write_jsonl(tmp_path / "a.jsonl", [{"prompt": prompt, "chosen": answer, "rejected": other or "No"}])
+    ((pair,), _, _) = read(tmp_path / "a.jsonl")
+    tokenizer = small_model.make_tokenizer()
+    told = "<|begin_of_text|><|im_start|>user\nHi?<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(pair["chosen_ids"]) == f"{told}Yes<|im_end|>\n"
+    assert tokenizer.decode(pair["rejected_ids"]) == f"{told}No<|im_end|>\n"
 
 
 def test_equal_and_long_pairs_are_dropped_and_counted(tmp_path):
     equal = {"prompt": "a", "chosen": "b", "rejected": "b"}
     long = {"prompt": "a", "chosen": "b", "rejected": "c" * 99}
     files.write_jsonl(tmp_path / "a.jsonl", [equal, PAIRS[0], long])
-    pairs, names, dropped = reward_model.read(
-        str(tmp_path / "a.jsonl"), COLUMNS, small_model.make_tokenizer(), 64
-    )
-    assert dropped == {"identical": 1, "too_long": 1}
+    pairs, names, counts = read(tmp_path / "a.jsonl")
+    assert counts["dropped"] == {"identical": 1, "too_long": 1}
     assert names == [f"{tmp_path / 'a.jsonl'}, line 2"]
     for ids in pairs[0].values():
-        assert (ids[0], ids[-1], ids.count(0), ids.count(4)) == (0, 4, 1, 2)
+        assert (ids[0], ids[-2:], ids.count(0), ids.count(4)) == (0, [4, 203], 1, 2), "the whole dialogue"
 
 
-def test_padding_is_never_the_end_token():
-    assert reward_model.padding_id(small_model.make_tokenizer()) == 2
-    assert reward_model.padding_id(small_model.make_tokenizer(pad_token="<|im_end|>")) == 0
-    assert reward_model.padding_id(small_model.make_tokenizer(pad_token=None)) == 0
+@pytest.mark.parametrize(
+    ("pad", "ids", "expected"),
+    [
+        ("<|pad|>", [0, 3, 9, 4], 2),
+        ("<|im_end|>", [0, 3, 9, 4], 1),
+        (None, [0, 3, 9, 4], 1),
+        ("<|im_end|>", [0, 1, 2, 3, 9, 4], 0),  # all of them have been seen, and 4 ends the dialogue
+    ],
+)
+def test_padding_is_a_token_that_no_dialogue_has_or_at_least_none_ends_with(pad, ids, expected):
+    tokenizer = small_model.make_tokenizer(pad_token=pad)
+    assert reward_model.padding_id(tokenizer, [{"chosen_ids": ids, "rejected_ids": ids}]) == expected
 
 
 @pytest.mark.parametrize(("special", "peft"), [({}, None), ({"pad_token": "<|im_end|>"}, small_model.QLORA)])
 def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, capsys):
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     small_model.make_model(tmp_path / "start", small_model.make_tokenizer(**special))
     for name, pairs in (("train", PAIRS[:24]), ("test", PAIRS[24:])):
@@ -102,12 +106,15 @@ def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, ca
 
     model = AutoModelForSequenceClassification.from_pretrained(trained).eval()
     assert model.config.num_labels == 1 and model.config.use_cache is True
-    pairs, _, _ = reward_model.read(str(tmp_path / "test.jsonl"), COLUMNS, small_model.make_tokenizer(), 64)
-    loss = []
-    for pair in pairs:
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    assert tokenizer.pad_token_id == model.config.pad_token_id != tokenizer.eos_token_id
+    scorer, loss = scorers.load(trained, 300, "float32"), []
+    for pair in PAIRS[24:]:
         rewards = []
-        for side in ("chosen_ids", "rejected_ids"):
-            ids = torch.tensor([pair[side]])
+        for side in ("chosen", "rejected"):
+            messages = [{"role": "user", "content": pair["prompt"]}, assistant(pair[side])]
+            ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)["input_ids"]
+            assert ids[0, -1] == tokenizer.eos_token_id
             with torch.no_grad():
                 alone = model(ids).logits.item()
                 read_at_end = model.score(model.model(ids).last_hidden_state)[0, -1].item()
@@ -116,5 +123,18 @@ def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, ca
             assert alone == pytest.approx(read_at_end, abs=1e-5)
             assert alone == pytest.approx(beside.logits.item(), abs=1e-5)
             rewards.append(alone)
+        dialogues = [rewards_of.Dialogue(messages[:1], pair[side], "here") for side in ("chosen", "rejected")]
+        np.testing.assert_allclose(scorers.score(scorer, dialogues), rewards, atol=1e-5)
         loss.append(-torch.nn.functional.logsigmoid(torch.tensor(rewards[0] - rewards[1])).item())
     assert metrics["eval_loss"] == pytest.approx(sum(loss) / len(loss), abs=1e-4)
+
+
+def test_adapters_of_a_published_model_train_in_bfloat16(tmp_path):
+    """Its products need autocast, before the first step too."""
+    small_model.make_model(tmp_path / "start", dtype="bfloat16")
+    for name, pairs in (("train", PAIRS[:8]), ("test", PAIRS[24:])):
+        files.write_jsonl(tmp_path / f"{name}.jsonl", pairs)
+    data = {"train_data": tmp_path / "train.jsonl", "eval_data": tmp_path / "test.jsonl", "columns": COLUMNS}
+    settings = {"dtype": "bfloat16", "peft": small_model.LORA, "max_length": 64}
+    reward_model.main(small_model.flags(tmp_path / "out", model=tmp_path / "start", **data, **settings))
+    assert files.read_json(tmp_path / "out/metrics.json")["eval_loss"] > 0

@@ -43,6 +43,7 @@ def judge(tmp_path, monkeypatch):
             "gpu-memory-percent": 90,
             "max-num-batched-tokens": 0,
             "max-tokens": 64,
+            "verdicts": "last",
             "seed": 1,
             "journal": tmp_path / "journal",
             "out": tmp_path / f"{model_1}-{model_2}.jsonl",

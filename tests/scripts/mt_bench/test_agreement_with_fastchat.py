@@ -56,13 +56,13 @@ def test_fastchats_own_figures_are_ours_pairwise(start, judge, tmp_path):
             for name in everything
         ],
     ]:
-        ours = winrate.summary(chosen, 100, 1)
+        ours = winrate.summary(chosen)
         assert [found[key] for key in ("win", "tie", "loss")] == [ours[key] for key in ("win", "tie", "loss")]
         for key in ("win_rate", "loss_rate", "win_rate_adjusted"):
             assert found[key] == pytest.approx(ours[key], abs=5e-7)
     turn_2 = tmp_path / "turn_2.jsonl"
     files.write_jsonl(turn_2, [row for row in rows["dpo-1", "sft"] if row["turn"] == 2])
-    ours = winrate.summary([row for row in rows["dpo-1", "sft"] if row["turn"] == 2], 100, 1)
+    ours = winrate.summary([row for row in rows["dpo-1", "sft"] if row["turn"] == 2])
     assert table(shown(turn_2, baseline_model="sft"))["dpo-1"]["win"] == ours["win"]
 
 

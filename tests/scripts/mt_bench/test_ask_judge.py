@@ -4,26 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import stand_in
 from judging_mt_bench import QUESTIONS, SAID, answer_rows, mine, verdicts_asked, write_jsonl
 
 from prefline.errors import InputError
-from prefline.judging import prompts, verdicts
+from prefline.judging import prompts
 
-FAULTS = [
-    (429, {"Retry-After": "0"}),
-    (500, {}),
-    (503, {}),
-    "hang",
-    "disconnect",
-    "truncated JSON",
-    "no choices",
-    "two choices",
-    "aborted",
-    [],
-    {"choices": [{"finish_reason": "stop"}]},
-]
+FAULTS = [*stand_in.FAULTS, {"choices": [{"finish_reason": "stop"}]}]
 
 
 # Calls, counted.
@@ -99,50 +86,6 @@ def test_a_template_of_the_users_own_is_filled_as_fastchat_fills_it(start, judge
     ] in mine
 
 
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [
-        ("A is better.\n[[A]]", "A"),
-        ("[[B]]", "B"),
-        ("Both. [[C]]", "tie"),
-        ("这个回答更好。[[B]]", "B"),
-        ("Ответ лучше. [[A]] [[A]]", "A"),
-        ("[[A]] or [[B]]?", None),
-        ("Not [[A]], so [[C]]", None),
-        ("I cannot help with that.", None),
-        ("[A]", None),
-        ("[[D]]", None),
-        ("", None),
-    ],
-)
-def test_a_verdict_is_one_of_fastchats_marks_and_only_one(text, verdict):
-    assert verdicts.verdict(text) == verdict
-
-
-@pytest.mark.parametrize(
-    ("text", "rating"),
-    [
-        ("Rating: [[7]]", 7),
-        ("[[7.5]] because [3] is a quote", 7.5),
-        ("[4]", 4),
-        ("[[7]] and again [[7]]", 7),
-        ("[[7]] or [[8]]", None),
-        ("[[11]]", None),
-        ("[[0]]", None),
-        ("7/10", None),
-    ],
-)
-def test_a_rating_is_one_number_from_1_to_10(text, rating):
-    assert verdicts.rating(text) == rating
-
-
-@given(st.text(alphabet="[]ABC ", max_size=30))
-def test_where_a_verdict_is_read_fastchat_reads_the_same(text):
-    found = verdicts.verdict(text)
-    marks = [(mark in text, winner) for mark, winner in verdicts.MARKS.items()]
-    assert found is None or found == next(winner for there, winner in marks if there)
-
-
 def test_what_says_nothing_is_asked_again_and_then_an_error_never_a_tie(start, judge, capsys):
     tries = []
 
@@ -174,6 +117,18 @@ def test_a_second_try_that_can_be_read_counts(start, judge):
         )
     )
     assert "error" not in {row["g1_winner"] for row in judge(server)}
+
+
+def test_a_judge_that_thinks_aloud_is_read_after_its_reasoning(start, judge, tmp_path):
+    def thinks(payload):
+        return f"<think>If A is better I must output [[A]], else [[B]].</think>\n{mine(payload)}"
+
+    def winners(server, name, **flags):
+        return [row["g1_winner"] for row in judge(server, journal=tmp_path / name, **flags)]
+
+    thinking = start(thinks)
+    assert winners(thinking, "thinking") == winners(start(mine), "plain")
+    assert set(winners(thinking, "thinking", verdicts="fastchat")) == {"model_1"}
 
 
 def test_a_judge_that_never_gives_a_verdict_is_one_sentence(start, judge, tmp_path):

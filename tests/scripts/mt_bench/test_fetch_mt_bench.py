@@ -47,7 +47,7 @@ def address(monkeypatch):
 def test_a_file_is_what_its_sha256_says_or_is_not_there(address, tmp_path):
     out = tmp_path / "data/questions.jsonl"
     url = address()
-    with pytest.raises(InputError, match=f"the file there has the sha256 {SHA}, not 0000"):
+    with pytest.raises(InputError, match=f"the file has the sha256 {SHA}, not 0000"):
         fetch_mt_bench.main(["--source", f"{url}#sha256={'0' * 64}", "--out", str(out)])
     assert not out.exists()
     fetch_mt_bench.main(["--source", f"{url}#sha256={SHA}", "--out", str(out)])
@@ -73,7 +73,10 @@ def test_what_fails_is_tried_again_and_what_is_gone_is_not(address):
         ({"modes": []}, "mt_bench.modes"),
         ({"judges": {"g": {"max_tokens": 9}}}, "'endpoint' is a required property"),
         ({"judges": {"g": {"endpoint": "ownn", "max_tokens": 9}}}, "lacks; did you mean 'own'"),
-        ({"judges": {"g": {"endpoint": "unnamed", "max_tokens": 9}}}, "say what the servers call the model"),
+        (
+            {"judges": {"g": {"endpoint": "unnamed", "max_tokens": 9}}},
+            "set it to the servers' name of the model",
+        ),
         ({"judges": {"reward": {"endpoint": "own", "max_tokens": 9}}}, "this name is taken"),
     ],
 )

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from prefline import rewards
 from prefline.errors import InputError
-from prefline.judging import by_reference, by_reward, verdicts
+from prefline.judging import by_reference, by_reward
 from prefline.judging.games import Game
+from prefline.text import verdicts
 from scripts.mt_bench.judge_mt_bench import load
 
 LEGS = ("How many legs has a cat?", "A cat has 4 legs.")
@@ -95,16 +96,8 @@ def test_judgments_say_why_and_end_with_a_verdict_that_is_read_from_the_text():
     assert prompt.index("\n4") < prompt.index("\n5")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("[[A]]", "A"), ("so [[B]].", "B"), ("[[C]]", "tie"), ("$ERROR$", None), ("A", None)],
-)
-def test_verdicts_are_read_as_fastchat_reads_them(text, expected):
-    assert verdicts.verdict(text) == expected
-
-
 def test_reference_refuses_without_a_reference():
-    with pytest.raises(InputError, match=r"question 81, turn 1: no reference answer.*another judge"):
+    with pytest.raises(InputError, match=r"turn 1: the judge `reference` needs a reference.*another judge"):
         load("reference", 128).judge([game(references=None)])
 
 
@@ -138,6 +131,16 @@ def test_reward_scores_each_whole_dialogue_once():
         "And two?",
     ]
     assert scorer.asked[0].completion == "four"
+
+
+def test_reward_scores_the_dialogue_that_the_policies_had():
+    scorer = LengthScorer()
+    by_reward.RewardJudge(scorer, "Be brief.").judge(
+        [game(references=None, a=("one", "four"), b=("two", "five!"))]
+    )
+    for asked in scorer.asked:
+        assert asked.messages[0] == {"role": "system", "content": "Be brief."}
+        assert [message["role"] for message in asked.messages[1:]] == ["user", "assistant", "user"]
 
 
 def test_reward_ties_equal_scores():

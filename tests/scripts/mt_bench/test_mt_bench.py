@@ -7,6 +7,7 @@ import pytest
 from small_model import ENGINE
 
 from prefline import engines
+from prefline.engines.model_files import ModelFiles
 from prefline.errors import InputError
 from prefline.judging import fastchat
 from prefline.provenance import journal
@@ -87,6 +88,178 @@ def test_the_second_turn_sees_the_models_own_first_answer(tmp_path):
     assert len(draws) == 5, "every answer has draws of its own"
 
 
+class SaidEngine(EchoEngine):
+    """Answers every request with the same text, by a tokenizer whose template is set."""
+
+    def __init__(self, said, template):
+        super().__init__()
+        self.said = said
+        self.tokenizer.chat_template = template
+
+    def stream(self, requests, sampling):
+        self.calls.append((requests, sampling))
+        ids = self.tokenizer(self.said, add_special_tokens=False)["input_ids"]
+        for index in range(len(requests)):
+            yield index, engines.Completion([*ids, self.tokenizer.eos_token_id], "stop")
+
+
+OPENED = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' %}{{ message.content.split('</think>')[-1] }}"
+    "{% else %}{{ message.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+NEVER_EMPTY = (
+    "{% for message in messages %}{% if not message.content %}{{ raise_exception('empty') }}{% endif %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "said, template, expected, calls",
+    [
+        ("Well, </think> yes </think> no", OPENED, ["yes </think> no"] * 2, 2),
+        ("", NEVER_EMPTY, ["", ""], 1),
+    ],
+    ids=["reasoning that ends twice", "an empty answer"],
+)
+def test_an_earlier_answer_that_the_template_refuses_ends_no_job(
+    said, template, expected, calls, tmp_path, capsys
+):
+    engine = SaidEngine(said, template)
+    sampling = engines.Sampling(0.7, 1.0, 0, 16)
+    kept = journal.Journal(tmp_path, "answers", {}, "said")
+    answered, _ = answer_mt_bench.answer_turns(lambda: engine, kept, QUESTIONS[:1], sampling, seed=1)
+    assert answered == {1: expected} and len([asked for asked, _ in engine.calls if asked]) == calls
+    if calls == 1:
+        assert "is left unanswered: the template refuses an earlier answer" in capsys.readouterr().out
+    else:
+        shown = engine.tokenizer.decode(engine.calls[1][0][0].prompt_ids)
+        assert "no<|im_end|>" in shown and "yes" not in shown
+
+
+def test_a_question_that_the_template_refuses_is_an_error(tmp_path):
+    engine = SaidEngine("yes", "{{ raise_exception('none of these') }}")
+    kept = journal.Journal(tmp_path, "answers", {}, "said")
+    with pytest.raises(InputError, match="none of these"):
+        answer_mt_bench.answer_turns(
+            lambda: engine, kept, QUESTIONS[:1], engines.Sampling(0.7, 1.0, 0, 16), seed=1
+        )
+
+
+class SpellingEngine(EchoEngine):
+    """Answers with the text of its end token, spelled out in ordinary tokens."""
+
+    def stream(self, requests, sampling):
+        self.calls.append((requests, sampling))
+        text = f"one {self.tokenizer.eos_token} two"
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for index in range(len(requests)):
+            yield index, engines.Completion([*ids, self.tokenizer.eos_token_id], "stop")
+
+
+def test_texts_of_special_tokens_are_text_in_the_second_turn(tmp_path):
+    """In the question and in the first answer."""
+    engine = SpellingEngine()
+    end, ends = engine.tokenizer.eos_token, chat.special_tokens(engine.tokenizer)
+    question = {**QUESTIONS[0], "turns": ["Name a beast.", f"And {end} another."]}
+    sampling = engines.Sampling(0.7, 1.0, 0, 64)
+    kept = journal.Journal(tmp_path, "answers", {}, "echo")
+    answered, _ = answer_mt_bench.answer_turns(lambda: engine, kept, [question], sampling, seed=1)
+    assert answered == {1: [f"one {end} two"] * 2}
+    asked = engine.calls[1][0][0].prompt_ids
+    plain = ["Name a beast.", "one two", "And another."]
+    roles = ("user", "assistant", "user")
+    plain = [{"role": role, "content": text} for role, text in zip(roles, plain, strict=True)]
+    wanted = [token for token in chat.prompt_ids(engine.tokenizer, plain) if token in ends]
+    assert [token for token in asked if token in ends] == wanted
+    assert engine.tokenizer.decode(asked).count(end) == wanted.count(engine.tokenizer.eos_token_id) + 2
+
+
+def test_every_turn_begins_with_the_system_message(tmp_path):
+    engine = EchoEngine()
+    sampling = engines.Sampling(0.7, 1.0, 0, 16)
+    kept = journal.Journal(tmp_path, "answers", {}, "echo")
+    answer_mt_bench.answer_turns(lambda: engine, kept, QUESTIONS, sampling, seed=1, system="Be brief.")
+    system, first = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a beast."}
+    rest = [{"role": "assistant", "content": "answer 1.0"}, {"role": "user", "content": "And another."}]
+    for (requests, _), dialogue in zip(engine.calls, ([first], [first, *rest]), strict=True):
+        assert requests[0].prompt_ids == chat.prompt_ids(engine.tokenizer, [system, *dialogue])
+    begin = chat.prompt_ids(engine.tokenizer, [system, first])[:8]
+    assert all(request.prompt_ids[:8] == begin for requests, _ in engine.calls for request in requests)
+    assert sum(len(requests) for requests, _ in engine.calls) == 5
+
+
+class ThinkingEngine(EchoEngine):
+    """Thinks before it answers; the last answer stays a thought."""
+
+    def stream(self, requests, sampling):
+        for index, made in super().stream(requests, sampling):
+            thought = "<think>hm</think>" if index < 2 else "<think>hm"
+            ids = self.tokenizer(thought, add_special_tokens=False)["input_ids"]
+            yield index, engines.Completion([*ids, *made.ids], made.finish_reason)
+
+
+def test_reasoning_is_in_no_answer_and_in_no_second_turn(tmp_path):
+    engine = ThinkingEngine()
+    sampling = engines.Sampling(0.7, 1.0, 0, 16)
+    kept = journal.Journal(tmp_path, "answers", {}, "echo")
+    answered, cut_off = answer_mt_bench.answer_turns(lambda: engine, kept, QUESTIONS, sampling, seed=1)
+    assert answered == {1: ["answer 1.0", "answer 2.0"], 2: ["answer 1.1", "answer 2.1"], 3: [""]}
+    assert cut_off == 1, "a thought without an answer is cut off"
+    assert "hm" not in engine.tokenizer.decode(engine.calls[1][0][0].prompt_ids)
+
+
+def test_the_second_turn_fits_the_context_that_is_asked_for(model, tmp_path, monkeypatch):
+    """Even if every token of the first answer is a byte that is no text."""
+    asked, longest = [], []
+
+    class Babbling(EchoEngine):
+        def stream(self, requests, sampling):
+            pieces = range(len(self.tokenizer))
+            (token, *_) = (
+                one for one in pieces if self.tokenizer.decode([one]) == "\N{REPLACEMENT CHARACTER}"
+            )
+            for index, request in enumerate(requests):
+                longest.append(len(request.prompt_ids) + sampling.max_tokens)
+                yield index, engines.Completion([token] * sampling.max_tokens, "length")
+
+    monkeypatch.setattr(engines, "start", lambda *given: asked.append(given[-1]) or Babbling())
+    questions = tmp_path / "question.jsonl"
+    questions.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
+    answer(model, questions, tmp_path / "sft.jsonl", 8)
+    assert len(asked) == 1
+    assert max(longest) <= asked[0]
+
+
+def test_questions_beyond_the_context_are_named_before_the_model_is_loaded(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "start", lambda *given: pytest.fail("the model is loaded"))
+    long = [question | {"turns": ["word " * 400, "And?"]} for question in QUESTIONS[::2]]
+    write_jsonl(tmp_path / "question.jsonl", [QUESTIONS[1], *long])
+    message = r"question 1; question 3: a prompt of \d+ tokens .* do not fit .*; lower mt_bench\.max_tokens$"
+    with pytest.raises(InputError, match=message):
+        answer(model, tmp_path / "question.jsonl", tmp_path / "sft.jsonl", 8)
+
+
+def test_an_answer_that_leaves_no_room_for_the_next_turn_is_named(model, tmp_path, monkeypatch):
+    """How long the first answers are is known only once they are there."""
+    files = ModelFiles(model)
+
+    class Full(EchoEngine):
+        def stream(self, requests, sampling):
+            files.check(requests, sampling.max_tokens)
+            words = self.tokenizer("word " * files.context, add_special_tokens=False)["input_ids"]
+            for index in range(len(requests)):
+                yield index, engines.Completion(words, "length")
+
+    monkeypatch.setattr(engines, "start", lambda *given: Full())
+    write_jsonl(tmp_path / "question.jsonl", QUESTIONS)
+    message = r"^question \d, turn 2.*: a prompt of .*; lower mt_bench\.max_tokens$"
+    with pytest.raises(InputError, match=message):
+        answer(model, tmp_path / "question.jsonl", tmp_path / "sft.jsonl", 8)
+
+
 def test_questions_are_grouped_by_the_temperature_of_their_category():
     groups = answer_mt_bench.by_temperature(QUESTIONS, TEMPERATURES)
     assert {key: [question["question_id"] for question in group] for key, group in groups.items()} == {
@@ -107,6 +280,7 @@ def answer(model, questions, out, batch_size, kept=None):
         "model-id": "sft",
         **ENGINE,
         "batch-size": batch_size,
+        "system": "null",
         "max-tokens": "8",
         "temperature": json.dumps(TEMPERATURES),
         "seed": "1",
@@ -187,9 +361,13 @@ def test_swapping_the_models_swaps_the_winners(judge):
 
 
 def test_no_judging_by_references_that_are_not_there(judge):
-    with pytest.raises(InputError, match="question 2, turn 1: no reference answer"):
+    with pytest.raises(
+        InputError, match="question 2, turn 1: the judge `reference` needs a reference answer"
+    ):
         judge(GOOD, MIXED, REFERENCES[:1])
-    with pytest.raises(InputError, match="question 2, turn 2: no reference answer"):
+    with pytest.raises(
+        InputError, match="question 2, turn 2: the judge `reference` needs a reference answer"
+    ):
         judge(GOOD, MIXED, [REFERENCES[0], answer_row(2, "4")])
 
 

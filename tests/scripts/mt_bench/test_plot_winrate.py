@@ -7,9 +7,11 @@ import random
 import matplotlib
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from prefline import files
+from prefline.judging import comparisons, winrate
 from scripts.mt_bench import compute_winrate, plot_winrate
 
 CATEGORIES = ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
@@ -33,7 +35,7 @@ def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2"
         {"question_id": number, "category": categories[number * len(categories) // 80], "turns": ["", ""]}
         for number in range(80)
     ]
-    win_rates = {}
+    win_rates, rows = {}, {}
     for number, policy in enumerate(policies):
         draw = random.Random(number)
         matches = []
@@ -41,10 +43,13 @@ def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2"
             winner = draw.choice(winners)
             games = {"g1_winner": winner, "g2_winner": winner}
             matches.append({"question_id": question["question_id"], "turn": turn, **games})
-        win_rates[policy] = compute_winrate.rates(matches, questions, policy, 100, seed=1)
+        rows[policy] = matches
+        bias = winrate.position_bias(matches)
+        win_rates[policy] = compute_winrate.rates(matches, questions) | {"position_bias": bias}
     return {
         "judge": "reference", "start": "sft", "policies": policies, "categories": categories,
-        "questions": len(questions), "win_rates": win_rates,
+        "questions": len(questions), "win_rates": win_rates, "confidence": 0.95,
+        "comparisons": comparisons.compare(policies, "sft", rows),
         "other_judges": {
             name: {"win_rates": result(policies[::-1], categories, winners)["win_rates"],
                    "agreement": {"matches": 160, "share": 0.81, "kappa": 0.6, "opposite": 0.01}}
@@ -65,6 +70,12 @@ CASES = {
         ["dpo-1", "rebel-2", "ipo-1", "simpo-1", "a_run_with_quite_a_long_name-12"], others=["gpt_4"]
     ),
     "ten, three judges": result(NAMES, others=["gpt_4", "a_judge_with_quite_a_long_name"]),
+    "five runs, two judges, lost matches": result(
+        ["dpo-1", "rebel-2", "ipo-1", "simpo-1", "a_run_with_quite_a_long_name-12"],
+        winners=("model_1", "model_1", "tie", "model_2", "error"),
+        others=["gpt_4", "a_judge_with_quite_a_long_name"],
+    ),
+    "fourteen": result([f"run{number}_with_quite_a_long_name-{number}" for number in range(14)]),
     "one category": result(NAMES[:3], categories=["everything"]),
 }
 
@@ -91,6 +102,25 @@ def test_every_policy_and_category_is_named():
     figure = plot_winrate.draw(CASES["three"])
     texts = {text.get_text() for text in figure.findobj(Text)}
     assert {*NAMES[:3], *CATEGORIES} <= texts
+
+
+def test_the_notes_tell_what_is_lost_and_how_far_positions_decide():
+    figure = plot_winrate.draw(CASES["five runs, two judges, lost matches"])
+    texts = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "Matches that count: " in texts and "Both orders of the answers have the same verdict" in texts
+    many = {text.get_text() for text in plot_winrate.draw(CASES["fourteen"]).findobj(Text)}
+    assert {*plot_winrate.TOO_MANY} <= many
+
+
+def test_the_marks_of_two_other_judges_are_apart():
+    """Both give the same rates."""
+    figure = plot_winrate.draw(CASES["five runs, two judges, lost matches"])
+    hollow = [
+        tuple(line.get_xydata()[0])
+        for line in figure.findobj(Line2D)
+        if line.get_markerfacecolor() == "white" and len(line.get_xydata()) == 1
+    ]
+    assert len(hollow) == len(set(hollow)) == 10
 
 
 def test_equal_numbers_give_equal_bytes(tmp_path):

@@ -7,7 +7,7 @@ from small_model import make_model, make_tokenizer
 from stand_in import endpoint
 
 from prefline.engines import local_server
-from prefline.judging import verdicts
+from prefline.text import verdicts
 from scripts.mt_bench import ask_judge
 
 pytest.importorskip("vllm")
@@ -44,7 +44,7 @@ def test_vllm_judges_in_the_job(tmp_path, monkeypatch):
         "references": write_jsonl(tmp_path / "reference.jsonl", []),
         "judge-prompts": "data/mt_bench/judge_prompts.jsonl",
         "judge": "own", "model": model, "batch-size": 8, "tensor-parallel-size": 1,
-        "gpu-memory-percent": 90, "max-num-batched-tokens": 0, "max-tokens": 64,
+        "gpu-memory-percent": 90, "max-num-batched-tokens": 0, "max-tokens": 64, "verdicts": "last",
         "endpoint": json.dumps(endpoint("", kind="vllm")), "seed": 1, "journal": tmp_path / "journal",
         "out": tmp_path / "out.jsonl",
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from scripts.mt_bench import compute_winrate
 WINNERS = ["model_1", "model_2", "tie", "error"]
 SWAPPED = {"model_1": "model_2", "model_2": "model_1", "tie": "tie", "error": "error"}
 
+# What a judge says of a game whose winner, seen from model 1's side, this is.
+WORDS = {"model_1": "[[A]]", "model_2": "[[B]]", "tie": "[[C]]"}
+
 
 def match(question_id, turn, first, second):
     return {
@@ -25,6 +29,8 @@ def match(question_id, turn, first, second):
         "model_2": "sft",
         "g1_winner": first,
         "g2_winner": second,
+        "g1_judgment": WORDS.get(first, "?"),
+        "g2_judgment": WORDS.get(second, "?"),
         "judge": ["reference", "pair"],
     }
 
@@ -59,7 +65,7 @@ def test_the_published_arithmetic():
     """0.5875 is 94 of 160: by 61 wins, 66 ties and 33 losses, for one."""
     assert winrate.adjusted(61, 66, 33) == 0.5875
     games = ["model_1"] * 61 + ["tie"] * 66 + ["model_2"] * 33
-    found = winrate.summary(matches_of([(game, game) for game in games]), 500, seed=1)
+    found = winrate.summary(matches_of([(game, game) for game in games]))
     assert (found["win"], found["tie"], found["loss"], found["error"]) == (61, 66, 33, 0)
     assert found["matches"] == 160
     assert found["win_rate"] == 61 / 160
@@ -70,13 +76,13 @@ def test_the_published_arithmetic():
 
 def test_an_error_takes_its_match_out_of_the_rate():
     games = [("model_1", "model_1"), ("model_1", "error"), ("model_2", "model_2"), ("tie", "model_1")]
-    found = winrate.summary(matches_of(games), 100, seed=1)
+    found = winrate.summary(matches_of(games))
     assert (found["win"], found["tie"], found["loss"], found["error"], found["matches"]) == (1, 1, 1, 1, 3)
     assert found["win_rate_adjusted"] == 0.5
 
 
 def test_without_a_valid_match_there_is_no_rate():
-    found = winrate.summary(matches_of([("error", "tie")]), 100, seed=1)
+    found = winrate.summary(matches_of([("error", "tie")]))
     assert found["matches"] == 0
     assert found["win_rate_adjusted"] is None
     assert found["ci_low"] is None
@@ -84,8 +90,8 @@ def test_without_a_valid_match_there_is_no_rate():
 
 @given(pairs)
 def test_swapping_the_models_turns_a_rate_into_its_complement(pairs):
-    one = winrate.summary(matches_of(pairs), 100, seed=3)
-    other = winrate.summary(matches_of([(SWAPPED[a], SWAPPED[b]) for a, b in pairs]), 100, seed=3)
+    one = winrate.summary(matches_of(pairs))
+    other = winrate.summary(matches_of([(SWAPPED[a], SWAPPED[b]) for a, b in pairs]))
     assert (one["win"], one["tie"], one["error"]) == (other["loss"], other["tie"], other["error"])
     if one["matches"]:
         assert one["win_rate_adjusted"] == pytest.approx(1 - other["win_rate_adjusted"])
@@ -95,7 +101,7 @@ def test_swapping_the_models_turns_a_rate_into_its_complement(pairs):
 
 @given(pairs)
 def test_rates_and_intervals_lie_between_nought_and_one(pairs):
-    found = winrate.summary(matches_of(pairs), 100, seed=5)
+    found = winrate.summary(matches_of(pairs))
     if found["matches"]:
         assert 0 <= found["ci_low"] <= found["ci_high"] <= 1
         assert 0 <= found["win_rate"] <= found["win_rate_adjusted"] <= 1 - found["loss_rate"] <= 1
@@ -128,14 +134,26 @@ def test_the_interval_draws_whole_questions():
     """Equal turns are half the information: the interval is wider by the square root of two."""
     random = np.random.default_rng(0)
     wins = random.random(2000) < 0.5
-    alike = winrate.interval([(2, 0, 0) if win else (0, 0, 2) for win in wins[:1000]], 2000, seed=1)
-    apart = winrate.interval([(1, 0, 0) if win else (0, 0, 1) for win in wins], 2000, seed=1)
+    alike = winrate.interval([(2, 0, 0) if win else (0, 0, 2) for win in wins[:1000]])
+    apart = winrate.interval([(1, 0, 0) if win else (0, 0, 1) for win in wins])
     assert (alike[1] - alike[0]) / (apart[1] - apart[0]) == pytest.approx(2**0.5, rel=0.06)
 
 
-def test_the_interval_depends_on_its_seed_alone():
-    questions = [(1, 1, 0), (0, 1, 1), (2, 0, 0), (0, 0, 2)]
-    assert winrate.interval(questions, 300, seed=1) == winrate.interval(questions, 300, seed=1)
+def test_the_interval_is_wilsons_where_questions_have_one_match():
+    """Of 10 independent matches, 8 won: by the formula with Student's quantile and the sample variance."""
+    low, high = winrate.interval([(1, 0, 0)] * 8 + [(0, 0, 1)] * 2)
+    t, n, p = winrate.student(9), 10 * 0.9, 0.8
+    middle, half = p + t * t / (2 * n), t * math.sqrt(p * (1 - p) / n + t * t / (4 * n * n))
+    assert (low, high) == pytest.approx([(middle + sign * half) / (1 + t * t / n) for sign in (-1, 1)])
+    assert winrate.interval([(2, 0, 0)] * 10)[0] < 0.75 and winrate.interval([(2, 0, 0)] * 10)[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (5, 2.5706), (19, 2.0930), (159, 1.9750)],
+)
+def test_students_quantile(freedom, quantile):
+    assert winrate.student(freedom) == pytest.approx(quantile, rel=2e-3)
 
 
 QUESTIONS = [
@@ -166,7 +184,7 @@ def answers(path, model, words):
 def run(tmp_path):
     """compute_winrate on the judgments of one policy; gives its JSON and CSV."""
 
-    def compute(judgments):
+    def compute(judgments, max_lost=0.5):
         arguments = {
             "questions": write_jsonl(tmp_path / "question.jsonl", QUESTIONS),
             "policies": "dpo-1",
@@ -174,6 +192,7 @@ def run(tmp_path):
             "answers": answers(tmp_path / "a1.jsonl", "dpo-1", 3),
             "start": "sft",
             "start-answers": answers(tmp_path / "a2.jsonl", "sft", 5),
+            "max-lost": str(max_lost),
             "bootstrap-samples": "200",
             "seed": "1",
             "out": str(tmp_path / "winrate.json"),
@@ -194,6 +213,21 @@ FOUR = [
 ]
 
 
+def test_too_many_lost_matches_give_no_rate(run):
+    with pytest.raises(
+        InputError, match=r"judge reference gave no verdict in 1 of 4 matches of dpo-1, more .*0.2"
+    ):
+        run(FOUR, max_lost=0.2)
+    with pytest.raises(InputError, match=r"in 1 of 2 matches of dpo-1 in the category math, more .*0.3"):
+        run(FOUR, max_lost=0.3)
+
+
+def test_games_that_fastchat_reads_otherwise_are_counted(run):
+    rows = [FOUR[0] | {"g1_judgment": "Not [[A]]: it is wrong. [[B]]", "g2_judgment": "[[b]]"}, *FOUR[1:]]
+    assert run(FOUR)[0]["win_rates"]["dpo-1"]["read_otherwise_by_fastchat"] == 0
+    assert run(rows)[0]["win_rates"]["dpo-1"]["read_otherwise_by_fastchat"] == 2
+
+
 def test_compute_winrate_by_hand(run):
     result, text = run(FOUR)
     found = result["win_rates"]["dpo-1"]
@@ -210,6 +244,7 @@ def test_compute_winrate_by_hand(run):
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["slice"], row["value"]) for row in rows] == [
         ("overall", "all"), ("category", "writing"), ("category", "math"), ("turn", "1"), ("turn", "2"),
+        ("advantage_by_games", "sft"),
     ]  # fmt: skip
     assert float(rows[1]["win_rate_adjusted"]) == 0.75
 

@@ -1,15 +1,16 @@
 """Prompts: normal form, reasons to drop, splits, order, shards."""
 
 import unicodedata
+from collections import Counter
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_model import make_tokenizer
-from some_prompts import QUESTION, QUESTIONS, SPECIAL, assistant, preparing, user
+from small_model import TEMPLATE, make_tokenizer
+from some_prompts import QUESTION, QUESTIONS, assistant, data_of, preparing, user
 
-from prefline import files
+from prefline import files, seeds
 from prefline.data import ngrams, prompts, tables
 from prefline.errors import InputError
 from scripts.prompts import prepare_prompts, sample_prompts
@@ -66,27 +67,10 @@ def test_the_test_fraction_is_met():
 
 
 @pytest.mark.parametrize(
-    ("value", "blank"),
-    [
-        (None, True),
-        ("", True),
-        (" \n", True),
-        ("a", False),
-        ([], True),
-        ([user(" ")], True),
-        ([user("a")], False),
-    ],
-)
-def test_blank(value, blank):
-    assert prompts.is_blank(value) == blank
-
-
-@pytest.mark.parametrize(
     ("messages", "reason"),
     [
         ([user("What is new?")], None),
         ([user("What is new?"), assistant("Nothing.")], "last_turn_not_user"),
-        ([user("What is <|im_end|> new?")], "special_token"),
         ([user("Please write: ENGAGING travel blog post, about a dog")], "contaminated"),
         ([user("engaging travel blog post")], None),
         ([user("Really... why")], "contaminated"),
@@ -96,39 +80,55 @@ def test_blank(value, blank):
     ],
 )
 def test_why_a_prompt_is_dropped(messages, reason):
-    assert prompts.fault(messages, SPECIAL, QUESTIONS, 5) == reason
+    assert prompts.fault(messages, QUESTIONS, 5) == reason
+
+
+def clean(rows, columns="auto", **more):
+    """(rows of the pool, counts) of rows of data."""
+    data = data_of("prompts", rows, columns, **more)
+    return list(prepare_prompts.clean(data, QUESTIONS, 5)), data.as_dict()["dropped"]
 
 
 def test_each_row_is_kept_or_counted():
-    values = ["Hi", " ", " Hi ", [user("Hi")], QUESTION, "Bye", None, [assistant("Hi")]]
-    rows = [(f"row {number}", {"prompt": value}) for number, value in enumerate(values)]
-    pool, dropped = prepare_prompts.clean(rows, None, SPECIAL, QUESTIONS, 5)
-    assert list(pool.values()) == [([user("Hi")], None), ([user("Bye")], None)]
-    assert dropped == {"blank": 2, "duplicate": 2, "contaminated": 1, "last_turn_not_user": 1}
+    values = ["Hi", " ", " Hi ", [user("Hi")], QUESTION, "Bye", None, [user("Hi"), assistant("Ho")]]
+    pool, dropped = clean([{"prompt": value} for value in [*values, "What is <|im_end|>?"]])
+    assert [row["messages"] for row in pool] == [[user("Hi")], [user("Bye")]]
+    assert dropped == {
+        "blank": 2,
+        "duplicate": 2,
+        "contaminated": 1,
+        "last_turn_not_user": 1,
+        "special_token": 1,
+    }
+
+
+def test_special_tokens_may_be_text():
+    pool, dropped = clean([{"prompt": "What is <|im_end|>?"}], special_tokens="as_text")
+    assert [row["messages"] for row in pool] == [[user("What is <|im_end|>?")]] and not dropped
+
+
+def test_the_text_of_a_prompt_stays_as_it_is():
+    """Form feeds, line separators and indentation are text; the names of prompts know none of them."""
+    texts = ["  def f():\n\treturn 1 \n", "page\x0cpage", "one\u2028two", "e\u0301te\u0301"]
+    pool, dropped = clean([{"prompt": text} for text in [*texts, "def f():\n\treturn 1"]])
+    assert [row["messages"][0]["content"] for row in pool] == texts
+    assert dropped == {"duplicate": 1}
 
 
 def test_a_system_message_makes_another_prompt():
-    rows = [
-        ("row 0", {"prompt": "Hi"}),
-        ("row 1", {"prompt": [{"role": "system", "content": "S"}, user("Hi")]}),
-    ]
-    with_system, dropped = prepare_prompts.clean(rows, "S", SPECIAL, QUESTIONS, 5)
+    rows = [{"prompt": "Hi"}, {"prompt": [{"role": "system", "content": "S"}, user("Hi")]}]
+    with_system, dropped = clean(rows, system="S")
     assert (len(with_system), dropped) == (1, {"duplicate": 1})
-    without, dropped = prepare_prompts.clean(rows, None, SPECIAL, QUESTIONS, 5)
+    without, dropped = clean(rows)
     assert (len(without), dropped) == (2, {})
 
 
 def test_a_right_answer_goes_with_its_prompt():
-    rows = [(f"row {number}", {"prompt": f"{number}?", "reference": number or None}) for number in range(3)]
-    pool, _ = prepare_prompts.clean(rows, None, SPECIAL, QUESTIONS, 5)
-    assert [reference for _, reference in pool.values()] == [None, "1", "2"]
-    with pytest.raises(InputError, match="row 9: the reference is a string or a number"):
-        prepare_prompts.clean([("row 9", {"prompt": "?", "reference": ["a"]})], None, SPECIAL, QUESTIONS, 5)
-
-
-def test_a_message_without_a_role_is_named():
-    with pytest.raises(InputError, match="row 0: a message has a `role` among"):
-        prepare_prompts.clean([("row 0", {"prompt": [{"content": "Hi"}]})], None, SPECIAL, QUESTIONS, 5)
+    columns = {"prompt": "prompt", "reference": "reference"}
+    rows = [{"prompt": f"{number}?", "reference": number or None} for number in range(3)]
+    pool, dropped = clean([*rows, {"prompt": "?", "reference": ["a"]}], columns)
+    assert [row["reference"] for row in pool] == [None, "1", "2"]
+    assert dropped == {"bad_reference": 1}
 
 
 # Shards
@@ -153,30 +153,42 @@ def test_shards_of_an_iteration_are_its_block_in_order(number, shard_size, itera
     assert block == list(range(start, start + number))
 
 
-POOL = pa.Table.from_pylist(
-    [
-        {
-            "prompt_id": f"{number:016x}",
-            "messages": [user(str(number))],
-            "prompt_ids": [number],
-            "split": "test" if number % 4 == 0 else "train",
-        }
-        for number in range(120)
-    ],
-    schema=tables.POOL,
-)
+PROMPTS = [f"What is {number}?" for number in range(160)]
 
 
-def shard(number, index, shard_size, split="train"):
+@pytest.fixture(scope="module")
+def pool_of(tmp_path_factory):
+    """Return a function of prompts (list of str) and a seed that returns the path of their pool."""
+
+    def make(texts, seed=7):
+        folder = tmp_path_factory.mktemp("pool")
+        rows = [{"text": text} for text in texts]
+        prepare_prompts.main(preparing(folder, rows, {"prompt": "text"}, seed=seed))
+        return folder / "out.parquet"
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pool(pool_of):
+    return pool_of(PROMPTS)
+
+
+def splits_of(pool):
+    return Counter(tables.read(pool, tables.POOL)["split"].to_pylist())
+
+
+def shard(pool, number, index, shard_size, split="train"):
     first, count = ranks(number, shard_size, 0, index, split)
-    return sample_prompts.select(POOL, split, first, count, seed=7).to_pylist()
+    return sample_prompts.select(pool, split, first, count).to_pylist()
 
 
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 20))
-def test_asking_for_more_prompts_only_appends(one, other, shard_size):
+@settings(max_examples=20)
+@given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 20))
+def test_asking_for_more_prompts_only_appends(pool, one, other, shard_size):
     small, large = sorted((one, other))
     for index in range(-(-small // shard_size)):
-        before, after = shard(small, index, shard_size), shard(large, index, shard_size)
+        before, after = shard(pool, small, index, shard_size), shard(pool, large, index, shard_size)
         assert after[: len(before)] == before
         if len(before) == shard_size:
             assert after == before
@@ -185,20 +197,56 @@ def test_asking_for_more_prompts_only_appends(one, other, shard_size):
         assert ranks(small, shard_size, 0, index) == ranks(large, shard_size, 0, index)
 
 
-def test_prompts_are_the_splits_own_and_their_order_the_seeds():
-    rows = sample_prompts.select(POOL, "train", 0, 90, seed=7).to_pylist()
-    assert {row["prompt_id"] for row in rows} == {
-        row["prompt_id"] for row in POOL.to_pylist() if row["split"] == "train"
-    }
-    assert all(row["messages"] == [user(str(row["prompt_ids"][0]))] for row in rows)
-    backwards = POOL.take(list(range(119, -1, -1)))
-    assert sample_prompts.select(backwards, "train", 0, 90, seed=7).to_pylist() == rows
-    assert sample_prompts.select(POOL, "train", 0, 90, seed=8).to_pylist() != rows
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_order_of_a_split_is_that_of_a_seeded_hash(pool, split):
+    number = splits_of(pool)[split]
+    rows = sample_prompts.select(pool, split, 0, number).to_pylist()
+    held = tables.read_rows(pool, tables.POOL)
+    names = sorted(
+        (row["prompt_id"] for row in held if row["split"] == split),
+        key=lambda name: (seeds.derive(7, "order", name), name),
+    )
+    assert [row["prompt_id"] for row in rows] == names
+    assert {row["messages"][0]["content"] for row in held} == set(PROMPTS)
+    assert all(prompts.prompt_id(row["messages"]) == row["prompt_id"] for row in rows)
 
 
-def test_too_few_prompts():
-    with pytest.raises(InputError, match="the pool has 30 test prompts, but 31 are needed"):
-        sample_prompts.select(POOL, "test", 0, 31, seed=7)
+def test_the_order_of_the_data_does_not_count_and_the_seed_does(pool_of, pool):
+    assert pool_of(PROMPTS[::-1]).read_bytes() == pool.read_bytes()
+    other = pool_of(PROMPTS, seed=8)
+    assert sample_prompts.select(other, "train", 0, 50) != sample_prompts.select(pool, "train", 0, 50)
+
+
+def test_a_shard_reads_its_groups_of_rows_alone(pool_of, pool, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_IN_GROUP", 7)
+    monkeypatch.setattr(tables, "ROWS_IN_PART", 30)
+    in_groups, read = pool_of(PROMPTS), []
+    group = pq.ParquetFile.read_row_group
+
+    def watched(file, number):
+        read.append(number)
+        return group(file, number)
+
+    number = splits_of(pool)["test"]
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    for split, first, count in (("train", 20, 10), ("test", 0, 9), ("test", number - 1, 1)):
+        rows = sample_prompts.select(in_groups, split, first, count)
+        read_now, read[:] = len(read), []
+        assert read_now <= 3
+        assert rows.to_pylist() == sample_prompts.select(pool, split, first, count).to_pylist()
+        read.clear()
+
+
+def test_too_few_prompts(pool):
+    number = splits_of(pool)["test"]
+    with pytest.raises(InputError, match=f"the pool has {number} test prompts, but {number + 1} are needed"):
+        sample_prompts.select(pool, "test", 0, number + 1)
+
+
+def test_a_pool_without_its_counts_is_refused(tmp_path, pool):
+    tables.write(tmp_path / "pool.parquet", tables.read(pool, tables.POOL), tables.POOL)
+    with pytest.raises(InputError, match="does not say how many prompts of each split it has; delete"):
+        sample_prompts.select(tmp_path / "pool.parquet", "test", 0, 1)
 
 
 # The script
@@ -214,7 +262,7 @@ def test_prepare_prompts(tmp_path):
     assert metrics["dropped"] == {"contaminated": 1, "too_long": 1}
     assert metrics["kept"]["train"] + metrics["kept"]["test"] == 40 == metrics["read"] - 2
     assert metrics["prompt_length"]["max"] > 60
-    assert pool[0]["messages"] == [user("What is 0 and 0?")]
+    assert [user("What is 0 and 0?")] in [row["messages"] for row in pool]
     assert all(row["prompt_ids"].count(0) == 1 and row["prompt_ids"][0] == 0 for row in pool)
     written = (tmp_path / "out.parquet").read_bytes()
     prepare_prompts.main(preparing(tmp_path, rows, {"prompt": "text"}))
@@ -223,19 +271,32 @@ def test_prepare_prompts(tmp_path):
 
 def test_no_prompt_left(tmp_path):
     rows = [{"text": QUESTION}, {"text": " "}]
-    with pytest.raises(
-        InputError, match="no prompt is left; 2 rows read, 0 kept, dropped: 1 blank, 1 contamin"
-    ):
+    with pytest.raises(InputError, match="no row is left; 2 rows read, 0 kept, dropped: 1 blank, 1 contamin"):
         prepare_prompts.main(preparing(tmp_path, rows, {"prompt": "text"}))
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_a_prompt_that_the_template_refuses_is_named(tmp_path):
-    tokenizer = make_tokenizer("{{ raise_exception('no') }}")
-    with pytest.raises(
-        InputError, match=r"rows\.jsonl, prompt 'Hi': the chat template refuses the messages: no"
-    ):
-        prepare_prompts.tokenize({"a": ([user("Hi")], None)}, tokenizer, "rows.jsonl")
+def test_a_prompt_that_the_template_refuses_is_dropped_and_counted():
+    data = data_of("prompts", [{"prompt": "Hi"}, {"prompt": "Ho"}])
+    pool = list(data)
+    template = "{{ raise_exception('no') if messages[0].content == 'Hi' }}" + TEMPLATE
+    kept, _ = prepare_prompts.tokenize(pool, data, make_tokenizer(template), 60)
+    assert [row["messages"] for row in kept] == [[user("Ho")]]
+    assert data.as_dict()["dropped"] == {"template": 1}
+    assert data.counts[0].examples == ["row 0: the chat template refuses the messages: no"]
+
+
+def test_roles_that_a_template_does_not_know_are_reasons():
+    rows = [{"prompt": [{"role": role, "content": "S"}, user("Hi")]} for role in ("developer", "system")]
+    rows.append({"prompt": [user("Hi"), {"role": "tool", "content": "7"}, user("So?")]})
+    data = data_of("prompts", [*rows, {"prompt": "Hi"}])
+    refuse = "{% if message.role in ['developer', 'tool'] %}{{ raise_exception('unknown role') }}{% endif %}"
+    template = TEMPLATE.replace("{% for message in messages %}", "{% for message in messages %}" + refuse)
+    kept, _ = prepare_prompts.tokenize(list(data), data, make_tokenizer(template), 60)
+    assert len(kept) == 2
+    assert data.as_dict()["dropped"] == {"developer_role": 1, "tool_turns": 1}
+    data = data_of("prompts", rows)
+    assert len(prepare_prompts.tokenize(list(data), data, make_tokenizer(TEMPLATE), 60)[0]) == 3
 
 
 def test_questions_are_in_fastchats_form(tmp_path):

@@ -14,21 +14,40 @@ from huggingface_hub import ModelCard
 from prefline import files
 from prefline.config import loading as configuration
 from prefline.provenance import manifest
-from scripts.report import write_model_card
+from scripts.publish import write_model_card, write_trained_card
 
 TOKEN = "hf_canary"
 SLICE = {
-    "win": 10, "tie": 4, "loss": 2, "error": 0, "win_rate_adjusted": 0.75, "ci_low": 0.5, "ci_high": 0.875,
+    "win": 10, "tie": 4, "loss": 2, "error": 0, "matches": 16, "win_rate_adjusted": 0.75, "ci_low": 0.5,
+    "ci_high": 0.875,
 }  # fmt: skip
 WINRATE = {
     "questions": 8,
     "start": "sft",
     "judge": "reference",
+    "comparisons": [
+        {
+            "policy": "rebel-1",
+            "other": "dpo-1",
+            "by": "start",
+            "matches": 16,
+            "advantage": 0.0625,
+            "ci_low": -0.01,
+            "ci_high": 0.2,
+            "p_value": 0.25,
+            "p_corrected": 0.5,
+        },
+    ],
+    "other_judges": {"other": {"agreement": {"share": 0.8125}}},
     "win_rates": {
         "dpo-1": {
             "overall": SLICE,
             "category": {"a|b": SLICE | {"win_rate_adjusted": None, "ci_low": None, "ci_high": None}},
-            "position_bias": {"consistency": 0.9},
+            "position_bias": {
+                "consistency": 0.9,
+                "biased_toward_first": 0.07,
+                "biased_toward_second": 0.03,
+            },
             "mean_words": {"policy": 5.2, "start": 14.1},
         }
     },
@@ -55,12 +74,13 @@ def policy(tmp_path):
     return tmp_path
 
 
-def card(folder, **overlay):
+def card(folder, trained="models", **overlay):
     """The card of the policy in `folder`, with the default config overlaid."""
     config = yaml.safe_load(Path("config.yaml").read_text()) | overlay
     write_model_card.main(
         [
             *("--policy", "dpo-1", "--manifest", f"{folder}/models/dpo-1.json"),
+            *("--trained", f"{folder}/{trained}/dpo-1.json"),
             *("--metrics", f"{folder}/metrics.json", "--winrate", f"{folder}/winrate.json"),
             *("--pairs", f"{folder}/sft/tokenized.json", "--config", json.dumps(configuration.load(config))),
             *("--out", f"{folder}/card.md"),
@@ -69,7 +89,7 @@ def card(folder, **overlay):
     return (folder / "card.md").read_text()
 
 
-def publish(folder, hub, *pairs, token=TOKEN, namespace="org", private="true"):
+def publish(folder, hub, *pairs, token=TOKEN, namespace="org", private="true", adapter=(), model=("dpo-1",)):
     """The finished process of a push: the library reads where the hub is when it is imported."""
     environment = {
         **os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1",
@@ -77,8 +97,9 @@ def publish(folder, hub, *pairs, token=TOKEN, namespace="org", private="true"):
     }  # fmt: skip
     command = [
         *(sys.executable, "-m", "scripts.publish.publish", "--policy", "dpo-1", "--namespace", namespace),
-        *("--name", "ours", "--private", private, "--model", f"{folder}/models/dpo-1"),
+        *("--name", "ours", "--private", private, "--model", *[f"{folder}/models/{name}" for name in model]),
         *("--manifest", f"{folder}/models/dpo-1.json", "--card", f"{folder}/card.md"),
+        *("--adapter", *[str(path) for path in adapter], "--base", *[f"{folder}/base.json" for _ in adapter]),
         *("--pairs", *pairs, "--out", f"{folder}/published.json"),
     ]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -100,8 +121,12 @@ def test_a_card_has_metadata_that_the_hub_reads_and_says_what_is_known(policy):
     )
     assert data.base_model is None and "sigmoid" in data.tags
     assert data.eval_results[0].metric_value == 0.75
-    assert "| all | 75.0 % | 50.0 % to 87.5 % | 10 | 4 | 2 | 0 |" in text
+    assert "| all | 75.0 % | 50.0 % to 87.5 % | 10 | 4 | 2 | 16 of 16 |" in text
     assert "| a\\|b | - | - to - |" in text
+    assert str(policy) not in text, "a folder of this machine"
+    assert "-6.2 points of the win rate against `rebel-1`\n  (-20.0 to +1.0; p 0.5, corrected" in text
+    assert "first answer in 7.0 % and the second in 3.0 %" in text
+    assert "\nThe judge `other` agrees with it in 81.2 % of the matches.\n" in text
     assert "446 pairs" in text and "0.69" in text and "`beta` | `0.1`" in text
     for sha in files.read_json(policy / "models/dpo-1.json")["files"].values():
         assert sha in text
@@ -167,7 +192,7 @@ def test_a_model_that_was_changed_is_not_pushed(policy, hub):
     card(policy)
     (policy / "models/dpo-1/config.json").write_text('{"changed": true}')
     done = publish(policy, hub)
-    assert done.returncode == 1 and "config.json: is not what" in done.stderr
+    assert done.returncode == 1 and "config.json: differs from" in done.stderr
     assert hub.repositories == {}
 
 
@@ -183,9 +208,127 @@ def test_a_card_of_a_policy_that_learnt_from_rewards_speaks_of_no_pairs(policy):
     made = files.read_json(policy / "models/dpo-1.json")
     del made["lineage"]["params"]["loss_type"]
     metrics = {"train_steps": 28, "eval_reward": 6.5, "eval_reward_before": -1.4}
-    text = write_model_card.card("dpo-1", config, made, metrics, WINRATE, [])
+    given = {"config": config, "manifest": made, "trained": made, "metrics": metrics}
+    text = write_model_card.card("dpo-1", given, WINRATE, [])
     assert "preference optimization with the method `grpo`" in text
     assert "- grpo" in text
-    assert "Trained in 28 steps on the rewards of what it said meanwhile." in text
+    assert "Trained in 28 steps on the rewards of completions that it sampled during training." in text
     assert "| reward | -1.4 | 6.5 |" in text
     assert "completions of each prompt" not in text
+
+
+PEFT = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
+
+
+@pytest.fixture
+def adapter(policy):
+    """The adapters from which the policy in `policy` was merged: their directory, with a manifest."""
+    made = policy / "adapters/dpo-1"
+    made.mkdir(parents=True)
+    config = {"peft_type": "LORA", "base_model_name_or_path": "/home/me/results/models/sft", "r": 4}
+    files.write_json(made / "adapter_config.json", config)
+    files.write_json(made / "training.json", {"prompt_ids": [[1, 2]]})
+    (made / "adapter_model.safetensors").write_bytes(b"adapters" * 1000)
+    (made / "tokenizer.json").write_text("{}")
+    params = {"loss_type": "ipo", "beta": 0.2, "peft": PEFT}
+    manifest.write(policy / "adapters/dpo-1.json", made, "train_adapter", params, [])
+    merged = {"merge_into": "original"}
+    adapters = [policy / "adapters/dpo-1.json"]
+    manifest.write(policy / "models/dpo-1.json", policy / "models/dpo-1", "merge_adapter", merged, adapters)
+    return made
+
+
+def test_a_card_of_a_merged_policy_tells_of_its_training(policy, adapter):
+    text = card(policy, trained="adapters")
+    assert "the loss `ipo`" in text and "`beta` | `0.2`" in text
+    assert "Its adapters were merged into the original weights." in text
+    for sha in files.read_json(policy / "models/dpo-1.json")["files"].values():
+        assert sha in text
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "both"])
+def test_adapters_name_the_model_that_they_were_trained_on_and_its_commit(policy, adapter, hub, alone):
+    from peft import PeftConfig
+
+    card(policy, trained="adapters")
+    base = {"repository": "org/ours-sft", "commit": "c" * 40, "holds": "weights"}
+    files.write_json(policy / "base.json", [{**base, "holds": "adapters", "commit": "d"}, base])
+    done = publish(policy, hub, adapter=[adapter], model=() if alone else ("dpo-1",))
+    assert done.returncode == 0, done.stderr
+    assert set(hub.repositories) == {"models/org/ours-dpo-1-adapter"} | (
+        set() if alone else {"models/org/ours-dpo-1"}
+    )
+    pushed = hub.repositories["models/org/ours-dpo-1-adapter"]
+    assert pushed["private"] and set(pushed["files"]) == {
+        *("README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+    }, "rows of the data stay here"
+    (policy / "pulled").mkdir()
+    (policy / "pulled/adapter_config.json").write_bytes(pushed["files"]["adapter_config.json"])
+    config = PeftConfig.from_pretrained(policy / "pulled")
+    assert (config.base_model_name_or_path, config.revision) == ("org/ours-sft", "c" * 40)
+    text = pushed["files"]["README.md"].decode()
+    data = ModelCard(text).data
+    assert (data.base_model, data.base_model_relation, data.library_name) == (
+        "org/ours-sft",
+        "adapter",
+        "peft",
+    )
+    assert f"load them on `org/ours-sft` at the revision `{'c' * 40}`" in text
+    assert "/home/me" not in text + pushed["files"]["adapter_config.json"].decode()
+    assert {one["holds"] for one in files.read_json(policy / "published.json")} == (
+        {"adapters"} if alone else {"weights", "adapters"}
+    )
+
+
+def test_adapters_on_a_model_of_the_hub_name_it(policy, adapter, hub):
+    card(policy, trained="adapters")
+    fetched = {"source": "hub:Qwen/Qwen3-8B@main", "commit": "e" * 40}
+    files.write_json(policy / "base.json", {"lineage": {"params": fetched}})
+    assert publish(policy, hub, adapter=[adapter], model=()).returncode == 0
+    config = json.loads(hub.repositories["models/org/ours-dpo-1-adapter"]["files"]["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["revision"]) == ("Qwen/Qwen3-8B", "e" * 40)
+
+
+TRAINED = {
+    "base": ({"documents": 900}, {"perplexity": (30.0, 5.5)}, "continues text", "text-generation"),
+    "sft": ({"rows": 3000}, {"loss": (6.27, 2.66)}, "chat template, and let it generate", "text-generation"),
+    "reward_model": ({"pairs": 1900}, {"accuracy": (0.51, 0.87)}, "is the score", "text-classification"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_card_of_a_model_that_runs_start_from_tells_its_data_and_its_numbers(tmp_path, name):
+    counted, measured, use, task = TRAINED[name]
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+    secret = "/home/somebody/secret-project/train.jsonl"
+    params = {"learning_rate": 0.001, "train_data": [secret, "hub:org/set@0123abc#train"], "peft": None}
+    params |= {"eval_data": "data/test.jsonl", "columns": "auto"}
+    manifest.write(tmp_path / f"{name}.json", tmp_path / name, f"train_{name}", params, [])
+    metrics = {"train_steps": 19, **{f"train_{what}": number for what, number in counted.items()}}
+    metrics |= {f"train_{what}_dropped": {"too_long": 3, "empty": 1} for what in counted}
+    for what, (before, after) in measured.items():
+        metrics |= {f"eval_{what}_before": before, f"eval_{what}": after}
+    files.write_json(tmp_path / "metrics.json", metrics)
+    config = configuration.load(yaml.safe_load(Path("config.yaml").read_text()))
+    config["models"][name]["train_data"] = params["train_data"]
+    config["models"]["start"]["source"] = "hub:org/start@0123abc"
+    words = [
+        "--model-name",
+        name,
+        "--manifest",
+        f"{tmp_path}/{name}.json",
+        "--trained",
+        f"{tmp_path}/{name}.json",
+    ]
+    words += ["--metrics", f"{tmp_path}/metrics.json", "--config", json.dumps(config)]
+    write_trained_card.main([*words, "--out", f"{tmp_path}/card.md"])
+    text = (tmp_path / "card.md").read_text()
+    data = ModelCard(text).data
+    assert (data.base_model, data.datasets, data.pipeline_tag) == ("org/start", ["org/set"], task)
+    (what, number), (measure, (before, after)) = *counted.items(), *measured.items()
+    assert f"Trained in 19 steps on {number} {what}, 4 dropped." in text
+    assert f"| {measure} | {before:.4g} | {after:.4g} |" in text
+    assert use in text and "`learning_rate` | `0.001`" in text
+    assert "secret-project" not in text and "`…/train.jsonl`" in text
+    assert ("Scores compare answers" in text) == (name == "reward_model")

@@ -2,9 +2,11 @@
 
 import json
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from scored_shards import write_shard
 
 from prefline import files
 from prefline.config import schema
-from prefline.data import tables
+from prefline.data import prompts, tables
 from prefline.errors import InputError
 from prefline.rewards import combine, rank_metrics
 from scripts.rank import build_preferences as build
@@ -182,9 +184,9 @@ def build_pairs(folder, *shards, **changes):
     flags = [
         word for key, value in given_flags.items() for word in (f"--{key.replace('_', '-')}", str(value))
     ]
-    for kind in ("prompts", "completions", "rewards/rm"):
-        flags += [f"--{kind.split('/')[0]}", *(str(folder / kind / f"{shard}.parquet") for shard in shards)]
-    build.main(flags)
+    numbers = Counter(shard.split("-")[0] for shard in shards)
+    assert list(shards) == prompts.shards(numbers)
+    build.main([*flags, "--samples", str(folder), "--shards", json.dumps({"test": 0, "train": 0, **numbers})])
     rows = tables.read_rows(folder / "preferences.parquet", tables.PREFERENCES)
     return rows, files.read_json(folder / "preferences.json")
 
@@ -284,8 +286,8 @@ def test_every_prompt_is_kept_or_counted_once(
         seed=1,
     )
     paths = {kind: str(folder / kind / "train-00000.parquet") for kind in ("prompts", "completions")}
-    scored = combine.score_shards([folder / "rewards" / "rm" / "train-00000.parquet"], WEIGHTING)
-    made, ranked = build.shard_pairs(paths, scored["train-00000"], args, report)
+    scored = combine.score_shard({"rm": folder / "rewards" / "rm" / "train-00000.parquet"}, WEIGHTING, {})
+    made, ranked = build.shard_pairs(paths, "train", scored, args, report)
     pairs = made.to_pylist()
     roles = [row["role"] for row in ranked.to_pylist()]
     assert roles.count("chosen") == roles.count("rejected") == len(pairs)
@@ -345,27 +347,22 @@ def test_no_pair_left_is_an_error_with_the_counts(tmp_path, changes, reason):
     assert not (tmp_path / "preferences.json").exists()
 
 
-def test_shards_must_be_the_same_ones_and_named_by_split(tmp_path):
-    write_shard(tmp_path, "train-00000", {"a": [1.0, 2.0, 3.0]})
-    write_shard(tmp_path, "all-00000", {"a": [1.0, 2.0, 3.0]})
-    with pytest.raises(InputError, match=r"all-00000\.parquet: a shard is called"):
-        build_pairs(tmp_path, "all-00000")
-    (tmp_path / "rewards" / "rm" / "train-00000.parquet").rename(
-        tmp_path / "rewards" / "rm" / "train-00001.parquet"
-    )
-    other = [f"--{kind}={tmp_path}/{kind}/train-00000.parquet" for kind in ("prompts", "completions")]
-    fixed = (
-        "--num-completions 3 --strategy max_min --length-penalty 0 --min-margin 0 --truncated drop --seed 1"
-    )
-    with pytest.raises(InputError, match="must name the same shards"):
-        build.main(
-            [
-                *other,
-                f"--rewards={tmp_path}/rewards/rm/train-00001.parquet",
-                *fixed.split(),
-                f"--weighting={json.dumps(WEIGHTING)}",
-                "--out=o",
-                "--ranked=r",
-                "--metrics=m",
-            ]
-        )
+def test_a_shard_that_is_not_there_is_named_and_others_are_not_read(tmp_path):
+    for shard in range(3):
+        write_shard(tmp_path, f"train-{shard:05d}", {f"{shard}": [1.0, 2.0, 3.0]})
+    rows, _ = build_pairs(tmp_path, "train-00000", "train-00001")
+    assert [row["prompt_id"] for row in rows] == ["0", "1"], "the third is of an earlier config"
+    (tmp_path / "rewards/rm/train-00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"rewards/rm/train-00001\.parquet: there is no such file"):
+        build_pairs(tmp_path, "train-00000", "train-00001")
+
+
+def test_many_shards_are_pairs_of_few_groups_and_a_short_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS_IN_GROUP", 10)
+    shards = [f"train-{number:05d}" for number in range(25)]
+    for number, shard in enumerate(shards):
+        write_shard(tmp_path, shard, {f"{number}": [1.0, 2.0, 3.0]})
+    rows, _ = build_pairs(tmp_path, *shards)
+    assert [row["prompt_id"] for row in rows] == [str(number) for number in range(25)]
+    with pq.ParquetFile(tmp_path / "preferences.parquet") as file:
+        assert file.num_row_groups == 3

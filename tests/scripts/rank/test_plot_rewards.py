@@ -59,7 +59,7 @@ def ranked_samples(folder, rewards, lengths, test=0, min_margin=0.0):
             for row in rows
         }
         scored = combine.Scored(found, {one: dict.fromkeys(range(COMPLETIONS), 0.5) for one in found})
-        made.append(build_preferences.shard_pairs(paths, scored, args, report)[1])
+        made.append(build_preferences.shard_pairs(paths, split, scored, args, report)[1])
     return pa.concat_tables(made), report.metrics()
 
 

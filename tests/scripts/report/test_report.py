@@ -1,48 +1,23 @@
 """The report's page: true to its inputs, harmless whatever models wrote, and usable in a browser."""
 
-import base64
-import importlib.util
+import datetime
 import itertools
 import json
-import os
 import re
 import shutil
-import subprocess
-import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from report_pages import POLICIES, data_of, make
 
 from measurements.report import experiment
+from prefline import files
+from prefline.data import tables
 from prefline.errors import InputError
-from prefline.reporting import contents, rulegraph
+from prefline.reporting import browsed, contents, rulegraph
 from scripts.report import write_report
-
-POLICIES = ["sft", "dpo-1", "dpo-2"]
-HOSTILE = (
-    "</script><script>document.title = 'owned'</script><img src=x onerror=alert(1)> {{ 7 * 7 }} [[A]] ü✓"
-)
-
-
-def make(folder, prompts=100, policies=POLICIES):
-    """The page of an experiment in which everybody says something hostile, and a number."""
-    number = itertools.count()
-    flags = experiment(folder, policies, 100, lambda kind: f"{kind} {next(number)} {HOSTILE}")
-    write_report.main([*flags, "--prompts", str(prompts), "--out", str(folder / "report.html")])
-    return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("experiment"))
-
-
-def browsed(page):
-    """What the page's script reads."""
-    packed = re.search(r'<script id="packed" type="text/plain">(.*?)</script>', page.read_text(), re.S)[1]
-    return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
 def test_nothing_that_a_model_wrote_is_markup(page):
@@ -57,6 +32,20 @@ def test_nothing_is_fetched(page):
     assert re.findall(r'(?:src|href)="(?!data:image/png|#)[^"]*"', text) == []
 
 
+def test_position_bias_and_other_judges_are_shown(tmp_path):
+    flags = experiment(tmp_path, POLICIES, 100, lambda kind: kind)
+    made = files.read_json(tmp_path / "winrate.json")
+    agreed = {"matches": 160, "share": 0.8125, "kappa": None, "opposite": 0.01}
+    made["other_judges"] = {"<other>": {"win_rates": made["win_rates"], "agreement": agreed}}
+    files.write_json(tmp_path / "winrate.json", made)
+    write_report.main([*flags, "--prompts", "5", "--out", str(tmp_path / "report.html")])
+    text = (tmp_path / "report.html").read_text()
+    bias = made["win_rates"]["dpo-1"]["position_bias"]
+    shares = [f"{100 * bias[f'biased_toward_{place}']:.1f} %" for place in ("first", "second")]
+    assert ", ".join(shares) in text
+    assert '<tr><th>&lt;other&gt;</th><td class="n">81.2 %</td>' in text
+
+
 def test_other_benchmarks_stand_in_a_table(page, tmp_path):
     text = page.read_text()
     assert "<h3>Benchmarks</h3>" in text
@@ -66,44 +55,139 @@ def test_other_benchmarks_stand_in_a_table(page, tmp_path):
     assert table == {"title": "contamination", "columns": ["benchmark", "share"], "rows": [["<b>", "1e-05"]]}
 
 
+def test_commands_on_the_page_have_flags_that_exist(page):
+    commands = re.findall(r"<code>python -m (tools\.\w+) (--[\w-]+)?", page.read_text())
+    assert ("tools.costs", "--logs") in commands
+    for tool, flag in commands:
+        assert f'"{flag}"' in Path(f"{tool.replace('.', '/')}.py").read_text() or not flag, (tool, flag)
+
+
 def test_equal_inputs_give_equal_pages(page, tmp_path):
     assert make(tmp_path).read_text() == page.read_text().replace(str(page.parent), str(tmp_path))
 
 
 def test_every_verdict_is_there_with_both_games(page):
-    verdicts = browsed(page)["verdicts"]
-    assert set(verdicts) == set(POLICIES[1:])
+    verdicts = data_of(page)["verdicts"]
+    assert [one["models"] for one in verdicts] == [[policy, "sft"] for policy in POLICIES[1:]]
     rows = [json.loads(line) for line in (page.parent / "judgments/dpo-2.jsonl").read_text().splitlines()]
+    winners = {"model_1": 1, "model_2": 2, "tie": 0}
     for row in rows:
-        made = next(one for one in verdicts["dpo-2"][str(row["question_id"])] if one["turn"] == row["turn"])
-        first, second = made["games"]
-        assert (first["first"], second["first"]) == ("dpo-2", "sft")
-        assert first["words"] == row["g1_judgment"] and second["words"] == row["g2_judgment"]
-        names = {"model_1": "dpo-2", "model_2": "sft", "tie": "tie"}
-        assert [game["winner"] for game in made["games"]] == [
-            names[row["g1_winner"]], names[row["g2_winner"]]
-        ]  # fmt: skip
+        made = verdicts[1]["matches"][row["question_id"]][row["turn"] - 1]
+        assert made[:2] == [winners[row["g1_winner"]], winners[row["g2_winner"]]]
+        assert made[2:] == [row["g1_judgment"], row["g2_judgment"]]
 
 
 def test_completions_stand_best_first_with_their_roles(page):
-    samples = browsed(page)["samples"]
-    assert set(samples) == {"sft", "dpo-1"}
-    for row in samples["sft"]:
+    samples = data_of(page)["samples"]
+    assert [(one["policy"], one["given"]) for one in samples] == [("sft", False), ("dpo-1", False)]
+    for row in samples[0]["prompts"]:
         rewards = [one["reward"] for one in row["completions"]]
         assert rewards == sorted(rewards, reverse=True) and len(rewards) == 5
         assert {one["role"] for one in row["completions"]} == {"chosen", "rejected", None}
 
 
 def test_a_large_experiment_is_browsed_in_part(tmp_path):
-    everything = browsed(make(tmp_path / "all"))["samples"]["sft"]
-    some = browsed(make(tmp_path / "some", prompts=3))["samples"]["sft"]
+    everything = data_of(make(tmp_path / "all"))["samples"][0]["prompts"]
+    some = data_of(make(tmp_path / "some", prompts=3))["samples"][0]["prompts"]
     assert len(some) == 3 and [row["id"] for row in some] == [row["id"] for row in everything[:3]]
 
 
 def test_samples_of_other_shards_are_refused(page, tmp_path):
     shutil.copytree(page.parent / "samples/sft", tmp_path / "sft")
     with pytest.raises(InputError, match="is in no shard"):
-        contents.samples(tmp_path / "sft", ["test-00000"], 100)
+        browsed.samples(tmp_path / "sft", ["test-00000"], 100)
+
+
+def test_every_judge_every_pair_and_every_rating_is_there(tmp_path):
+    flags = experiment(tmp_path, POLICIES, 100, lambda kind: kind)
+    rows = [json.loads(line) for line in (tmp_path / "judgments/dpo-1.jsonl").read_text().splitlines()]
+    other = [row | {"judge": ["gpt", "pair"], "g1_winner": "error"} for row in rows]
+    files.write_jsonl(tmp_path / "gpt.jsonl", other)
+    files.write_jsonl(tmp_path / "pair.jsonl", [row | {"model_2": "dpo-2"} for row in rows])
+    judged = flags.index("--ratings")
+    flags[judged:judged] = [str(tmp_path / "gpt.jsonl"), str(tmp_path / "pair.jsonl")]
+    flags.insert(flags.index("--ratings") + 1, str(tmp_path / "rated.jsonl"))
+    rated = [
+        {
+            "question_id": 3,
+            "turn": turn,
+            "model": "sft",
+            "judge": ["gpt", "s"],
+            "score": score,
+            "judgment": "a",
+        }
+        for turn, score in ((1, -1), (2, 8.5))
+    ]
+    files.write_jsonl(tmp_path / "rated.jsonl", rated)
+    write_report.main([*flags, "--prompts", "5", "--out", str(tmp_path / "report.html")])
+    data = data_of(tmp_path / "report.html")
+    (found,) = data["ratings"]
+    assert (found["judge"], found["policy"]) == ("gpt", "sft")
+    assert found["ratings"][3] == [[None, "a"], [8.5, "a"]] and found["ratings"][2] == [None, None]
+    assert [(one["judge"], one["models"]) for one in data["verdicts"]] == [
+        ("random", ["dpo-1", "sft"]), ("random", ["dpo-2", "sft"]), ("gpt", ["dpo-1", "sft"]),
+        ("random", ["dpo-1", "dpo-2"]),
+    ]  # fmt: skip
+    assert data["verdicts"][2]["matches"][0][0][0] is None
+
+
+def test_ids_that_only_differ_in_their_type_keep_their_answers(tmp_path):
+    questions = [{"question_id": one, "category": "a", "turns": ["q"]} for one in (1, "1")]
+    answers = [{"question_id": one, "choices": [{"turns": [f"answer to {one!r}"]}]} for one in ("1", 1)]
+    files.write_jsonl(tmp_path / "answers.jsonl", answers)
+    found = browsed.answers([tmp_path / "answers.jsonl"], ["sft"], questions)
+    assert found == {"sft": [["answer to 1"], ["answer to '1'"]]}
+    row = {
+        "turn": 1, "model_1": "a", "model_2": "b", "judge": ["j", "p"], "g1_winner": "tie",
+        "g2_winner": "tie", "g2_judgment": "",
+    }  # fmt: skip
+    judged = [row | {"question_id": one, "g1_judgment": f"of {one!r}"} for one in ("1", 1)]
+    files.write_jsonl(tmp_path / "judgments.jsonl", judged)
+    (made,) = browsed.verdicts([tmp_path / "judgments.jsonl"], questions)
+    assert [turns[0][2] for turns in made["matches"]] == ["of 1", "of '1'"]
+    with pytest.raises(InputError, match="question 1 is not among the questions"):
+        browsed.verdicts([tmp_path / "judgments.jsonl"], questions[1:])
+
+
+def test_given_pairs_are_browsed_as_completions_are(tmp_path):
+    asked = [{"role": "user", "content": "q"}]
+    row = dict.fromkeys(tables.PREFERENCES.names) | {"prompt_id": "b", "split": "train", "messages": asked}
+    rows = [
+        row | {"chosen": "good", "rejected": "bad", "chosen_reward": 2.0, "rejected_reward": 1.0},
+        row | {"chosen": "better", "rejected": "worse"},
+        row | {"prompt_id": "a", "split": "test", "rejected": "of a label"},
+        row | {"prompt_id": "c", "chosen": "left out", "rejected": "x"},
+    ]
+    tables.write(tmp_path / "preferences.parquet", rows, tables.PREFERENCES)
+    found = browsed.pairs(tmp_path / "preferences.parquet", 2)
+    assert [(one["id"], one["split"]) for one in found] == [("a", "test"), ("b", "train")]
+    shown = [[(one["text"], one["role"], one["reward"]) for one in row["completions"]] for row in found]
+    assert shown == [
+        [("of a label", "rejected", None)],
+        [
+            ("good", "chosen", 2.0), ("bad", "rejected", 1.0),
+            ("better", "chosen", None), ("worse", "rejected", None),
+        ],
+    ]  # fmt: skip
+
+
+def test_the_page_names_its_days_its_commit_and_the_versions(page):
+    text = page.read_text()
+    today = datetime.date.today()
+    assert f"Win rates of {today}; page of {today}" in text
+    assert write_report.commit() is None or f"by the code of commit {write_report.commit()}" in text
+    made = {"sft": {"lineage": {"packages": {"torch": "2.0", "peft": None}}}, "dpo-1": {"lineage": {}}}
+    made["dpo-2"] = {"lineage": {"packages": {"torch": "2.1"}}}
+    assert contents.versions(made) == [
+        {"package": "torch", "version": "2.0", "models": ["sft"]},
+        {"package": "torch", "version": "2.1", "models": ["dpo-2"]},
+    ]
+
+
+def test_the_table_of_categories_has_intervals(page):
+    made = files.read_json(page.parent / "winrate.json")["win_rates"]["dpo-1"]["category"]["math"]
+    ends = f"<small>{100 * made['ci_low']:.0f} to {100 * made['ci_high']:.0f}</small>"
+    assert f"{100 * made['win_rate_adjusted']:.1f} %{ends}" in page.read_text()
 
 
 def test_what_differs_between_runs():
@@ -149,126 +233,9 @@ def test_boxes_of_a_graph_never_overlap(pairs):
         assert place[a][1] > place[b][1]
 
 
-# What a person does with the page, in a browser. Chromium comes from the machine's packages.
-
-
-def installed():
-    """Whether Chromium and its driver are there, after Debian was asked for them where that is allowed."""
-    if not shutil.which("chromedriver") and shutil.which("apt-get") and os.geteuid() == 0:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for words in (
-            ["update"],
-            ["install", "-y", "--no-install-recommends", "chromium", "chromium-driver"],
-        ):
-            subprocess.run(["apt-get", "-qq", *words], env=environment, capture_output=True, check=False)
-    return shutil.which("chromedriver") and (shutil.which("chromium") or shutil.which("google-chrome"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = installed()
-    if not chromium or not importlib.util.find_spec("selenium"):
-        pytest.skip("Chromium and its driver are not installed, and this is no root on Debian")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-background-networking",
-        "no-first-run",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def opened(browser, page):
-    """The browser with the page open, as from a disk, and its two lists drawn."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    browser.get(page.as_uri())
-    WebDriverWait(browser, 20).until(
-        lambda driver: driver.execute_script("return document.body.dataset.ready")
-    )
-    return browser
-
-
-def cards(driver, name):
-    return driver.find_elements("css selector", f"#{name}-list > article")
-
-
-def choose(driver, name, value):
-    """Set a control of a form, named form.control, as typing or picking would."""
-    form, control = name.split(".")
-    driver.execute_script(
-        "const control = document.getElementById(arguments[0])[arguments[1]];"
-        "control.value = arguments[2]; control.dispatchEvent(new Event('input', {bubbles: true}))",
-        f"{form}-form", control, value,
-    )  # fmt: skip
-
-
-def count(driver, name):
-    return int(driver.find_element("id", f"{name}-count").text.split()[0])
-
-
-@pytest.mark.slow
-def test_search_filter_and_side_by_side_in_a_browser(opened, page):
-    data = browsed(page)
-    assert count(opened, "games") == 80 and len(cards(opened, "games")) == 5
-    choose(opened, "games.category", "math")
-    assert count(opened, "games") == 20
-    choose(opened, "games.left", "dpo-2")
-    choose(opened, "games.verdict", "win")
-    won = {
-        question for question, turns in data["verdicts"]["dpo-2"].items()
-        if any(turn["outcome"] == "win" for turn in turns) and int(question) % 4 == 1
-    }  # fmt: skip
-    assert count(opened, "games") == len(won)
-    choose(opened, "games.category", "all")
-    choose(opened, "games.verdict", "all")
-    wanted = data["verdicts"]["dpo-2"]["7"][0]["games"][1]["words"].split(HOSTILE[0])[0].strip()
-    choose(opened, "games.search", f"{wanted} ")
-    (card,) = cards(opened, "games")
-    assert (
-        "question 7" in card.text and wanted in card.text
-    )  # the judge's words are unfolded where they match
-    assert "sft first, dpo-2 second" in card.text
-    assert data["answers"]["dpo-2"]["7"][0] in card.text and data["answers"]["sft"]["7"][0] in card.text
-    choose(opened, "samples.policy", "dpo-1")
-    choose(opened, "samples.split", "test")
-    assert count(opened, "samples") == 4
-    assert "chosen" in cards(opened, "samples")[0].text
-    choose(opened, "samples.search", "nobody said this")
-    assert count(opened, "samples") == 0
-    assert opened.title == "Preference optimization: what it gave"
-    assert opened.get_log("browser") == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [360, 1200])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_phones_and_both_schemes(opened, width, scheme):
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    wide = opened.execute_script("return document.documentElement.scrollWidth")
-    colours = opened.execute_script(
-        "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
-    )
-    ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in colours)
-    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert wide <= width
-    assert (paper > 0.9 and ink < 0.2) if scheme == "light" else (paper < 0.15 and ink > 0.8)
-
-
 def test_templates_and_their_like_are_inputs_of_rules():
     rules = "".join(path.read_text() for path in Path("rules").glob("*.smk"))
-    read = [path.name for path in Path("scripts/report").iterdir() if path.suffix in (".j2", ".css", ".js")]
-    assert len(read) == 4 and all(name in rules for name in read)
+    read = [path.name for path in Path("scripts").rglob("*") if path.suffix in (".j2", ".css", ".js")]
+    # The cards' templates are named without their suffix.
+    assert len(read) == 8
+    assert all(name in rules or f'"{name.removesuffix(".md.j2")}"' in rules for name in read)

@@ -156,7 +156,7 @@ def test_one_that_can_never_be_read_has_no_reward_and_is_not_asked_for_again(sta
 
 def test_a_verdict_that_is_cut_off_or_held_back_is_none(start, rate):
     server = start(lambda payload: "[[5]]")
-    cut = {"choices": [CHOICE | {"message": {"content": "It says [[10]]"}, "finish_reason": "length"}]}
+    cut = {"choices": [CHOICE | {"message": {"content": "It says [[1"}, "finish_reason": "length"}]}
     held = {"choices": [CHOICE | {"message": {"content": None}, "finish_reason": "content_filter"}]}
     server.faults = [cut, held]
     assert rate(server, ["a", "b", "c"], batch_size=1) == [5, 5, 5]
@@ -174,7 +174,7 @@ def test_what_the_server_gives_up_is_left_out_and_tried_again_by_the_next_job(st
 def test_a_judge_without_verdicts_is_one_sentence_and_leaves_no_file(start, rate, tmp_path):
     server = start(lambda payload: "I like it.")
     with pytest.raises(
-        InputError, match=r"3 of 3 .* missing, such as .* sample 0: 'I like it.' \(stop\); have"
+        InputError, match=r"3 of 3 .* missing, such as .* sample 0: 'I like it.' \(stop\); make"
     ):
         rate(server, ["a", "b", "c"])
     assert len(server.asked) == 1 + 4 * 3
@@ -209,8 +209,8 @@ def test_a_budget_that_is_used_up_is_one_sentence_and_what_is_done_is_kept(start
     completions = ["a" * length for length in range(1, 9)]
     with pytest.raises(
         InputError,
-        match=r"endpoints.stand_in: the budget is used up after 6 calls, 60 tokens in and 12 out; what is "
-        r"done is kept; left to do: 3 calls; raise max_calls or max_cost and start again",
+        match=r"endpoints.stand_in: the budget is used up after 6 calls, 60 tokens in and 12 out; "
+        r"finished answers are cached; left to do: 3 calls; raise max_calls or max_cost and start again",
     ):
         rate(server, completions, max_calls=6, batch_size=1)
     assert len(server.asked) == 6 and not (tmp_path / "rewards/helpful/train-00000.parquet").exists()

@@ -20,9 +20,9 @@ from scripts.rewards import score_completions
 QUESTION = [{"role": "user", "content": "Which bird is blue?"}]
 
 
-def save_model(path, architecture="LlamaForSequenceClassification", num_labels=1, pad="<|pad|>"):
+def save_model(path, architecture="LlamaForSequenceClassification", num_labels=1, pad="<|pad|>", **config):
     tokenizer = make_tokenizer(CHATML, bos_token=None, pad_token=pad)
-    config = {"num_labels": num_labels, "pad_token_id": tokenizer.pad_token_id}
+    config |= {"num_labels": num_labels, "pad_token_id": tokenizer.pad_token_id}
     return make_model(
         path, tokenizer, architecture, num_key_value_heads=1, max_position_embeddings=256, **config
     )
@@ -58,13 +58,14 @@ def test_scores_are_the_models_own_row_by_row(tmp_path, family):
     assert np.std(scores) > 0.1, "scores that are all alike would prove nothing"
 
 
-def test_a_dialogue_has_one_end_and_is_read_there_even_if_it_is_the_padding_token(tmp_path):
+def test_a_dialogue_that_ends_in_the_padding_token_is_read_before_it_as_in_its_training(tmp_path):
     path = save_model(tmp_path, pad="<|im_end|>")
+    (tmp_path / "chat_template.jinja").write_text(CHATML.replace("<|im_end|>\n", "<|im_end|>"))
     scorer = scorers.load(path, batch_tokens=1000, dtype="float32")
     ids = [scorer.ids(dialogue) for dialogue in answers([4, 30])]
-    assert all(row[-1] == scorer.tokenizer.eos_token_id for row in ids)
+    assert all(row[-1] == scorer.tokenizer.pad_token_id for row in ids)
     own = transformers.AutoModelForSequenceClassification.from_pretrained(path)
-    expected = [own.score(own.model(torch.tensor([row])).last_hidden_state[0, -1]).item() for row in ids]
+    expected = [own(torch.tensor([row])).logits.item() for row in ids]
     np.testing.assert_allclose(scorers.score(scorer, answers([4, 30])), expected, atol=1e-5)
 
 
@@ -98,7 +99,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(llama, capsys):
 
     scorer._forward = short_of_memory
     np.testing.assert_allclose(scorers.score(scorer, dialogues), expected, atol=1e-4)
-    assert "out of memory: going on with" in capsys.readouterr().out
+    assert "out of memory: continuing with" in capsys.readouterr().out
 
 
 def test_a_row_that_alone_is_too_much_stops_and_other_faults_are_not_hidden(llama):
@@ -149,6 +150,16 @@ def test_a_dialogue_beyond_the_context_is_named(llama):
     scorer = scorers.load(llama, 1000, "float32")
     with pytest.raises(InputError, match=r"row 1: has .* tokens, the reward model reads 256"):
         scorers.score(scorer, answers([3, 800]))
+
+
+def test_a_dialogue_whose_positions_would_depend_on_its_batch_is_named(tmp_path):
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    path = save_model(tmp_path, rope_parameters=rope)
+    scorer = scorers.load(path, 1000, "float32")
+    scorers.score(scorer, answers([3]))
+    with pytest.raises(InputError, match=r"row 1: has \d+ tokens, the reward model reads 64"):
+        scorers.score(scorer, answers([3, 200]))
 
 
 def write_shard(folder):

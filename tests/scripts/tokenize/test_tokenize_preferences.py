@@ -51,7 +51,7 @@ def run(folder, rows, tokenizer, max_prompt_length=100, max_completion_length=10
             *("--preferences", str(folder / "preferences.parquet"), "--tokenizer", str(folder / "policy")),
             *("--max-prompt-length", str(max_prompt_length)),
             *("--max-completion-length", str(max_completion_length)),
-            *("--max-length", str(max_length)),
+            *("--max-length", str(max_length), "--max-dropped", "0.2"),
             *("--out", str(folder / "tokenized.parquet"), "--metrics", str(folder / "tokenized.json")),
         ]
     )
@@ -90,12 +90,44 @@ def test_imported_pairs_have_one_bos(tmp_path):
     ("template", "message"),
     [
         ("{{ bos_token }}" + TEMPLATE, r"writes the BOS token '<\|begin_of_text\|>' more than once"),
-        (CHATML.replace("<|im_start|>assistant\n{% endif", "Answer:{% endif"), "breaks the prefix property"),
-        (CHATML.replace("<|im_end|>", ""), "ends an answer without"),
+        ("{{ raise_exception('only poems') }}", "refuses the messages: only poems"),
     ],
 )
-def test_a_bad_template_is_one_sentence_with_the_row(tmp_path, template, message):
+def test_what_a_template_makes_of_a_row_is_one_sentence_with_the_row(tmp_path, template, message):
     with pytest.raises(InputError, match=rf"preferences\.parquet, row 0 \(prompt_id a\): .*{message}"):
+        run(tmp_path, [preference(prompt=None)], make_tokenizer(template))
+    assert not (tmp_path / "tokenized.parquet").exists()
+
+
+def test_a_row_that_the_template_refuses_stops_no_job(tmp_path):
+    template = CHATML.replace(
+        "{% for", "{{ raise_exception('no poems') if 'poem' in messages[0].content }}{% for", 1
+    )
+    poem = preference("poem", prompt=None, messages=[{"role": "user", "content": "A poem!"}])
+    rows = [preference(str(number), prompt=None) for number in range(5)]
+    written, metrics = run(tmp_path, [*rows, poem], make_tokenizer(template))
+    assert [row["prompt_id"] for row in written] == [str(number) for number in range(5)]
+    assert metrics["splits"]["train"]["dropped"]["template"] == 1
+
+
+def test_a_completion_with_a_label_has_no_other_side(tmp_path, tokenizer):
+    good, bad = preference("good", prompt=None), preference("bad", prompt=None)
+    written, metrics = run(tmp_path, [good | {"rejected": None}, bad | {"chosen": None}], tokenizer)
+    assert [tokenizer.decode(row["chosen_ids"] or []) for row in written] == ["a jay<|im_end|>", ""]
+    assert [tokenizer.decode(row["rejected_ids"] or []) for row in written] == ["", "a robin<|im_end|>"]
+    assert [row["rejected_ids"] is None for row in written] == [True, False]
+    assert metrics["splits"]["train"]["kept"] == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (CHATML.replace("<|im_start|>assistant\n{% endif", "Answer:{% endif"), "begins an answer with"),
+        (CHATML.replace("<|im_end|>", "").replace("<|im_start|>", "#"), "ends an answer without"),
+    ],
+)
+def test_a_bad_template_is_one_sentence_with_the_policy(tmp_path, template, message):
+    with pytest.raises(InputError, match=rf"policy: the chat template {message}"):
         run(tmp_path, [preference(prompt=None)], make_tokenizer(template))
     assert not (tmp_path / "tokenized.parquet").exists()
 
@@ -116,12 +148,24 @@ def test_drops_are_counted_and_lengths_reported_before_them(tmp_path, tokenizer,
         "train": {
             "pairs": 5,
             "kept": 1,
-            "dropped": {"identical_ids": 1, "long_prompt": 1, "long_completion": 2, "long_pair": 0},
+            "dropped": {
+                "template": 0,
+                "identical_ids": 1,
+                "long_prompt": 1,
+                "long_completion": 2,
+                "long_pair": 0,
+            },
         },
         "test": {
             "pairs": 1,
             "kept": 1,
-            "dropped": {"identical_ids": 0, "long_prompt": 0, "long_completion": 0, "long_pair": 0},
+            "dropped": {
+                "template": 0,
+                "identical_ids": 0,
+                "long_prompt": 0,
+                "long_completion": 0,
+                "long_pair": 0,
+            },
         },
     }
     assert metrics["lengths"]["prompt_ids"] == {"50": 3, "90": 9, "95": 9, "99": 9, "100": 9}
@@ -193,20 +237,20 @@ def test_percentiles_are_lengths_that_hold_as_limits(lengths):
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), *[st.integers(1, 9)] * 3), min_size=1, max_size=20),
+    st.lists(st.tuples(*[st.booleans()] * 2, *[st.integers(1, 9)] * 3), min_size=1, max_size=20),
     *[st.none() | st.integers(1, 12)] * 3,
 )
 def test_a_pair_within_the_limits_is_kept_and_no_other(pairs, longest_prompt, longest_completion, longest):
-    identical, *counts = (np.array(column) for column in zip(*pairs, strict=True))
+    refused, identical, *counts = (np.array(column) for column in zip(*pairs, strict=True))
     limits = dict(zip(tokenize.LIMITS, (longest_prompt, longest_completion, longest), strict=True))
-    reasons = tokenize.drop_reasons(identical, tokenize.limited(*counts), limits)
-    for (same, prompt, chosen, rejected), reason in zip(pairs, reasons, strict=True):
+    reasons = tokenize.drop_reasons(refused, identical, tokenize.limited(*counts), limits)
+    for (bad, same, prompt, chosen, rejected), reason in zip(pairs, reasons, strict=True):
         completion = max(chosen, rejected)
         measured = (prompt, completion, prompt + completion)
         fits = all(
             limit is None or length <= limit for length, limit in zip(measured, limits.values(), strict=True)
         )
-        assert (reason == "") == (fits and not same)
+        assert (reason == "") == (fits and not same and not bad)
 
 
 def test_a_percentile_limits_by_the_training_pairs_alone(tmp_path, tokenizer):

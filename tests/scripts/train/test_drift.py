@@ -83,6 +83,7 @@ def measure(world, out, **changed):
         "metrics": world / "metrics.json",
         "temperature": 0.8,
         "dtype": "float32",
+        "attn_implementation": "sdpa",
         "batch_tokens": 64,
         "out": out,
     } | changed
@@ -143,3 +144,35 @@ def test_the_picture_has_every_policy_in_every_panel(tmp_path):
         for text in axes.texts:
             box = text.get_window_extent()
             assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
+def test_no_drawing_crosses_a_value_that_cannot_be():
+    """A KL and a length are not negative, and a rate is not above 1; an estimate of a KL may be."""
+    for estimate, least in ((0.2, 0.0), (-0.1, -0.12)):
+        drift = {
+            "prompts": 8,
+            "kl": {"sft": {"nats_per_sequence": estimate, "standard_error_per_sequence": 1.0}},
+            "rewards": {},
+            "completion_tokens": {"policy": 1.0, "start": 9.0},
+        }
+        rates = {"dpo-1": {"overall": {"win_rate_adjusted": 1.0, "ci_low": 0.7, "ci_high": 1.0}}}
+        figure = plot_drift.draw(["dpo-1"], [drift], "sft", {"win_rates": rates})
+        rate, tokens = figure.axes
+        assert rate.get_ylim()[1] == 1 and tokens.get_ylim()[0] >= 0
+        for axes in figure.axes:
+            assert axes.get_xlim()[0] >= least
+            assert all(min(line.get_xdata()) >= min(estimate, 0) for line in axes.lines)
+
+
+def test_the_configured_attention_is_the_one_that_measures(world, tmp_path, monkeypatch):
+    from prefline.training import logps
+
+    used, load = [], logps.load
+
+    def loaded(*given):
+        used.append(load(*given))
+        return used[-1]
+
+    monkeypatch.setattr(logps, "load", loaded)
+    measure(world, tmp_path / "drift.json", attn_implementation="eager")
+    assert {model.config._attn_implementation for model in used} == {"eager"}

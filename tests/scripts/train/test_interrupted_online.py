@@ -128,7 +128,7 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(world, tmp_path):
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM at step 1" in said
     said = small_model.said_by(small_model.launch("train_online", flags["b"]))
-    assert "going on after step 1" in said
+    assert "resuming after step 1" in said
     (weights, _, log), (wanted, _, wanted_log) = (small_model.results(tmp_path / name) for name in "ba")
     assert log == wanted_log
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)

@@ -42,7 +42,7 @@ def test_stopped_it_goes_on_with_other_numbers_of_rows_at_once(
             train(world, tmp_path, per_device_train_batch_size=before)
     capsys.readouterr()
     weights, metrics, log = train(world, tmp_path, per_device_train_batch_size=after)
-    assert "going on after step 4 of 6" in capsys.readouterr().out
+    assert "resuming after step 4 of 6" in capsys.readouterr().out
     wanted, wanted_metrics, wanted_log = undisturbed
     assert distance(weights, wanted) < 1e-5
     assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], rel=1e-5)
@@ -67,7 +67,7 @@ def test_a_killed_training_ends_where_an_undisturbed_one_does(world, undisturbed
     assert not (tmp_path / "model").exists()
 
     resumed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "going on after step" in resumed.stdout
+    assert "resuming after step" in resumed.stdout
     weights, _, log = small_model.results(tmp_path)
     assert distance(weights, undisturbed[0]) == 0
     assert log == undisturbed[2]
@@ -107,6 +107,6 @@ def test_there_and_back_trains_twice(world, tmp_path, capsys):
         file.write(b"x")
     capsys.readouterr()
     train(world, out)
-    assert "model.safetensors: is not what was kept; training again" in capsys.readouterr().out
+    assert "model.safetensors: differs from the cached file; training again" in capsys.readouterr().out
     assert artifacts(out)["model/model.safetensors"] == first["model/model.safetensors"]
     assert "nothing to train" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

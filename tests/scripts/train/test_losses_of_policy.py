@@ -31,7 +31,7 @@ def test_a_loss_that_is_not_finite_names_the_pairs(world, tmp_path):
     ("flags", "sentence"),
     [
         ({"loss_type": "rebell"}, "there is no loss 'rebell'; did you mean 'rebel'?"),
-        ({"loss_type": "exo_pair"}, "exo_pair is infinite where label_smoothing is 0"),
+        ({"loss_type": "exo_pair"}, "exo_pair is infinite if label_smoothing is 0"),
         (
             {"loss_type": '["sigmoid", "sft"]', "loss_weights": "[1]"},
             "loss_weights has 1 numbers for 2 losses",

@@ -79,6 +79,7 @@ def generation(world, out, **changed):
             "temperature": 1.0,
             "top_p": 1.0,
             "top_k": 0,
+            "max_prompt_length": 64,
             "max_tokens": 8,
             "batch-size": 4,
             "seed": 1,
@@ -107,6 +108,7 @@ def answering(world, out, name, **data):
 def every_script(world, out):
     """(script, its flags) of all that keep a journal, in an order in which each finds what it reads."""
     answers = {"questions": world / "questions.jsonl", "temperature": json.dumps({"writing": 0.9})}
+    answers |= {"system": "null"}
     model = {"model": world / "reward_model", "dtype": "float32", "head_weights": "null", "batch_tokens": 200}
     kept = {"journal": out / "journal"}
     scoring = {
@@ -121,6 +123,7 @@ def every_script(world, out):
         "num_shards": 1,
         "temperature": 1.0,
         "batch_tokens": 32,
+        "attn_implementation": "sdpa",
         "dtype": "float32",
         "out": out / "ref_logps.parquet",
     }
@@ -131,10 +134,11 @@ def every_script(world, out):
         "answers_2": out / "b.jsonl",
         "model_2": "b",
         "judge": "reward",
+        "system": "null",
         "out": out / "judgments.jsonl",
     }
     vibe = {"prompts": world / "vibe.jsonl", "columns": json.dumps({"prompt": "prompt"})}
-    vibe |= {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    vibe |= {"system": "null", "temperature": 1.0, "top_p": 1.0, "top_k": 0}
     return [
         (generate_completions, generation(world, out)),
         (score_completions, words(scoring | model | kept)),

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import small_model
 import torch
-from online_training import ENDS, SHORT, TOKENIZER, TRAINING, make_world, train, words
+from online_training import ENDS, TOKENIZER, TRAINING, make_world, train, trainer_of
 from transformers import GenerationMixin
 
 from prefline import engines, files
@@ -17,8 +17,6 @@ from prefline.engines.transformers import Engine
 from prefline.errors import InputError
 from prefline.text import chat
 from prefline.training import held_out_samples
-from prefline.training.settings import Settings
-from scripts.train import train_online
 
 
 @pytest.fixture(scope="module")
@@ -153,41 +151,11 @@ def test_held_out_completions_that_cannot_be_measured_are_one_sentence(world, tm
         measured(made, world, 100)
 
 
-def test_an_unknown_change_of_the_logits_is_refused(world, tmp_path, monkeypatch):
+def test_measuring_leaves_the_attention_that_trl_computes_padded_batches_with(world, tmp_path):
     made, _ = trainer_of(world, tmp_path, "rloo")
-    forward, attention = made.ref_model.forward, made.model.config._attn_implementation
-
-    def doubled(**inputs):
-        output = forward(**inputs)
-        output.logits = output.logits * 2
-        return output
-
+    attention = made.model.config._attn_implementation
     measured(made, world, 100)
-    assert made.model.config._attn_implementation == attention, "TRL's batches are padded"
-    monkeypatch.setattr(made.ref_model, "forward", doubled)
-    with pytest.raises(InputError, match="after the head"):
-        measured(made, world, 100)
-
-
-def trainer_of(world, out, method, **changed):
-    """TRL's trainer as the script makes it, and the rows of its train prompts."""
-    from transformers import AutoModelForCausalLM
-
-    from prefline.engines.model_files import ModelFiles
-    from prefline.rewards.online import Rewards
-    from prefline.training import weights
-
-    args = train_online.parse(words(world, out, method, {"short": SHORT}, **changed))
-    machine = {name: vars(args).pop(name) for name in train_online.MACHINE}
-    train, _ = train_online.read_prompts(args.prompts)
-    policy = ModelFiles(args.model)
-    rewards = Rewards(
-        args.rewards, {}, policy=policy, length_penalty=0.0, missing_eos_penalty=0.0, seed=1, **machine
-    )
-    settings = Settings.of(vars(args))
-    model = weights.load(settings, AutoModelForCausalLM)
-    make = train_online.proximal if method == "ppo" else train_online.grouped
-    return make(args, settings, model, policy.tokenizer, train, rewards, policy.end_tokens), train
+    assert made.model.config._attn_implementation == attention
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
@@ -213,10 +181,16 @@ def test_the_ids_that_trl_trains_on_are_ours(world, tmp_path, method):
 
 def test_what_ppo_scores_is_ours(world, tmp_path):
     made, train = trainer_of(world, tmp_path, "ppo")
-    pad, said = TOKENIZER.pad_token_id, [101, 102, ENDS[-1]]
-    query = [pad, pad, *train[0]["prompt_ids"]]
-    rewards = made.score(torch.tensor([[*query, *said, pad], [*query, *said[:2], 103, 104]]), len(query))
-    texts = [TOKENIZER.decode(ids) for ids in (said[:2], [*said[:2], 103, 104])]
-    assert rewards.tolist() == [-len(text) for text in texts]
-    with pytest.raises(KeyError):  # another prompt, or a BOS more
-        made.score(torch.tensor([[TOKENIZER.bos_token_id, *query, *said]]), len(query) + 1)
+    said = [[101, 102, ENDS[-1]], [101, 102, 103, 104]]
+    names = [row["prompt_id"] for row in train[:2]]
+    rewards, parts = made.score(names, said)
+    assert rewards.tolist() == [-len(TOKENIZER.decode(ids)) for ids in (said[0][:2], said[1])]
+    assert parts == {"rewards/short": pytest.approx(rewards.mean().item()), "rewards/short/failed": 0.0}
+    rollout, measured = made.sample(names)
+    for row, ids, real in zip(train[:2], rollout.ids.tolist(), rollout.attention.tolist(), strict=True):
+        spoken = [token for token, there in zip(ids, real, strict=True) if there]
+        assert spoken[: len(row["prompt_ids"])] == row["prompt_ids"]
+        completion = spoken[len(row["prompt_ids"]) :]
+        assert not set(completion[:-1]) & set(ENDS)
+        assert completion[-1] in ENDS or len(completion) == TRAINING["max_completion_length"]
+    assert measured["completions/mean_length"] == rollout.mask.sum().item() / 2

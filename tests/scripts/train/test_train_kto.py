@@ -132,8 +132,8 @@ PAIRS = st.lists(
 
 
 @settings(max_examples=50)
-@given(PAIRS, st.integers(1, 5), st.randoms())
-def test_every_completion_is_a_row_with_the_ids_of_its_pair(pairs, batch, random):
+@given(PAIRS, st.randoms())
+def test_every_completion_is_a_row_with_the_ids_of_its_pair(pairs, random):
     for split in {pair["split"] for pair in pairs}:
         rows, names = train_kto.unpaired(pairs, split, seed=1)
         wanted = {
@@ -150,18 +150,45 @@ def test_every_completion_is_a_row_with_the_ids_of_its_pair(pairs, batch, random
         assert dict(zip(names, found, strict=True)) == wanted
         shuffled = random.sample(pairs, len(pairs))
         assert train_kto.unpaired(shuffled, split, seed=1) == (rows, names), "whatever order they come in"
-        made = train_kto.with_neighbors(rows, batch)
-        for start in range(0, len(made), batch):
-            group = made[start : start + batch]
-            ours = sorted(row["completion_ids"] for row in group)
-            assert sorted(row["KL_completion_ids"] for row in group) == ours
+        if len({tuple(row["prompt_ids"]) for row in rows}) == 1:
+            with pytest.raises(InputError, match="all rows of a split have the same prompt; raise prompts"):
+                train_kto.with_neighbors(rows)
+            continue
+        for row in train_kto.with_neighbors(rows):
+            whose = [
+                other["prompt_ids"] for other in rows if other["completion_ids"] == row["KL_completion_ids"]
+            ]
+            assert any(prompt != row["prompt_ids"] for prompt in whose)
+
+
+def test_z_is_of_completions_of_other_prompts():
+    """The nearest before: also with `data: all`, which has a prompt's pairs of every iteration."""
+    rows = [{"prompt_ids": [prompt], "completion_ids": [number]} for number, prompt in enumerate("aabbbca")]
+    found = [row["KL_completion_ids"][0] for row in train_kto.with_neighbors(rows)]
+    assert found == [5, 5, 1, 1, 1, 4, 5]
+
+
+def test_the_last_batch_is_filled_with_the_first_rows():
+    assert train_kto.filled([1, 2, 3], 2) == [1, 2, 3, 1]
+    assert train_kto.filled([1, 2], 2) == [1, 2]
+    assert train_kto.filled([1, 2], 7) == [1, 2, 1, 2, 1, 2, 1]
+
+
+def test_a_completion_with_a_label_is_one_row():
+    pairs = [pair(0, "train") | {"rejected_ids": None}, pair(1, "train") | {"chosen_ids": None}]
+    rows, names = train_kto.unpaired(pairs, "train", seed=1)
+    found = sorted((row["label"], row["completion_ids"], name) for row, name in zip(rows, names, strict=True))
+    assert found == [
+        (False, pairs[1]["rejected_ids"], "prompt_id p1 (rejected)"),
+        (True, pairs[0]["chosen_ids"], "prompt_id p0 (chosen)"),
+    ]
 
 
 def test_trl_trains_on_these_ids_with_one_bos_and_one_end():
     from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
     rows, _ = train_kto.unpaired([pair(number, "train") for number in range(3)], "train", seed=1)
-    batch = DataCollatorForUnpairedPreference(TOKENIZER.pad_token_id)(train_kto.with_neighbors(rows, 6))
+    batch = DataCollatorForUnpairedPreference(TOKENIZER.pad_token_id)(train_kto.with_neighbors(rows))
     for row, ids, real, learnt in zip(
         rows,
         *(batch[name].tolist() for name in ("input_ids", "attention_mask", "completion_mask")),

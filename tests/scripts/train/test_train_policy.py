@@ -132,7 +132,7 @@ def test_two_processes_that_were_stopped_end_where_one_does(world, tmp_path):
             process.send_signal(signal.SIGTERM)
     assert process.wait() != 0
     said = small_model.said_by(small_model.launch("train_policy", flags))
-    assert int(re.search(r"going on after step (\d+)", said)[1]) % 4, "stopped at an epoch's end by chance"
+    assert int(re.search(r"resuming after step (\d+)", said)[1]) % 4, "stopped at an epoch's end by chance"
     weights, _, log = small_model.results(tmp_path / "two")
     assert distance(weights, wanted) < 1e-5
     assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted_log], abs=1e-5)
@@ -254,7 +254,7 @@ def test_qlora_learns_in_packed_rows_and_goes_on_where_it_was(world, tmp_path, m
             train(world, tmp_path / "two", **settings)
     capsys.readouterr()
     weights, *_ = train(world, tmp_path / "two", **settings)
-    assert "going on after step 2" in capsys.readouterr().out
+    assert "resuming after step 2" in capsys.readouterr().out
     assert distance(weights, wanted) == 0
 
 

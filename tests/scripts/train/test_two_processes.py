@@ -2,8 +2,11 @@
 
 import json
 import signal
+import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 import small_model
 
@@ -73,12 +76,15 @@ def test_two_processes_end_where_one_does(script, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
 def test_kto_on_two_devices_ends_where_one_does(tmp_path, parallel):
-    """The distance from the reference is that of the whole batch, whatever part of it a device has."""
+    """The distance from the reference is that of the whole batch, whatever part of it a device has.
+
+    The last batch of an epoch is not full.
+    """
     tokenizer = small_model.make_tokenizer()
     small_model.make_model(tmp_path / "sft", tokenizer, initializer_range=0.2)
     manifest.write(tmp_path / "sft.json", tmp_path / "sft", "train_sft", {}, [])
     rows = []
-    for number in range(20):
+    for number in range(21):
         ids = [
             chat.prompt_and_completion_ids(tokenizer, [{"role": "user", "content": f"Say {number}!"}], answer)
             for answer in (f"It is {number}.", "I would rather not.")
@@ -140,9 +146,37 @@ def test_two_processes_that_are_stopped_go_on_where_they_were(tmp_path):
     said = process.stdout.read()
     assert process.wait() != 0 and "stopped by SIGTERM" in said, said[-3000:]
     assert time.monotonic() - began < 25, "within the time that a cluster gives"
-    assert "going on after step" in small_model.said_by(small_model.launch("train_sft", flags))
+    assert "resuming after step" in small_model.said_by(small_model.launch("train_sft", flags))
     weights, wanted = (small_model.results(tmp_path / name)[0] for name in ("stopped", "undisturbed"))
     assert distance(weights, wanted) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
+def test_a_killed_training_leaves_no_process(tmp_path, monkeypatch, number):
+    """The launcher, as which the job runs, is killed; its ranks and their helpers end."""
+    flags = flags_of("train_sft", tmp_path, tmp_path / "out", num_train_epochs=400)
+    monkeypatch.setenv("PREFLINE_GPUS", small_model.TWO_DEVICES)
+    process = small_model.launch(
+        "train_sft", flags, before=["-m", "prefline.machine.lease_gpus", "2", sys.executable]
+    )
+    for line in process.stdout:
+        if line.startswith("step "):
+            break
+    others = psutil.Process(process.pid).children(recursive=True)
+    assert sum("scripts.models.train_sft" in other.cmdline() for other in others) == 2
+    process.send_signal(number)
+    said = process.stdout.read()
+    assert process.wait() != 0 and (number == signal.SIGKILL or "stopped by SIGTERM" in said)
+    left = psutil.wait_procs(others, timeout=5)[1]
+    assert [other for other in left if other.status() != psutil.STATUS_ZOMBIE] == []
+    for name in small_model.TWO_DEVICES.split(","):
+        Path("/tmp", f"prefline-gpu-{name}.lock").unlink()
 
 
 def stop(process, step):
@@ -164,7 +198,7 @@ def test_on_other_devices_a_training_goes_on_where_it_was(tmp_path, parallel, de
     other = small_model.launch("train_sft", flags["moved"], parallel="fsdp2" if parallel == "ddp" else "ddp")
     said = other.communicate()[0]
     assert other.returncode != 0 and f"was written by {parallel} on 2 devices, and now" in said, said[-3000:]
-    assert "going on after step" in small_model.said_by(
+    assert "resuming after step" in small_model.said_by(
         small_model.launch("train_sft", flags["moved"], devices, parallel)
     )
     (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (
@@ -188,7 +222,7 @@ def test_weights_that_are_shared_out_end_where_whole_ones_do(tmp_path, parallel,
     small_model.said_by(small_model.launch("train_sft", flags["one"], devices=""))
     stop(small_model.launch("train_sft", flags["two"], parallel=parallel), 3)
     assert len(list((tmp_path / "two/work").glob(f"*/checkpoint-*/{shards}"))) == 2
-    assert "going on after step" in small_model.said_by(
+    assert "resuming after step" in small_model.said_by(
         small_model.launch("train_sft", flags["two"], parallel=parallel)
     )
     (weights, metrics, log), (wanted, wanted_metrics, wanted_log) = (

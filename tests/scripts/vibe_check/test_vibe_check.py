@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from small_model import ENGINE
 
 from prefline.errors import InputError
-from scripts.vibe_check import write_vibe_check
+from scripts.vibe_check import answer_vibe_check, write_vibe_check
 
 
 def page(tmp_path, answers, policies=("sft", "dpo-1")):
@@ -66,3 +67,35 @@ def test_a_dialogue_shows_all_its_messages(tmp_path):
 def test_policies_that_answered_other_prompts_are_an_error(tmp_path):
     with pytest.raises(InputError, match=r"dpo-1\.jsonl: answers other prompts than .*sft\.jsonl"):
         page(tmp_path, {"sft": [row("a", "b")], "dpo-1": [row("c", "b")]})
+
+
+def test_a_prompt_without_a_system_message_gets_the_one_of_the_config(tmp_path, monkeypatch):
+    asked = []
+
+    def answer(load_engine, kept, dialogues, draws, sampling, section):
+        asked.extend(dialogues)
+        return [("Moo.", "stop")] * len(dialogues)
+
+    monkeypatch.setattr(answer_vibe_check.answers, "answer", answer)
+    monkeypatch.setattr(answer_vibe_check.answers, "open_journal", lambda *_: None)
+    own = [{"role": "system", "content": "Be a cow."}, {"role": "user", "content": "Hello"}]
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in ("Name a fox.", own)))
+    arguments = {
+        **ENGINE,
+        "prompts": prompts,
+        "columns": '{"prompt": "prompt"}',
+        "system": "Be brief.",
+        "model": "sft",
+        "temperature": 0.7,
+        "top-p": 1.0,
+        "top-k": 0,
+        "max-tokens": 8,
+        "seed": 1,
+        "journal": tmp_path / "journal",
+        "out": out,
+    }
+    answer_vibe_check.main([word for key, value in arguments.items() for word in (f"--{key}", str(value))])
+    given = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a fox."}]
+    assert asked == [given, own]
+    assert [json.loads(line)["messages"] for line in out.read_text().splitlines()] == asked

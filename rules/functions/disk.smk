@@ -1,0 +1,32 @@
+# Comparison of a plan with the machine's GPUs and disks, before its first job starts.
+
+from prefline.machine import disk
+from snakemake.logging import logger
+
+
+def written_by(job):
+    """Return the disk.Job of a planned job; None for one that writes little."""
+    if job.rule.name == "fetch_model":
+        return disk.Job("fetch", job.wildcards.model)
+    if job.rule.name == "generate_completions":
+        return disk.Job("generate", job.wildcards.policy)
+    does = "merge" if job.rule.name == "merge_adapter" else derive.ROWS in job.rule.resources and "train"
+    trains = does and trained_by(job.wildcards)
+    return disk.Job(does, models_read(job.input)["model"][0], trains) if trains else None
+
+
+def refuse_what_does_not_fit(jobs):
+    """Raise Refusal for planned jobs that the machine's GPUs or disks cannot hold.
+
+    Prints a warning about jobs that may need more than machine.memory. A dry run, which may plan for another
+    machine's disks, prints a warning about these, too.
+    """
+    planned = list(jobs)
+    refuse_too_large(planned)
+    if sentence := capped():
+        logger.warning(sentence)
+    sentence = disk.trouble(disk.needed(config, filter(None, map(written_by, planned))))
+    if sentence and workflow.dryrun:
+        logger.warning(sentence)
+    elif sentence:
+        raise Refusal(sentence)

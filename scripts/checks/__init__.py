@@ -1,0 +1,1 @@
+"""Find what would stop an expensive job before the first one starts."""

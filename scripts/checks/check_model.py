@@ -1,0 +1,117 @@
+"""Render the first rows of all data with the chat template of the model that it will train or ask.
+
+Reading data needs no model (check_data), and fetch_model checks weights and architecture. This check joins
+the two: a template that drops words, refuses a role or a second question, a tokenizer of another model, and
+answers without an end are found before any training. Rows are counted as in the jobs that read all of them.
+
+    python -m scripts.checks.check_model --name start --model results/models/start --policy \\
+        --special-tokens drop --max-dropped 0.2 --data '{"models.sft.train_data": {"entrance": "dialogues",
+        "source": "train.jsonl", "columns": {"messages": "messages"}}}' --out results/checks/models/start.json
+
+    writes  found, a sentence
+"""
+
+import functools
+import json
+from pathlib import Path
+
+from prefline import errors, files
+from prefline.config import section
+from prefline.data import reading
+from prefline.errors import InputError
+from prefline.text import chat
+from prefline.text.ends import end_tokens
+
+ROWS = 100
+
+
+def render(tokenizer, entrance, row, whole):
+    """Render a row of an entrance as its job will; raise InputError for one that the template refuses.
+
+    whole: whether the answers of pairs are rendered as whole dialogues, as for reward models.
+    """
+    if "messages" not in row:
+        return
+    messages = row["messages"]
+    answers = [row[name] for name in ("chosen", "rejected", "completion") if name in row]
+    if entrance == "dialogues":
+        speaking = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+        dialogues = [(messages[:number], [messages[number]["content"]]) for number in speaking]
+        chat.prompts_and_completions(tokenizer, dialogues)
+    elif whole:
+        for answer in answers:
+            chat.dialogue_ids(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+    else:
+        chat.prompts_and_completions(tokenizer, [(messages, answers)])
+
+
+def check(tokenizer, entrance, source, columns, rules, whole, **more):
+    """Return how many first rows were rendered; raise InputError for rows that would stop a job.
+
+    rules: as reading.policy gives them; whole: see `render`; the rest as reading.Data takes it.
+    """
+    special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
+    data = reading.Data(entrance, source, columns, rules, special, limit=ROWS, **more)
+    for row in data:
+        try:
+            render(tokenizer, entrance, row, whole)
+        except InputError as error:
+            data.refuse(row, error)
+    data.finish()
+    return sum(counts.kept for counts in data.counts)
+
+
+def end_of_answers(model, tokenizer):
+    """Return the token (str) that ends an answer; raise InputError for a model whose answers never end."""
+    from transformers import AutoConfig, GenerationConfig
+
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    vocabulary = config.get_text_config().vocab_size
+    if len(tokenizer) > vocabulary:
+        raise InputError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model embeds {vocabulary}; they do not belong "
+            "together"
+        )
+    if Path(model, "generation_config.json").is_file():
+        generation_config = GenerationConfig.from_pretrained(model)
+    else:
+        generation_config = GenerationConfig.from_model_config(config)
+    ends = end_tokens(generation_config, tokenizer)
+    if not ends:
+        raise InputError("no token ends an answer; set eos_token_id in generation_config.json")
+    written = chat.end_of_turn(tokenizer)
+    return tokenizer.convert_ids_to_tokens(ends[0] if written is None else written)
+
+
+def main(argv=None):
+    parser = section.parser(__doc__)
+    parser.add_argument("--model", required=True, help="the model's directory")
+    parser.add_argument("--name", required=True, help="the model's name in the config")
+    parser.add_argument("--policy", action="store_true", help="whether the start policy is made from it")
+    section.add(parser, "data")
+    parser.add_argument(
+        "--data", type=json.loads, required=True, help="{PATH OF A KEY: {entrance, …}} (JSON)"
+    )
+    parser.add_argument("--out", required=True, help="what was found (json)")
+    args = parser.parse_args(argv)
+
+    tokenizer, rows, found = chat.load_tokenizer(args.model), 0, "the template renders {rows} first rows"
+    if args.policy:
+        try:
+            found += f"; {end_of_answers(args.model, tokenizer)} ends an answer"
+            chat.check_second_turn(tokenizer)
+        except InputError as error:
+            raise InputError(f"models.{args.name}: {error}") from None
+    for key, named in args.data.items():
+        try:
+            whole = key.startswith("models.")
+            rows += check(tokenizer, rules=reading.policy(args), whole=whole, **named)
+        except InputError as error:
+            raise InputError(f"{key}, with the chat template of models.{args.name}: {error}") from None
+    found = found.format(rows=rows)
+    print(found)
+    files.write_json(args.out, {"found": found})
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,71 @@
+"""The first rows of all data in the chat template of the model that it is for."""
+
+import json
+
+import pytest
+from small_model import CHATML, TEMPLATE, make_model, make_tokenizer
+
+from prefline import files
+from prefline.errors import InputError
+from scripts.checks import check_model
+
+DIALOGUE = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "an answer"}]
+SHOUTED = "{{ bos_token }}" + CHATML.replace("message.content", "message.content | upper")
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+ONE_QUESTION = "{% if messages | length > 2 %}{{ raise_exception('one only') }}{% endif %}" + TEMPLATE
+
+
+def check(tmp_path, template=TEMPLATE, rows=(), entrance="prompts", ends=(4, 1), **more):
+    """What is found for a model with a template, whose data are `rows`."""
+    tokenizer = make_tokenizer(template)
+    if not ends:
+        tokenizer.eos_token = None
+    make_model(tmp_path / "model", tokenizer, ends=ends)
+    files.write_jsonl(tmp_path / "a.jsonl", list(rows))
+    named = {"entrance": entrance, "source": str(tmp_path / "a.jsonl"), "columns": "auto"} | more
+    words = ["--name", "sft", "--policy", "--model", tmp_path / "model", "--special-tokens", "drop"]
+    words += [
+        "--max-dropped",
+        "0.2",
+        "--data",
+        json.dumps({"prompts.source": named}),
+        "--out",
+        tmp_path / "o.json",
+    ]
+    check_model.main([*map(str, words)])
+    return files.read_json(tmp_path / "o.json")["found"]
+
+
+ROWS = {
+    "prompts": [{"messages": DIALOGUE[:1]}],
+    "dialogues": [{"messages": DIALOGUE * 2}, {"messages": DIALOGUE}],
+    "pairs": [{"prompt": "a", "chosen": "b", "rejected": "c"}],
+}
+
+
+@pytest.mark.parametrize("entrance", ROWS)
+def test_rows_of_every_entrance_are_rendered(tmp_path, entrance):
+    found = check(tmp_path, rows=ROWS[entrance] * 4, entrance=entrance)
+    assert found == f"the template renders {4 * len(ROWS[entrance])} first rows; <|im_end|> ends an answer"
+
+
+BROKEN = {
+    "words are dropped": ({"template": SHOUTED}, "the chat template drops the user's message"),
+    "a role is refused": ({"template": NO_SYSTEM, "system": "Be brief."}, "prompts.source, with the chat"),
+    "a second question is refused": ({"template": ONE_QUESTION}, "models.sft: a second question"),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_template_that_fails_later_is_refused_in_one_sentence(tmp_path, changed, message):
+    with pytest.raises(InputError) as error:
+        check(tmp_path, rows=ROWS["prompts"] * 10, **changed)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_answers_without_an_end_are_refused(tmp_path):
+    endless = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    endless += "{% if add_generation_prompt %}assistant: {% endif %}"
+    with pytest.raises(InputError, match=r"models\.sft: no token ends an answer"):
+        check(tmp_path, endless, ROWS["prompts"], ends=())

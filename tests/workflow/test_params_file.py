@@ -1,0 +1,13 @@
+"""Snakemake reads params.yaml as DVC does, before files of the command line."""
+
+from conftest import planned
+
+
+def test_recipes_and_values_of_an_experiment_are_planned(project):
+    """Six runs of the recipe and `dpo`; the number of prompts is that of the command line."""
+    (project / "params.yaml").write_text(
+        "recipes: [recipes/six_losses.yaml]\nruns: {rebel: null}\nprompts: {num_prompts: 8}\n"
+    )
+    jobs = planned(project, "--configfile", "tests/workflow/quick.yaml")
+    assert jobs["train_policy"] == 7
+    assert jobs["sample_prompts"] == 3 + 7  # quick.yaml asks for two training shards
