@@ -2,6 +2,10 @@
 # sizes (prefline/machine/derived.py), and that before the rules' own values. --set-resources comes before all.
 # No rule has any of this in its params, so that nothing runs again when it changes.
 
+
+include: "functions/internet.smk"
+
+
 import os
 
 from snakemake.jobs import Job

@@ -44,7 +44,8 @@ def outcome(test, seconds, megabytes):
     except subprocess.TimeoutExpired:
         return "timeout"
     finally:
-        if os.getpid() == 1:  # in the sandbox: whatever the code has started
+        # Whatever the code has started, which in the sandbox is all but this process.
+        if os.getcwd() == "/scratch":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
         process.wait()

@@ -7,7 +7,6 @@ reward `failed`, or none if that is null (None); both are counted.
 
 import json
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from prefline.machine import sandbox
 from prefline.rewards import NoReward, code_tests, isolated
 
 CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-SCRATCH_MEGABYTES = 64
+# What the sandbox may take beyond the tests: megabytes of files, of memory, and seconds to start.
+SCRATCH_MEGABYTES, OWN_MEGABYTES, OWN_SECONDS = 64, 100, 30
 
 
 def math(messages, completion, reference: str, seconds=10.0, failed=None):
@@ -92,9 +92,16 @@ def _in_sandbox(task):
         path = Path(folder, "task.json")
         path.write_text(json.dumps(task), encoding="utf-8")
         try:
-            said = sandbox.run(code_tests.__file__, {"task.json": path}, {}, SCRATCH_MEGABYTES)
+            said = sandbox.run(
+                code_tests.__file__,
+                {"task.json": path},
+                {},
+                megabytes=SCRATCH_MEGABYTES,
+                memory_mb=int(task["megabytes"]) + SCRATCH_MEGABYTES + OWN_MEGABYTES,
+                seconds=OWN_SECONDS + task["seconds"] * len(task["tests"]),
+            )
             return json.loads(said)
-        except (subprocess.CalledProcessError, ValueError):
+        except (sandbox.Ended, ValueError):
             return ["crash"]
 
 

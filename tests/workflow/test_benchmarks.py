@@ -80,7 +80,7 @@ def test_a_policy_is_evaluated_and_an_edit_runs_its_benchmark_again(project):
 @pytest.mark.long
 def test_what_a_policy_writes_is_run(project):
     try:
-        sandbox.run(sandbox.__file__.replace("sandbox.py", "__init__.py"), {}, {}, 1)
+        sandbox.run(ROOT / "prefline/machine/__init__.py", {}, {}, megabytes=1, memory_mb=500, seconds=60)
     except InputError as error:
         pytest.skip(str(error))
     small_model.make_model(project / "given", max_position_embeddings=1024)
