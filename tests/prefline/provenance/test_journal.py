@@ -1,13 +1,11 @@
-"""Journals: exact values, damage that is seen and said, processes side by side, full disks, pruning."""
+"""Journals: exact values, damage that is seen and said, processes side by side, full disks."""
 
 import errno
-import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prefline import files
-from prefline.errors import InputError
 from prefline.provenance import journal, journal_index
-from prefline.training import cache
-from tools import journal as command
 
 
 @pytest.fixture(autouse=True, scope="module", params=[0, journal.UNINDEXED_BYTES])
@@ -339,63 +334,3 @@ def test_deleted_while_a_job_writes_and_reads(tmp_path):
     gone = tmp_path / "a" / kept_rows.folder.relative_to(tmp_path / "a") / "gone.jsonl"
     gone.symlink_to(tmp_path / "nowhere")  # listed, but not there any more when it is opened
     assert open_journal(tmp_path / "a").rows(numbered(3), one_by_one) == numbered(3)
-
-
-class TestCommand:
-    @pytest.fixture(autouse=True)
-    def work(self, tmp_path, monkeypatch):
-        """Two journals, one of them unused for 10 days, a finished training and an interrupted one."""
-        root = tmp_path / "work/journal"
-        open_journal(root).rows(numbered(3), one_by_one)
-        old = journal.Journal(root, "rewards", SHAPED_BY, "results/models/reward_model")
-        old.rows(numbered(5), one_by_one)
-        for path in old.folder.iterdir():
-            os.utime(path, (time.time() - 10 * 86400,) * 2)
-        model = tmp_path / "results/models/dpo-1"
-        files.write_text(model / "model.safetensors", "weights")
-        cache.keep(tmp_path / "work/train_policy/k1", model, {})
-        files.write_text(tmp_path / "work/train_policy/k2/checkpoint-3/COMPLETE", "1.0")
-        monkeypatch.chdir(tmp_path)
-        return tmp_path / "work"
-
-    def test_list(self, capsys):
-        command.main(["list"])
-        header, *lines = capsys.readouterr().out.splitlines()
-        assert header.split()[:3] == ["kind", "key", "rows"]
-        assert len(lines) == 4
-        assert lines[-1].split()[0] == "rewards" and lines[-1].split()[2:5] == ["5", "0.00", "10.0"]
-        assert lines[-1].endswith("test, results/models/reward_model")
-        assert sum(line.endswith("models/dpo-1") for line in lines) == 1
-        assert sum(line.endswith("not finished") for line in lines) == 1
-
-    def test_prune_by_age_and_kind(self, work, capsys):
-        command.main(["prune", "--older-than", "5"])
-        assert not list(work.glob("journal/rewards/*")) and list(work.glob("journal/completions/*"))
-        command.main(["prune", "--older-than", "0", "--kind", "train_policy"])
-        assert not list(work.glob("train_policy/*/")) and list(work.glob("journal/completions/*"))
-        assert Path("results/models/dpo-1/model.safetensors").read_text() == "weights"
-        command.main(["prune", "--older-than", "0"])
-        command.main(["list"])
-        assert len(capsys.readouterr().out.splitlines()) == 4, "three times deleted, and a header"
-
-    def test_a_reading_job_is_a_use(self, work):
-        journal.Journal(work / "journal", "rewards", SHAPED_BY, "").rows(numbered(5), refuse)
-        command.main(["prune", "--older-than", "5"])
-        assert list(work.glob("journal/rewards/*"))
-
-    def test_a_training_that_runs_is_left_alone(self, work, capsys):
-        with open(work / "train_policy/k2.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            command.main(["prune", "--older-than", "0"])
-        assert [path.name for path in work.glob("train_policy/*/")] == ["k2"]
-        assert "this training runs" in capsys.readouterr().out
-
-    def test_an_unknown_kind(self):
-        with pytest.raises(InputError, match="keeps no kind 'reward', only completions, rewards"):
-            command.main(["prune", "--older-than", "0", "--kind", "reward"])
-
-
-def test_nothing_kept_is_an_empty_list(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    command.main(["list"])
-    assert len(capsys.readouterr().out.splitlines()) == 1
