@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import sweep
 
 from prefline.text import verdicts
 
@@ -285,7 +286,11 @@ def test_long_hostile_words_take_no_time():
         verdicts.rating(text)
 
 
-@pytest.mark.parametrize("text", [*(text for text in WORDS if len(text) < 400), *QUOTED])
+SHORT = [(text,) for text in (*(text for text in WORDS if len(text) < 400), *QUOTED)]
+
+
+# One text of eight is a fast test.
+@pytest.mark.parametrize(("text",), sweep(SHORT, lambda text: SHORT.index((text,)) % 8 == 0))
 def test_fastchats_reading_is_its_own_codes(text, monkeypatch):
     common = pytest.importorskip("fastchat.llm_judge.common")
     monkeypatch.setattr(common, "chat_completion_openai", lambda *_, **__: text)

@@ -70,6 +70,7 @@ def test_a_merge_holds_one_model_at_a_time(world, tmp_path, monkeypatch, peft):
     assert len(loaded) == (5 if peft == small_model.QLORA else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_was_trained_is_what_the_dequantized_weights_give(world, tmp_path, dtype, capsys):
     weights, metrics, _ = train(world, tmp_path, dtype=dtype, gradient_checkpointing=True)
