@@ -20,6 +20,7 @@ from pathlib import Path
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 # What Python and the modules imported at the start read from the environment: with others, a run starts anew.
+STARTED = dict(os.environ)
 AT_START = ("HOME", "LANG", "LC_", "LD_", "PYTHON", "SNAKEMAKE", "TMPDIR", "XDG_")
 
 
@@ -36,7 +37,7 @@ def begin(words, directory, environment):
 
 def run(words, directory, environment):
     """Do the same in a process that is forked."""
-    if at_start(environment) != at_start(os.environ):
+    if at_start(environment) != at_start(STARTED):
         return begin(words, directory, environment)
     with (
         tempfile.TemporaryFile() as out,
@@ -61,7 +62,7 @@ def _server():
     """The path of the socket of this process' server, which ends with it."""
     folder = tempfile.mkdtemp()
     path = f"{folder}/socket"
-    process = subprocess.Popen([sys.executable, __file__, path], stdin=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, __file__, path], stdin=subprocess.PIPE, env=STARTED)
 
     def close():
         process.stdin.close()

@@ -50,6 +50,7 @@ def test_a_training_imports_what_its_adapters_need_and_no_more(tmp_path):
     assert imported(names, "scripts.models.train_sft", words) == ["bitsandbytes"]
 
 
+@pytest.mark.slow
 def test_all_trainers_of_trl_do_without():
     code = """
 import sys

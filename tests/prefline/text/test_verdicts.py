@@ -268,6 +268,7 @@ def test_what_was_reasoned_decides_nothing(reasoned, said):
         assert verdicts.verdict(f"<think>{reasoned[0]}</think>\n\n{said[0]}") == said[1]
 
 
+@pytest.mark.slow
 def test_long_hostile_words_take_no_time():
     for text in (
         "[[" * 20_000,

@@ -114,6 +114,7 @@ def test_inputs_that_are_left_as_they_come_change_no_number(world):
     assert all(torch.equal(*both) for both in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_the_record_is_the_distance_of_the_models_that_rules_load(world, tmp_path):
     """Against PEFT's own model with the adapters beside its weights, and the one that was written."""
     import peft
