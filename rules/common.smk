@@ -42,6 +42,7 @@ try:
 except InputError as error:
     raise Refusal(str(error))
 
+CODE_READ = {}  # by code_of; no file of CODE changes
 PLANNED_CONFIG = {**config}  # with `machine`
 shell.prefix(plan.shell_prefix(CODE, OWN_CODE))
 # Not in the config, so that no params of a job have it (rules/machine.smk).
@@ -73,7 +74,7 @@ def refuse(sentence):
 def code_of(script):
     """Return a hash of a script and the modules that it imports, without comments: an edit of these runs nothing again."""
     script = imports.script(script)
-    return imports.param(script, imports.code_hash(script, CODE))
+    return imports.param(script, imports.code_hash(script, CODE, CODE_READ))
 
 
 def own_code_of(files):

@@ -12,6 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 os.environ["OMP_NUM_THREADS"] = "1"
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=30)
 hypothesis.settings.load_profile("shared machine")
 
 # Tests of these share something heavy that a process starts once: vLLM, Slurm, the environments.
@@ -24,7 +25,12 @@ TOGETHER = (
 
 
 def pytest_configure(config):
-    """Tests compare numbers of a CPU, to the bit: only those that ask for a GPU see the machine's."""
+    """Tests compare numbers of a CPU, to the bit: only those that ask for a GPU see the machine's.
+
+    The fast tests alone try 30 examples where CI, which runs the slow ones with them, tries 100.
+    """
+    if "not slow" in config.option.markexpr:
+        hypothesis.settings.load_profile("fast")
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

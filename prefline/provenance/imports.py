@@ -31,18 +31,21 @@ def script(name):
     return str(path)
 
 
-def modules_of(script, root=None):
+def modules_of(script, root=None, read=None):
     """Return the paths (sorted) of `script` and of all project modules that it imports, at any depth.
 
     Reads the import statements, also those inside functions; imports nothing. root: the folder with the
-    project's packages, by default the one that this process imports them from.
+    project's packages, by default the one that this process imports them from. read: as `code_hash` takes it.
     """
+    read = {} if read is None else read
     found, waiting = set(), [Path(script)]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imported(path, root)
+            if path not in read:
+                read[path] = _imported(path, root)
+            waiting += read[path]
     return sorted(str(path) for path in found)
 
 
@@ -53,13 +56,19 @@ def own_modules(*files):
     return sorted(given | found)
 
 
-def code_hash(script, root=None):
+def code_hash(script, root=None, read=None):
     """Return a hash (hexadecimal str) of the code of `script` and its modules, without comments and layout.
 
     The hash is equal on all versions of Python that parse the code in the same way. root: as `modules_of`
-    takes it.
+    takes it. read: a dict in which this keeps what a file imports (by Path) and its hash (by str), so that
+    files which many scripts import are read once; give the same one for scripts of one moment and one root.
     """
-    parts = [f"{path} {_facts(_text(place(path, root)), path)[0]}" for path in modules_of(script, root)]
+    read = {} if read is None else read
+    parts = []
+    for path in modules_of(script, root, read):
+        if path not in read:
+            read[path] = _facts(_text(place(path, root)), path)[0]
+        parts.append(f"{path} {read[path]}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -33,11 +33,13 @@ def dialogues(path):
     return path
 
 
+@pytest.mark.slow
 def test_pretraining_imports_none(tmp_path):
     words = small_model.text_flags(small_model.make_texts(tmp_path, 8), tmp_path / "out", max_length=32)
     assert imported([*MODEL_JOB, "trl"], "scripts.models.pretrain", words) == []
 
 
+@pytest.mark.slow
 def test_a_training_imports_what_its_adapters_need_and_no_more(tmp_path):
     small_model.make_model(tmp_path / "start")
     data = dialogues(tmp_path / "dialogues.jsonl")
@@ -48,6 +50,7 @@ def test_a_training_imports_what_its_adapters_need_and_no_more(tmp_path):
     assert imported(names, "scripts.models.train_sft", words) == ["bitsandbytes"]
 
 
+@pytest.mark.slow
 def test_all_trainers_of_trl_do_without():
     code = """
 import sys

@@ -256,7 +256,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("entrance", FIELDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.data())
 def test_whatever_a_row_holds_it_is_taken_or_odd(entrance, data):
     fields = {name: data.draw(JSON) for name in data.draw(st.sets(st.sampled_from(FIELDS[entrance])))}

@@ -99,6 +99,7 @@ def check_same(model, asked, made, expected):
         assert likeliest.values[0] - likeliest.values[1] < 1e-4
 
 
+@pytest.mark.slow
 def test_greedy_is_the_same_from_the_engine_as_from_transformers(model, engine):
     asked = requests(60)
     made = engine.generate(asked, greedy(30))
@@ -108,6 +109,7 @@ def test_greedy_is_the_same_from_the_engine_as_from_transformers(model, engine):
     )
 
 
+@pytest.mark.slow
 def test_greedy_is_the_same_from_a_server(model, server, engine):
     asked = requests(60)
     made = server.generate(asked, greedy(30))
@@ -115,12 +117,14 @@ def test_greedy_is_the_same_from_a_server(model, server, engine):
     check_same(model, asked, made, engine.generate(asked, greedy(30)))
 
 
+@pytest.mark.slow
 def test_a_server_of_the_jobs_own_answers_to_nobody_else(server):
     assert httpx2.get(f"{server.local.url}/models").status_code == 401
     wrong = {"Authorization": f"Bearer {server.local.key}x"}
     assert httpx2.post(f"{server.local.url}/completions", json={}, headers=wrong).status_code == 401
 
 
+@pytest.mark.slow
 def test_no_path_of_a_server_of_the_jobs_own_answers_without_its_key(server):
     root, right = server.local.url.removesuffix("/v1"), {"Authorization": f"Bearer {server.local.key}"}
     paths = httpx2.get(f"{root}/openapi.json", headers=right).json()["paths"]
@@ -131,11 +135,13 @@ def test_no_path_of_a_server_of_the_jobs_own_answers_without_its_key(server):
     assert httpx2.get(f"{root}/health", headers=right).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_server_draws_what_the_engine_draws(server, engine):
     asked = requests(20, copies=2)
     assert server.generate(asked, SAMPLING) == engine.generate(asked, SAMPLING)
 
 
+@pytest.mark.slow
 def test_it_ends_with_an_end_token_if_and_only_if_it_stopped(engine):
     for completion in engine.generate(requests(60, copies=2), SAMPLING):
         stopped = completion.finish_reason == "stop"
@@ -144,6 +150,7 @@ def test_it_ends_with_an_end_token_if_and_only_if_it_stopped(engine):
         assert stopped or len(completion.ids) == SAMPLING.max_tokens
 
 
+@pytest.mark.slow
 def test_seeds_make_the_completion_and_shards_do_not(engine):
     asked = requests(32, copies=3)
     whole = engine.generate(asked, SAMPLING)
@@ -155,6 +162,7 @@ def test_seeds_make_the_completion_and_shards_do_not(engine):
     assert engine.generate(asked[::-1], SAMPLING)[::-1] == whole
 
 
+@pytest.mark.slow
 def test_more_prompt_tokens_than_a_step_takes(model, engine):
     """Prompts are never read in part: a CPU's generators cannot be turned back (no seeds then)."""
     asked = requests(600, longest=90)
@@ -163,6 +171,7 @@ def test_more_prompt_tokens_than_a_step_takes(model, engine):
     assert all(completion.ids for completion in made)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_answered_is_refused_before_the_first(engine):
     good = requests(3)
     with pytest.raises(
@@ -263,6 +272,7 @@ def sample(directory, model, **flags):
     return completions, files.read_json(directory / "metrics.json")
 
 
+@pytest.mark.slow
 def test_a_shard_of_one_seed(tmp_path, model):
     rows, metrics = sample(tmp_path, model, **{"seed-per": "shard"})
     assert [(row["prompt_id"], row["sample"]) for row in rows] == [

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sweeps import first_of, sweep
 
 from prefline.errors import InputError
 from prefline.provenance import imports
@@ -77,7 +78,13 @@ def test_nothing_is_imported(project):
     assert project(main="from scripts import bad", bad="raise SystemExit('imported')") == paths("main", "bad")
 
 
-@pytest.mark.parametrize("script", sorted(Path("scripts").glob("*/[!_]*.py")), ids=lambda path: path.stem)
+SCRIPTS = [(path,) for path in sorted(Path("scripts").glob("*/[!_]*.py"))]
+
+
+# Of each step, its first script is a fast test.
+@pytest.mark.parametrize(
+    ("script",), sweep(SCRIPTS, first_of(lambda path: path.parent)), ids=lambda path: path.stem
+)
 def test_what_is_found_holds_what_a_script_really_imports(script):
     """Against Python itself: the project's modules that are loaded after importing the script."""
     module = ".".join(script.with_suffix("").parts)
@@ -92,6 +99,12 @@ def test_what_is_found_holds_what_a_script_really_imports(script):
         path for path in loaded if path.endswith("__init__.py") and "import" not in Path(path).read_text()
     }
     assert loaded - empty <= set(modules_of(script))
+
+
+def test_reading_a_file_once_for_all_scripts_changes_no_hash():
+    read, scripts = {}, [path for (path,) in SCRIPTS[::5]]
+    assert [code_hash(path, None, read) for path in scripts] == [code_hash(path) for path in scripts]
+    assert len({code_hash(path) for path in scripts}) == len(scripts)
 
 
 def test_the_scorer_behind_the_seam_is_found():

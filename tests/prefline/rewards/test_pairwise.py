@@ -105,7 +105,11 @@ LENGTHS = [(3, 90), (1, 40), (0, 17), (30, 31), (60, 2)]
         ("PhiForCausalLM", {}),  # the head has a bias
     ],
 )
-@pytest.mark.parametrize("messages", [QUESTION, DIALOGUE[1:]], ids=["question", "dialogue"])
+@pytest.mark.parametrize(
+    "messages",
+    [QUESTION, pytest.param(DIALOGUE[1:], marks=pytest.mark.slow)],
+    ids=["question", "dialogue"],
+)
 def test_a_language_model_says_a_or_b_as_published(tmp_path, architecture, config, messages):
     path = save_language_model(tmp_path, architecture, **config)
     weights = load_file(path / "model.safetensors")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import sweep
 
 from prefline.text import verdicts
 
@@ -267,6 +268,7 @@ def test_what_was_reasoned_decides_nothing(reasoned, said):
         assert verdicts.verdict(f"<think>{reasoned[0]}</think>\n\n{said[0]}") == said[1]
 
 
+@pytest.mark.slow
 def test_long_hostile_words_take_no_time():
     for text in (
         "[[" * 20_000,
@@ -285,7 +287,11 @@ def test_long_hostile_words_take_no_time():
         verdicts.rating(text)
 
 
-@pytest.mark.parametrize("text", [*(text for text in WORDS if len(text) < 400), *QUOTED])
+SHORT = [(text,) for text in (*(text for text in WORDS if len(text) < 400), *QUOTED)]
+
+
+# One text of eight is a fast test.
+@pytest.mark.parametrize(("text",), sweep(SHORT, lambda text: SHORT.index((text,)) % 8 == 0))
 def test_fastchats_reading_is_its_own_codes(text, monkeypatch):
     common = pytest.importorskip("fastchat.llm_judge.common")
     monkeypatch.setattr(common, "chat_completion_openai", lambda *_, **__: text)

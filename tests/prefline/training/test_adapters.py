@@ -70,6 +70,7 @@ def test_a_merge_holds_one_model_at_a_time(world, tmp_path, monkeypatch, peft):
     assert len(loaded) == (5 if peft == small_model.QLORA else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_was_trained_is_what_the_dequantized_weights_give(world, tmp_path, dtype, capsys):
     weights, metrics, _ = train(world, tmp_path, dtype=dtype, gradient_checkpointing=True)
@@ -113,6 +114,7 @@ def test_inputs_that_are_left_as_they_come_change_no_number(world):
     assert all(torch.equal(*both) for both in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_the_record_is_the_distance_of_the_models_that_rules_load(world, tmp_path):
     """Against PEFT's own model with the adapters beside its weights, and the one that was written."""
     import peft

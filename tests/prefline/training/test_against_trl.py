@@ -161,6 +161,7 @@ def test_loss_gradients_and_metrics(dpo_trainer, model, tmp_path, loss_type, cha
         assert logs[name] == close(wanted_metrics[name]), name
 
 
+@pytest.mark.slow
 def test_fifty_steps_of_training_are_those_of_trl(model, tmp_path):
     """Each in its own trainer, optimizer and schedule included, from the same seed."""
     make_tokenizer().save_pretrained(tmp_path)

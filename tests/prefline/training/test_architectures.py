@@ -1,8 +1,8 @@
 """Every causal family of the installed transformers, by the ways that the probe has chosen for it.
 
 The oracle is written here once more, with other weights and tokens than the probe's: float32, eager
-attention, one sequence at a time, eval mode. `make test-long` runs all families, the fast tests one of each
-kind.
+attention, one sequence at a time, eval mode. `make test-long` runs all families, the slow tests one of each
+kind, the fast tests those that are computed in the most different ways.
 """
 
 import functools
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sweeps import sweep
 from transformers import AutoConfig, LlamaConfig, Phi3Config
 
 from measurements import architectures
@@ -39,6 +40,7 @@ KINDS = [
     "deepseek_v32",  # looks ahead
     "roberta",  # an encoder
 ]
+FAST = ("llama", "mistral, window", "gemma2", "gpt2", "mamba", "nemotron_h", "roberta")
 CONTEXTS = {"max_position_embeddings": 131072, "original_max_position_embeddings": 4096}
 TOLERANCE = 1e-4  # nats of a token
 # Lengths of prompts and completions, beyond a miniature's windows and chunks.
@@ -169,7 +171,7 @@ def records(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("name",), sweep([(name,) for name in KINDS], FAST.__contains__))
 def test_kinds(name):
     check(name)
 

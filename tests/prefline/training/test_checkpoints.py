@@ -144,6 +144,7 @@ def test_interrupted_it_stops_as_early(world, tmp_path):
         assert_same(out, tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_stopped_but_not_saved_it_is_not_taken_further(world, tmp_path, monkeypatch):
     """Killed after an early stop whose step has a checkpoint; the best one still stands beside it."""
     stopping = OVERFITTING | {"early_stopping_patience": 2, "save_steps": 1}

@@ -14,8 +14,8 @@ from prefline.errors import InputError
 from prefline.training import adapters, fidelity, models, weights
 from scripts.models.merge_adapter import merge
 
-# One of each kind: dense, tied, learned positions, experts, router biases that stay in float32,
-# recurrent.
+# One of each kind: dense, tied, learned positions, experts, router biases that stay in float32, recurrent.
+# Fast tests have those in FAST, slow ones the others.
 KINDS = [
     "llama",
     "gemma2",
@@ -28,6 +28,7 @@ KINDS = [
     "mamba2",
 ]
 SEQUENCES = [([5, 9, 4], list(range(3, 30))), ([7], list(range(50, 20, -1)))]
+FAST = KINDS[0], "deepseek_v3"
 # Whose code cannot compute in bfloat16 on a CPU.
 ONLY_FLOAT32 = {"deepseek_v4", "xlnet", "xlstm", "xmod"}
 
@@ -35,7 +36,11 @@ ONLY_FLOAT32 = {"deepseek_v4", "xlnet", "xlstm", "xmod"}
 def every_family():
     known = architectures.names()
     assert set(KINDS) <= set(known)
-    return [pytest.param(name, marks=[] if name in KINDS else pytest.mark.long) for name in known]
+
+    def marks(name):
+        return [] if name in FAST else pytest.mark.slow if name in KINDS else pytest.mark.long
+
+    return [pytest.param(name, marks=marks(name)) for name in known]
 
 
 def random_model(name, **changes):

@@ -196,6 +196,7 @@ def test_full_training_in_bfloat16(world, tmp_path):
     assert metrics["eval_loss"] < metrics["eval_loss_before"] - 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", ["adamw_8bit", "paged_adamw_32bit"])
 def test_other_optimizers_learn_and_go_on_where_they_were(world, tmp_path, monkeypatch, optim):
     settings = {"optim": optim, "save_steps": 2}

@@ -72,7 +72,10 @@ def test_padding_is_a_token_that_no_dialogue_has_or_at_least_none_ends_with(pad,
     assert reward_model.padding_id(tokenizer, [{"chosen_ids": ids, "rejected_ids": ids}]) == expected
 
 
-@pytest.mark.parametrize(("special", "peft"), [({}, None), ({"pad_token": "<|im_end|>"}, small_model.QLORA)])
+@pytest.mark.parametrize(
+    ("special", "peft"),
+    [({}, None), pytest.param({"pad_token": "<|im_end|>"}, small_model.QLORA, marks=pytest.mark.slow)],
+)
 def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, capsys):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

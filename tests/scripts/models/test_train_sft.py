@@ -121,7 +121,10 @@ def test_bad_dialogues_are_named(tmp_path, dialogues, message):
         read(write(tmp_path / "a.jsonl", dialogues))
 
 
-@pytest.mark.parametrize("peft", [None, small_model.LORA, small_model.QLORA])
+SLOW_QLORA = pytest.param(small_model.QLORA, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("peft", [None, small_model.LORA, SLOW_QLORA])
 def test_the_assistant_is_learnt(tmp_path, peft, capsys):
     small_model.make_model(tmp_path / "start")
     data = write(tmp_path / "a.jsonl", DIALOGUES)

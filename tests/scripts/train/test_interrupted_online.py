@@ -50,6 +50,7 @@ def checkpoint_of(tmp_path):
     return checkpoint
 
 
+@pytest.mark.slow
 def test_ppo_that_is_stopped_begins_again(world, tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     rewards = stopped(world, tmp_path, "ppo", call=16 * 3)  # the second step's

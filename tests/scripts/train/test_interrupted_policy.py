@@ -24,7 +24,7 @@ def undisturbed(world, tmp_path_factory):
     return train(world, tmp_path_factory.mktemp("undisturbed"))
 
 
-@pytest.mark.parametrize(("before", "after"), [(8, 2), (2, 4)])
+@pytest.mark.parametrize(("before", "after"), [(8, 2), pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_stopped_it_goes_on_with_other_numbers_of_rows_at_once(
     world, undisturbed, tmp_path, monkeypatch, capsys, before, after
 ):
@@ -88,6 +88,7 @@ def artifacts(out):
     return {str(path.relative_to(out)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_there_and_back_trains_twice(world, tmp_path, capsys):
     out = tmp_path / "out"
     train(world, out)

@@ -65,9 +65,9 @@ def widths_of_forwards(monkeypatch):
     [
         ("rloo", {}),
         ("grpo", {"gradient_checkpointing": True}),
-        ("rloo", {"peft": small_model.LORA}),
+        pytest.param("rloo", {"peft": small_model.LORA}, marks=pytest.mark.slow),
         ("ppo", {}),
-        ("ppo", {"gradient_checkpointing": True}),
+        pytest.param("ppo", {"gradient_checkpointing": True}, marks=pytest.mark.slow),
     ],
 )
 def test_after_the_prompt_a_forward_pass_has_one_token_a_row(

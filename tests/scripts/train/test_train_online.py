@@ -49,7 +49,14 @@ def test_a_policy_learns_what_is_rewarded(world, tmp_path, method):
     assert files.read_json(tmp_path / "model/config.json")["use_cache"] is True
 
 
-@pytest.mark.parametrize(("method", "peft"), [("rloo", None), ("rloo", small_model.LORA), ("ppo", None)])
+@pytest.mark.parametrize(
+    ("method", "peft"),
+    [
+        ("rloo", None),
+        pytest.param("rloo", small_model.LORA, marks=pytest.mark.slow),
+        pytest.param("ppo", None, marks=pytest.mark.slow),
+    ],
+)
 def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monkeypatch):
     """By policy, value model and reference, sampling, training or held out; log-probabilities are float32."""
     from prefline.training import online_trainers  # noqa: F401, before TRL's own
@@ -89,7 +96,7 @@ def test_a_policy_learns_what_reward_models_like(world, tmp_path):
     assert metrics["eval_reward"] == pytest.approx(20 * sum(parts))
 
 
-@pytest.mark.parametrize("method", ["rloo", "grpo"])
+@pytest.mark.parametrize("method", ["rloo", pytest.param("grpo", marks=pytest.mark.slow)])
 def test_the_weights_do_not_depend_on_what_fits_in_memory_at_once(world, tmp_path, method):
     changed = {"num_iterations": 2, "num_train_epochs": 0.5}
     wanted, _, _ = train(world, tmp_path / "whole", method, **changed)
@@ -100,7 +107,7 @@ def test_the_weights_do_not_depend_on_what_fits_in_memory_at_once(world, tmp_pat
     assert any((start[name] - wanted[name]).abs().max() > 1e-3 for name in wanted)
 
 
-@pytest.mark.parametrize("method", ["rloo", "grpo"])
+@pytest.mark.parametrize("method", ["rloo", pytest.param("grpo", marks=pytest.mark.slow)])
 def test_dropout_of_any_kind_is_no_part_of_a_log_ratio(world, tmp_path, method):
     """A model's own: the policy begins as its reference, which has none."""
     shutil.copytree(world / "sft", tmp_path / "sft")
@@ -241,7 +248,10 @@ def test_what_cannot_be_shared_out_is_one_sentence(world, tmp_path, monkeypatch)
         train(world, tmp_path, "grpo")
 
 
-@pytest.mark.parametrize(("method", "peft"), [("rloo", small_model.LORA), ("grpo", small_model.QLORA)])
+@pytest.mark.parametrize(
+    ("method", "peft"),
+    [("rloo", small_model.LORA), pytest.param("grpo", small_model.QLORA, marks=pytest.mark.slow)],
+)
 def test_adapters_are_held_to_the_reference_that_is_named(world, tmp_path, method, peft):
     """Not to the weights beneath them, which TRL would take."""
     more = {"peft": peft, "num_train_epochs": 3, "learning_rate": 1e-2}
@@ -262,7 +272,9 @@ def test_adapters_are_held_to_the_reference_that_is_named(world, tmp_path, metho
     assert metrics["eval_kl_before"] > 0.1 and log[0]["kl"] > 0.01
 
 
-@pytest.mark.parametrize(("method", "peft"), [("rloo", None), ("grpo", small_model.LORA)])
+@pytest.mark.parametrize(
+    ("method", "peft"), [("rloo", None), pytest.param("grpo", small_model.LORA, marks=pytest.mark.slow)]
+)
 def test_without_a_kl_term_the_kl_is_still_measured(world, tmp_path, method, peft):
     """`beta: 0`, as DAPO and Dr. GRPO have it; the first prompts that are resampled count as sampled."""
     changed = {"beta": 0, "resamplings": 1, "peft": peft, "num_train_epochs": 0.5, "learning_rate": 1e-2}
@@ -272,7 +284,9 @@ def test_without_a_kl_term_the_kl_is_still_measured(world, tmp_path, method, pef
     assert {"entropy", "completions/clipped_ratio", "rewards/short", "rewards/differing"} <= log[0].keys()
 
 
-@pytest.mark.parametrize("method", ["rloo", "grpo", "ppo"])
+@pytest.mark.parametrize(
+    "method", ["rloo", *(pytest.param(one, marks=pytest.mark.slow) for one in ("grpo", "ppo"))]
+)
 def test_equal_rewards_are_not_silent(world, tmp_path, method, capsys):
     rewards = {"same": SHORT | {"function": f"{tmp_path}/own.py:same"}}
     (tmp_path / "own.py").write_text("def same(messages, completion, reference):\n    return 0.1\n")

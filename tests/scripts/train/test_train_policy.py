@@ -58,7 +58,7 @@ def test_rebel_starts_at_the_mean_squared_reward_difference(world, tmp_path):
     assert log[-1]["loss"] < log[0]["loss"]
 
 
-@pytest.mark.parametrize("per_device", [1, 2, 4])
+@pytest.mark.parametrize("per_device", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
 def test_how_a_batch_is_cut_does_not_matter(world, undisturbed, tmp_path, per_device):
     weights, metrics, log = train(world, tmp_path, per_device_train_batch_size=per_device)
     wanted, wanted_metrics, wanted_log = undisturbed
@@ -143,7 +143,7 @@ def test_gradient_checkpointing_does_not_matter(world, undisturbed, tmp_path):
     assert files.read_json(tmp_path / "model/config.json")["use_cache"] is True
 
 
-@pytest.mark.parametrize("per_device", [1, 4])
+@pytest.mark.parametrize("per_device", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_nor_does_it_where_tokens_are_averaged(world, tmp_path, per_device):
     """sft and what is per token know the lengths of the whole global batch, and of the whole held-out set."""
     losses = {"loss_type": '["ipo", "sft"]', "loss_weights": "[0.1, 1.0]", "num_train_epochs": 1}
@@ -232,6 +232,7 @@ def test_lora_trains_adapters_that_are_merged(world, tmp_path):
     assert distance(weights, start) > 1e-4
 
 
+@pytest.mark.slow
 def test_qlora_learns_in_packed_rows_and_goes_on_where_it_was(world, tmp_path, monkeypatch, capsys):
     """The reference was not quantized, so the loss begins beside ln 2."""
     settings = {"peft": small_model.QLORA, "learning_rate": 1e-2, "gradient_checkpointing": True}
