@@ -37,7 +37,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", *sorted(map(str, Path
 # Pages whose blocks need results or servers: the test that runs them.
 TESTED_ELSEWHERE = {"docs/your_own.md": "tests/workflow/test_your_own.py"}
 # First words of commands that are cheap and change no more than the copy they run in.
-RUN = ("cp", "ls", "mkdir", "sed")
+RUN = ("cp", "echo", "ls", "mkdir", "sed")
 # First words of commands that cannot run here, and why, or what runs them.
 NOT_RUN = {
     "git clone": "fetches from a network",
@@ -100,7 +100,7 @@ def commands(block):
         text = "\n".join(line[2:] for line in text.splitlines() if line.startswith("$ "))
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        for part in line.split(" && "):
+        for part in re.split(r" && | \| ", line):
             words = shlex.split(part, comments=True)
             while words and (re.match(r"\w+=", words[0]) or words[0] == "export"):
                 words.pop(0)
