@@ -15,7 +15,7 @@ def add(parser):
 
 
 def read(overlays):
-    """Return the rules' config: config.yaml under `overlays` (list of str), of which the last is strongest."""
+    """Return the rules' config: config.yaml under `overlays` (list of str), the last strongest."""
     from snakemake.utils import update_config
 
     config_text.check(FILE)

@@ -135,7 +135,7 @@ def check_python(words):
     parser = parser_of(name)
     assert parser or not flags, f"{name} takes no flags"
     if parser and flags != ["--help"]:
-        parser.parse_args(flags)
+        parser.parse_args(flags[: flags.index("--")] if "--" in flags else flags)  # the rest is another's
 
 
 def check_command(words):

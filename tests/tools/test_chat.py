@@ -146,7 +146,12 @@ def test_somebody_types(policies):
     leader, follower = pty.openpty()
     words = [sys.executable, "-m", "tools.chat", *policies[:1], *SAMPLING, "--max-tokens", "90"]
     process = subprocess.Popen(
-        words, stdin=follower, stdout=follower, stderr=follower, start_new_session=True
+        words,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # pytest may ignore it
     )
     os.close(follower)
     seen = b""
@@ -165,6 +170,7 @@ def test_somebody_types(policies):
         until(b"> ")
         process.send_signal(signal.SIGINT)
         until(b"Ctrl-D ends")
+        until(b"> ")
         os.write(leader, b"\x04")
         assert process.wait(60) == 0 and b"Traceback" not in seen
     finally:
