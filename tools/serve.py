@@ -4,7 +4,7 @@
     python -m tools.serve results/models/dpo-1 --host 0.0.0.0 --port 9000
     python -m tools.serve results/models/dpo-1 -- --max-model-len 8192 --tensor-parallel-size 2
 
-Flags after -- go to vLLM, and replace those of this program. The policy has the name of its directory. No path
+Flags after -- go to vLLM, and replace those of this program. The policy is named as its directory. No path
 answers without the key: the one in PREFLINE_API_KEY or in the file that PREFLINE_API_KEY_FILE names, or else
 a new one in work/serve/NAME/key, which only you may read. Requests that name no sampling get that of
 `vibe_check` in the config. Before the start, a command that asks the server is printed.

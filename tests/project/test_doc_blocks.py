@@ -56,6 +56,12 @@ NOT_RUN = {
     "kubectl": "needs a cluster; tests/workflow/test_schedulers.py plans what the pod runs",
     "rsync": "copies from a rented machine",
     "sky": "rents machines; tests/project/test_rented.py runs their commands",
+    "gguf-env/bin/pip": "installs a converter from a network",
+    "gguf-env/bin/python": "runs llama.cpp's converter, which is not on PyPI",
+    "llama-quantize": "is a program of llama.cpp",
+    "llama-server": "is a program of llama.cpp",
+    "awq-env/bin/pip": "installs a converter from a network",
+    "awq-env/bin/python": "runs llm-compressor, which needs another version of transformers",
     "dvc": "tests/workflow/test_dvc.py runs it, on results that are there",
 }
 # Parts of Snakemake's command lines that keep them from a dry run; their flags are looked at nevertheless.
