@@ -27,8 +27,8 @@ PROGRAMS = {
     ),
     "tools": (
         "Command reference: python -m tools.NAME",
-        "This page lists the commands that you run beside Snakemake: `progress`, `lineage`, `journal`, "
-        "`costs` and `pin_sources` for experiments, the others for development.",
+        "This page lists the commands that you run beside Snakemake: `chat`, `serve`, `progress`, "
+        "`lineage`, `journal`, `costs` and `pin_sources` for experiments, the others for development.",
     ),
 }
 

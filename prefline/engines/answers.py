@@ -79,7 +79,7 @@ def answer(load_engine, kept, dialogues, seeds, sampling, section, begun="", nam
         engine = load_engine()
         asked, requests = [], []
         for key, (messages, seed) in missing.items():
-            ids = _prompt_ids(engine.tokenizer, messages, begun)
+            ids = prompt_ids(engine.tokenizer, messages, begun)
             if ids is None:
                 print(
                     f"warning: {named[key]} is left unanswered: the template refuses an earlier answer",
@@ -102,8 +102,8 @@ def answer(load_engine, kept, dialogues, seeds, sampling, section, begun="", nam
     return [tuple(rows[name]) for name in keys]
 
 
-def _prompt_ids(tokenizer, messages, begun):
-    """Return the ids of a dialogue, or None if the template refuses what the policy answered in it."""
+def prompt_ids(tokenizer, messages, begun=""):
+    """Return the ids (list of int) of a dialogue; None if the template refuses what was answered in it."""
     try:
         return chat.prompt_ids(tokenizer, messages, begun=begun)
     except InputError:

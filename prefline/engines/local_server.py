@@ -41,9 +41,8 @@ class LocalServer:
         self.log = tempfile.NamedTemporaryFile(prefix="prefline-server-", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
             [
-                *[sys.executable, "-m", "vllm.entrypoints.openai.api_server"],
-                *["--host", "127.0.0.1", "--port", str(port), f"--served-model-name={name}"],
-                *["--disable-uvicorn-access-log", f"--middleware={FILTER}", *command_line(arguments)],
+                *program(name, "127.0.0.1", port),
+                *["--disable-uvicorn-access-log", *command_line(arguments)],
             ],
             stdout=self.log,
             stderr=self.log,
@@ -121,6 +120,14 @@ def longest_start(model):
     """Return the seconds (float) that the server of a model (directory) may take until it answers."""
     weights = sum(path.stat().st_size for path in Path(model).rglob("*") if path.is_file())
     return LONGEST_START + weights / SLOWEST_BYTES_PER_SECOND
+
+
+def program(name, host, port):
+    """Return the words (list of str) that start vLLM's server, which answers to nobody without the key."""
+    return [
+        *[sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", host, "--port", str(port)],
+        *[f"--served-model-name={name}", f"--middleware={FILTER}"],
+    ]
 
 
 def command_line(arguments):

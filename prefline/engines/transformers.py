@@ -62,9 +62,23 @@ class Engine(Base):
     def report(self):
         return {}
 
-    @torch.inference_mode()
+    def tokens(self, request, sampling):
+        """Yield the ids of one request's completion as they are drawn, those that `stream` gives."""
+        self.files.check([request], sampling.max_tokens)
+        for _, new in self._steps([request], sampling):
+            yield from new
+
     def _decode(self, requests, sampling):
         """Return the new ids of each request (list of list of int), decoded together."""
+        ids = [[] for _ in requests]
+        for step_rows, step_tokens in self._steps(requests, sampling):
+            for row, token in zip(step_rows, step_tokens, strict=True):
+                ids[row].append(token)
+        return ids
+
+    @torch.inference_mode()
+    def _steps(self, requests, sampling):
+        """Yield (rows, their new ids) step by step, for requests decoded together, less ended ones."""
         uniforms = uniform_streams([request.seed for request in requests], sampling.max_tokens).to(
             self.device
         )
@@ -73,10 +87,9 @@ class Engine(Base):
         decoder = self.way(self.model, prompts, fill=self.end_tokens[0])
         rows = torch.arange(len(requests), device=self.device)  # the requests still in the batch
         running = torch.ones_like(rows, dtype=torch.bool)  # those of `rows` that have not ended
-        tokens = []
         for step in range(sampling.max_tokens):
             new = pick(decoder.logits.float(), sampling, uniforms[rows, step])
-            tokens.append((rows[running].tolist(), new[running].tolist()))
+            yield rows[running].tolist(), new[running].tolist()
             running &= ~torch.isin(new, ends)
             left = int(running.sum())
             if left == 0 or step + 1 == sampling.max_tokens:
@@ -85,11 +98,6 @@ class Engine(Base):
                 decoder.keep(running.nonzero()[:, 0])
                 new, rows, running = new[running], rows[running], running[running]
             decoder.step(new)
-        ids = [[] for _ in requests]
-        for step_rows, step_tokens in tokens:
-            for row, token in zip(step_rows, step_tokens, strict=True):
-                ids[row].append(token)
-        return ids
 
 
 def uniform_streams(seeds, number):

@@ -37,7 +37,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", *sorted(map(str, Path
 # Pages whose blocks need results or servers: the test that runs them.
 TESTED_ELSEWHERE = {"docs/your_own.md": "tests/workflow/test_your_own.py"}
 # First words of commands that are cheap and change no more than the copy they run in.
-RUN = ("cp", "ls", "mkdir", "sed")
+RUN = ("cp", "echo", "ls", "mkdir", "sed")
 # First words of commands that cannot run here, and why, or what runs them.
 NOT_RUN = {
     "git clone": "fetches from a network",
@@ -56,6 +56,12 @@ NOT_RUN = {
     "kubectl": "needs a cluster; tests/workflow/test_schedulers.py plans what the pod runs",
     "rsync": "copies from a rented machine",
     "sky": "rents machines; tests/project/test_rented.py runs their commands",
+    "gguf-env/bin/pip": "installs a converter from a network",
+    "gguf-env/bin/python": "runs llama.cpp's converter, which is not on PyPI",
+    "llama-quantize": "is a program of llama.cpp",
+    "llama-server": "is a program of llama.cpp",
+    "awq-env/bin/pip": "installs a converter from a network",
+    "awq-env/bin/python": "runs llm-compressor, which needs another version of transformers",
     "dvc": "tests/workflow/test_dvc.py runs it, on results that are there",
 }
 # Parts of Snakemake's command lines that keep them from a dry run; their flags are looked at nevertheless.
@@ -100,7 +106,7 @@ def commands(block):
         text = "\n".join(line[2:] for line in text.splitlines() if line.startswith("$ "))
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        for part in line.split(" && "):
+        for part in re.split(r" && | \| ", line):
             words = shlex.split(part, comments=True)
             while words and (re.match(r"\w+=", words[0]) or words[0] == "export"):
                 words.pop(0)
@@ -135,7 +141,7 @@ def check_python(words):
     parser = parser_of(name)
     assert parser or not flags, f"{name} takes no flags"
     if parser and flags != ["--help"]:
-        parser.parse_args(flags)
+        parser.parse_args(flags[: flags.index("--")] if "--" in flags else flags)  # the rest is another's
 
 
 def check_command(words):

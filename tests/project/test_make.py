@@ -1,7 +1,12 @@
-"""`make .venv` installs the builds that suit the machine, and refuses before it installs what cannot work."""
+"""`make .venv` installs the builds that suit the machine, and refuses before it installs what cannot work.
+
+`make help` lists the targets.
+"""
 
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import libcuda
 import pytest
@@ -88,3 +93,13 @@ def test_an_extra_that_cannot_be_compiled_is_refused(tmp_path, words, said):
     (tmp_path / ".venv/bin/python").chmod(0o755)
     refused = make(tmp_path, ".venv", *words)
     assert refused.returncode != 0 and said in refused.stderr
+
+
+def test_help_has_a_line_for_each_target_and_installs_nothing(tmp_path):
+    copy_project(tmp_path)
+    said = make(tmp_path, "help")
+    assert said.returncode == 0 and not (tmp_path / ".venv").exists()
+    lines = dict(line.split(maxsplit=2)[1:] for line in said.stdout.splitlines())
+    phony = re.search(r"^\.PHONY: (.*)$", Path("Makefile").read_text(encoding="utf-8"), re.M)[1].split()
+    assert lines.keys() == {*phony, "results/FILE"} - {"FORCE"}
+    assert "##" not in said.stdout and "DEVICE=cuda" in lines[".venv"]

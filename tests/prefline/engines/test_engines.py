@@ -71,6 +71,13 @@ def test_a_completion_does_not_depend_on_its_batch(model):
     )
 
 
+def test_tokens_are_those_of_the_stream(engine):
+    sampling = Sampling(temperature=0.9, top_p=0.95, top_k=0, max_tokens=12)
+    requests = [Request(ids, seed) for seed, ids in enumerate(prompts(6, seed=2))]
+    for request, completion in zip(requests, engine.generate(requests, sampling), strict=True):
+        assert list(engine.tokens(request, sampling)) == completion.ids
+
+
 def test_seeds_make_the_difference(engine):
     sampling = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=10)
     prompt = prompts(1)[0]
