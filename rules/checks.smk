@@ -34,7 +34,9 @@ rule check_data:
         code=code_of("check_data"),
         contents=lambda wildcards: contents_of(*checked_files(wildcards)),
         section=lambda wildcards: checked_section(wildcards.checked),
-        settings=lambda wildcards: flags(section("data"), data=checked(wildcards.checked)),
+        settings=lambda wildcards: flags(
+            section("data"), data=checked(wildcards.checked), functions=functions_on(wildcards.checked)
+        ),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -11,21 +11,7 @@ from prefline import errors, files
 from prefline.config import section
 from prefline.data import problems
 from prefline.errors import InputError
-from prefline.rewards import NoReward, verifiers
-
-
-def check(rows):
-    """Raise InputError, naming the row, for a reference that `verifiers.math` cannot parse."""
-    for row in rows:
-        try:
-            verifiers.math(row["messages"], "", row["reference"])
-        except InputError as error:
-            raise InputError(f"{row['where']}: {error}; correct the row, or remove it") from None
-        except NoReward as error:
-            raise InputError(
-                f"{row['where']}: the verifier fails at the reference {row['reference']!r:.60} "
-                f"({error.reason}); correct the row, or remove it"
-            ) from None
+from prefline.rewards import references, verifiers
 
 
 def main(argv=None):
@@ -38,7 +24,8 @@ def main(argv=None):
 
     try:
         rows = problems.read(args.source, args.columns, args.system)
-        check(rows)
+        for row in rows:
+            references.check(verifiers.math, {}, row)
     except InputError as error:
         raise InputError(f"benchmarks.{args.benchmark}.source: {error}") from None
     kept = [{"question": row["messages"][-1]["content"], **row} for row in rows]
