@@ -4,7 +4,7 @@ Every source must exist and have the columns that the config names. Its first ro
 their entrance takes, with the roles of a dialogue. Rows are counted as in the jobs that read all of them.
 Those jobs also check what depends on a tokenizer: special tokens, the chat template, lengths.
 
-If a reward verifies answers, all rows of the prompts are read, and their references are parsed as it parses them.
+If a reward verifies answers, all prompts are read, and their references are parsed as it parses them.
 
     python -m scripts.checks.check_data --special-tokens drop --max-dropped 0.2 \\
         --name prompts --data '{"source": {"entrance": "prompts", "source": "data/world/prompts.jsonl",

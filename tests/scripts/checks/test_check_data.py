@@ -76,7 +76,5 @@ def test_a_reference_that_a_verifier_cannot_use_is_named_in_whatever_row(tmp_pat
     functions = [["prefline/rewards/functions.py:length", {}]]
     check_data.main([*words(tmp_path, "prompts", source=given), f"--functions={json.dumps(functions)}"])
     functions.append(["prefline/rewards/verifiers.py:math", {}])
-    with pytest.raises(
-        InputError, match="prompts.source: .*line 1201: the reference 'who knows' has no math"
-    ):
+    with pytest.raises(InputError, match=r"line 1201: the reference 'who knows' has no math"):
         check_data.main([*words(tmp_path, "prompts", source=given), f"--functions={json.dumps(functions)}"])
