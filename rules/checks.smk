@@ -5,7 +5,7 @@
 #     a reward's finished model        -> results/checks/rewards/{reward}.json: checks_rewards.smk
 #     a judge's prompts and endpoint                              -> results/checks/endpoints/{asker}.json
 #     a GPU, if jobs may get one       -> results/checks/device/gpu.json: checks_device.smk
-#     the problems of a benchmark      -> results/checks/problems/{benchmark}.json: checks_problems.smk
+#     references of prompts, problems  -> results/checks/references/, problems/: checks_problems.smk
 #  of  data, endpoints, and the sections that name data or endpoints
 #
 # Each is an input of the job that it protects. While a plan has checks to run, no other job starts, and a failed
@@ -34,9 +34,7 @@ rule check_data:
         code=code_of("check_data"),
         contents=lambda wildcards: contents_of(*checked_files(wildcards)),
         section=lambda wildcards: checked_section(wildcards.checked),
-        settings=lambda wildcards: flags(
-            section("data"), data=checked(wildcards.checked), functions=functions_on(wildcards.checked)
-        ),
+        settings=lambda wildcards: flags(section("data"), data=checked(wildcards.checked)),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -1,5 +1,42 @@
+# the prompts' references     -> results/checks/references/{reward}.json
 # problems with right answers -> results/checks/problems/{benchmark}.json, .jsonl
-# config: benchmarks of the kind math
+# config: prompts, rewards by a verifier, benchmarks of the kind math
+
+
+rule check_references:
+    """Parse the references of all prompts as the verifier of {wildcards.reward} does."""
+    input:
+        source=ancient(data_files(config["prompts"]["source"])),
+    output:
+        found="results/checks/references/{reward}.json",
+    log:
+        "logs/check_references/{reward}.txt",
+    benchmark:
+        "logs/check_references/{reward}.tsv"
+    wildcard_constraints:
+        reward="|".join(VERIFIED) or "(?!)",
+    conda:
+        "../envs/cpu/data.yaml"
+    resources:
+        mem_mb=per_attempt(6_000),
+        runtime=60,
+    params:
+        code=code_of("check_references"),
+        contents=contents_of(*data_files(config["prompts"]["source"])),
+        settings=lambda wildcards: flags(
+            section("prompts", "source", "columns"),
+            section(f"rewards.{wildcards.reward}", "function", "arguments"),
+            section("data"),
+            reward=wildcards.reward,
+        ),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.checks.check_references \
+            {params.settings} \
+            --out {output.found:q}
+        """
 
 
 rule check_problems:

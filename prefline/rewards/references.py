@@ -1,25 +1,14 @@
-"""Check that verifiers can use the references of data, before a policy answers."""
-
-from pathlib import Path
+"""Check that a verifier can use the references of data, before a policy answers."""
 
 from prefline.errors import InputError
-from prefline.rewards import NoReward, verifiers
-
-# Verifiers that say what they want of a reference when they get no answer. Code would be run.
-CHECKED = ("math", "choice", "json_schema", "constraints")
-
-
-def called_by(function):
-    """Return the verifier that FILE.py:NAME (str) names; None for other functions."""
-    path, _, name = function.rpartition(":")
-    is_ours = Path(path).resolve() == Path(verifiers.__file__).resolve()
-    return getattr(verifiers, name) if is_ours and name in CHECKED else None
+from prefline.rewards import NoReward
 
 
 def check(verify, arguments, row):
     """Raise InputError, naming the row, unless a verifier can use its reference.
 
-    verify: function of `verifiers`; arguments: dict; row: dict with messages, reference and where.
+    verify: function of `verifiers`, which judges no answer here; arguments: dict; row: dict with messages,
+    reference and where.
     """
     try:
         verify(row["messages"], "", row["reference"], **arguments)

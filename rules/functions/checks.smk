@@ -23,12 +23,6 @@ def checked(name):
     return {key: {"entrance": "prompts", "source": config[name][key], "columns": config[name]["columns"]}}
 
 
-def functions_on(name):
-    """Return [function, arguments] of the rewards that get the references of a check's data."""
-    rewards = [REWARDS[reward] for reward in sorted(REWARDS) if name == "prompts"]
-    return [[one["function"], one["arguments"]] for one in rewards if one["kind"] == "function"]
-
-
 def checked_files(wildcards):
     """Return the local files (list of str) of the data that is checked."""
     return data_files(*(named["source"] for named in checked(wildcards.checked).values()))
@@ -91,6 +85,7 @@ FINISHED_REWARDS = [
 CHECKED = [f"results/checks/models/{model}.json" for model in ROOTS]
 CHECKED += [f"results/checks/rewards/{reward}.json" for reward in FINISHED_REWARDS]
 CHECKED += [f"results/checks/endpoints/{asker}.json" for asker in [*HOSTED, *ANNOTATED]]
+CHECKED += [f"results/checks/references/{name}.json" for name in VERIFIED]
 CHECKED += [
     f"results/checks/problems/{name}.json" for name in BENCHMARKS if BENCHMARKS[name]["kind"] == "math"
 ]

@@ -4,11 +4,9 @@ Every source must exist and have the columns that the config names. Its first ro
 their entrance takes, with the roles of a dialogue. Rows are counted as in the jobs that read all of them.
 Those jobs also check what depends on a tokenizer: special tokens, the chat template, lengths.
 
-If a reward verifies answers, all prompts are read, and their references are parsed as it parses them.
-
     python -m scripts.checks.check_data --special-tokens drop --max-dropped 0.2 \\
         --name prompts --data '{"source": {"entrance": "prompts", "source": "data/world/prompts.jsonl",
-        "columns": {"prompt": "messages"}}}' --functions '[]' --out results/checks/data/prompts.json
+        "columns": {"prompt": "messages"}}}' --out results/checks/data/prompts.json
 
     writes  found, a sentence, and for each key that names data, the counts of its sources' first rows
 """
@@ -19,25 +17,19 @@ from prefline import errors, files
 from prefline.config import section
 from prefline.data import reading
 from prefline.errors import InputError
-from prefline.rewards import references
 
 ROWS = 1000
 
 
-def check(entrance, source, columns, rules, unpaired=False, functions=()):
+def check(entrance, source, columns, rules, unpaired=False):
     """Return the counts (dict) of the first rows of sources; raise InputError for rows that would stop a job.
 
-    entrance, source, columns, unpaired: as reading.Data takes them; rules: as reading.policy gives them;
-    functions: [function, arguments] of rewards, whose verifiers must be able to use the references.
+    entrance, source, columns, unpaired: as reading.Data takes them; rules: as reading.policy gives them.
     """
-    found = [(references.called_by(function), arguments) for function, arguments in functions]
-    verified = [(verify, arguments) for verify, arguments in found if verify]
-    limit = None if verified else ROWS
     # Calls of tools become text by a chat template, which is not here yet.
-    data = reading.Data(entrance, source, columns, rules, unpaired=unpaired, limit=limit, write=json.dumps)
-    for row in data:
-        for verify, arguments in verified:
-            references.check(verify, arguments, row)
+    data = reading.Data(entrance, source, columns, rules, unpaired=unpaired, limit=ROWS, write=json.dumps)
+    for _ in data:
+        pass
     data.finish()
     return data.as_dict()
 
@@ -57,9 +49,6 @@ def main(argv=None):
     parser.add_argument(
         "--data", type=json.loads, required=True, help="{KEY: {entrance, source, columns, …}} (JSON)"
     )
-    parser.add_argument(
-        "--functions", type=json.loads, required=True, help="rewards: [[FILE.py:NAME, arguments], …] (JSON)"
-    )
     parser.add_argument("--name", required=True, help="the section of the config that has these keys")
     parser.add_argument("--out", required=True, help="the counts (json)")
     args = parser.parse_args(argv)
@@ -67,7 +56,7 @@ def main(argv=None):
     found = {}
     for key, named in args.data.items():
         try:
-            found[key] = check(**named, rules=reading.policy(args), functions=args.functions)
+            found[key] = check(**named, rules=reading.policy(args))
         except InputError as error:
             raise InputError(f"{args.name}.{key}: {error}") from None
     files.write_json(args.out, {"found": sentence(found), **found})

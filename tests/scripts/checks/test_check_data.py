@@ -13,7 +13,6 @@ def words(tmp_path, name, **data):
     values = {
         "name": name,
         "data": json.dumps(data),
-        "functions": "[]",
         "special-tokens": "drop",
         "max-dropped": 0.2,
         "out": tmp_path / "o.json",
@@ -66,15 +65,3 @@ def test_what_would_stop_a_job_is_named_with_its_key(tmp_path, entrance, row, co
         check_data.main(words(tmp_path, "models.sft", train_data=given))
     assert str(error.value).startswith("models.sft.train_data: ") and message in str(error.value)
     assert not (tmp_path / "o.json").exists()
-
-
-def test_a_reference_that_a_verifier_cannot_use_is_named_in_whatever_row(tmp_path):
-    pytest.importorskip("math_verify")
-    rows = [{"q": f"{n}?", "a": "#### 18"} for n in range(1200)]
-    given = source(tmp_path, [*rows, {"q": "b?", "a": "who knows"}], entrance="prompts")
-    given |= {"columns": {"prompt": "q", "reference": "a"}}
-    functions = [["prefline/rewards/functions.py:length", {}]]
-    check_data.main([*words(tmp_path, "prompts", source=given), f"--functions={json.dumps(functions)}"])
-    functions.append(["prefline/rewards/verifiers.py:math", {}])
-    with pytest.raises(InputError, match=r"line 1201: the reference 'who knows' has no math"):
-        check_data.main([*words(tmp_path, "prompts", source=given), f"--functions={json.dumps(functions)}"])
