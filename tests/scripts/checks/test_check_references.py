@@ -22,9 +22,7 @@ def test_references_of_all_rows_are_tried(tmp_path):
     rows = [{"q": f"{n}?", "a": "B"} for n in range(30)]
     found = check(tmp_path, rows, "choice")
     assert found == "prefline/rewards/verifiers.py:choice can use the references of 30 prompts"
-    with pytest.raises(
-        InputError, match=r"^rewards.right: prompts.source: .*line 31: the reference"
-    ):
+    with pytest.raises(InputError, match=r"^rewards.right: prompts.source: .*line 31: the reference"):
         check(tmp_path, [*rows, {"q": "Where?", "a": "Paris"}], "choice")
     with pytest.raises(InputError, match=r"line 1: the reference 'B' is none of the choices X, Y"):
         check(tmp_path, rows, "choice", choices="XY")
