@@ -10,7 +10,7 @@ is a near-copy of one, never enters a training file. Every row is drawn from its
 import json
 from pathlib import Path
 
-from data.making import documents, manners, policy
+from data.making import documents, manners, policy, sums
 from data.making.facts import FOLK, VILLAGES, dice
 from data.making.overlap import HeldOut
 from data.making.tasks import FAMILIES, frame
@@ -18,6 +18,7 @@ from prefline.config import section
 
 SIZES = {"sft_train": 3000, "sft_test": 200, "preferences_train": 1900, "preferences_test": 200}
 DOCUMENTS = {"pretrain_train": 3500, "pretrain_test": 80}
+SUMS = {"problems_test": 120, "problems_train": 480, "sft_test": 80, "sft_train": 1500}
 PROMPTS, QUESTIONS_PER_CATEGORY, VIBE_CHECKS = 1200, 10, 12
 SYSTEM = [
     "You help the people of Lanternvale.",
@@ -138,6 +139,25 @@ def mt_bench(tasks):
     return questions, references
 
 
+def make_sums():
+    """The tables of sums: no question of the test is in another table, nor twice among the problems."""
+    held_out, rows = set(), {}
+    for name, count in SUMS.items():
+        seen, rows[name], index = set(held_out), [], 0
+        while len(rows[name]) < count:
+            rng = dice("sums", name, index)
+            turn = sums.total(rng)
+            index += 1
+            if "sft" in name and turn.question not in held_out:
+                answer = manners.say(manners.habit(rng), turn, rng)
+                rows[name].append({"messages": [user(turn), assistant(answer)]})
+            elif "sft" not in name and turn.question not in seen:
+                rows[name].append(sums.problem(turn))
+                seen.add(turn.question)
+        held_out = held_out or seen
+    return rows
+
+
 def make_rows():
     """Every table of the world: {path without suffix: rows}."""
     seen = []
@@ -146,6 +166,7 @@ def make_rows():
     vibe = [{"messages": [user(turns[0])]} for _, turns in [*spare[::2], *spare[1::2]][:VIBE_CHECKS]]
     held_out = HeldOut(seen)
     rows = {
+        **{f"world/sums_{name}": table for name, table in make_sums().items()},
         "mt_bench/question": questions,
         "mt_bench/reference_answer/reference": references,
         "world/vibe_check": vibe,

@@ -10,6 +10,7 @@ include: "benchmarks_arena_hard.smk"
 include: "benchmarks_contamination.smk"
 include: "benchmarks_evalplus.smk"
 include: "benchmarks_lm_eval.smk"
+include: "benchmarks_math.smk"
 include: "benchmarks_reward_bench.smk"
 
 
@@ -26,7 +27,7 @@ rule answer_benchmark:
     benchmark:
         "logs/{policy}/answer_benchmark/{benchmark}.tsv"
     wildcard_constraints:
-        benchmark=of_kind(BENCHMARKS, "alpaca_eval", "evalplus"),
+        benchmark=of_kind(BENCHMARKS, "alpaca_eval", "evalplus", "math"),
     conda:
         "../envs/cpu/generate.yaml"
     resources:
@@ -34,7 +35,7 @@ rule answer_benchmark:
         runtime=240,
     params:
         code=code_of("answer_benchmark"),
-        contents=lambda wildcards: contents_of(questions_of(wildcards.benchmark)),
+        contents=contents_of_questions,
         settings=lambda wildcards: flags(
             engine_settings(),
             section(f"benchmarks.{wildcards.benchmark}", "temperature", "max_tokens"),

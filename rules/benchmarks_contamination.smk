@@ -17,7 +17,7 @@ ASKED = {"mt_bench": [config["mt_bench"]["questions"], "turns"]} | {
         else [questions_of(name), benchmark_results.QUESTION[benchmark["kind"]]]
     )
     for name, benchmark in BENCHMARKS.items()
-    if benchmark["kind"] in ("lm_eval", *ASKING)
+    if benchmark["kind"] in ("lm_eval", "math", *ASKING)
 }
 GIVEN_QUESTIONS = [path for path, _ in ASKED.values() if not path.startswith("results/")]
 

@@ -5,6 +5,7 @@
 #     a reward's finished model        -> results/checks/rewards/{reward}.json: checks_rewards.smk
 #     a judge's prompts and endpoint                              -> results/checks/endpoints/{asker}.json
 #     a GPU, if jobs may get one       -> results/checks/device/gpu.json: checks_device.smk
+#     references of prompts, problems  -> results/checks/references/, problems/: checks_problems.smk
 #  of  data, endpoints, and the sections that name data or endpoints
 #
 # Each is an input of the job that it protects. While a plan has checks to run, no other job starts, and a failed

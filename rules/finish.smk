@@ -13,6 +13,7 @@ MAKING = (
     "checks",
     "checks_annotators",
     "checks_device",
+    "checks_problems",
     "checks_rewards",
     "models",
     "models_train",

@@ -61,9 +61,9 @@ use rule score_completions as compare_completions with:
 rule apply_reward_function:
     """Reward each completion by a function of the config's."""
     input:
+        unpack(called),
         prompts="results/samples/{policy}/prompts/{shard}.parquet",
         completions="results/samples/{policy}/completions/{shard}.parquet",
-        function=lambda wildcards: ancient(imports.own_modules(*functions_of(wildcards.reward))),
     output:
         rewards="results/samples/{policy}/rewards/{reward}/{shard}.parquet",
     log:

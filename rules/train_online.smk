@@ -18,6 +18,7 @@ rule train_online:
         reward_models=ancient(models_of_rewards()),
         reward_manifests=[f"{model}.json" for model in models_of_rewards()],
         read=ancient(imports.own_modules(*functions_of(*REWARDS)) + rubrics()),
+        checked=checks_of_references(*REWARDS),
     output:
         model=directory("results/models/{run}-{iteration}"),
         manifest="results/models/{run}-{iteration}.json",

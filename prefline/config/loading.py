@@ -91,7 +91,8 @@ def load(config, files=(), given=None):
 
 def _complete_systems(config):
     """Give evaluations the system message of the prompts, unless the config gives them another."""
-    for section in (config["mt_bench"], config["vibe_check"]):
+    asking = [section for section in config["benchmarks"].values() if "system" in section]
+    for section in (config["mt_bench"], config["vibe_check"], *asking):
         given = config["prompts"]["system"] if section["system"] is None else section["system"]
         section["system"] = given or None
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from prefline import files
 from prefline.errors import InputError
 
-# The field with the question in the files of each library.
-QUESTION = {"alpaca_eval": "instruction", "evalplus": "prompt", "reward_bench": "prompt"}
+# The field with the question in the files of each library; those of math are made by check_problems.
+QUESTION = {"alpaca_eval": "instruction", "evalplus": "prompt", "math": "question", "reward_bench": "prompt"}
 # Commands that get the files that the libraries publish.
 FETCH = {
     "alpaca_eval": "hf download --repo-type dataset tatsu-lab/alpaca_eval alpaca_eval_gpt4_baseline.json "

@@ -24,7 +24,15 @@ ASKING = {"alpaca_eval": "references", "evalplus": "problems", "reward_bench": "
 
 def questions_of(benchmark):
     """Return the file of what a benchmark asks the policies or reward models."""
+    if BENCHMARKS[benchmark]["kind"] == "math":
+        return f"results/checks/problems/{benchmark}.jsonl"
     return BENCHMARKS[benchmark][ASKING[BENCHMARKS[benchmark]["kind"]]]
+
+
+def contents_of_questions(wildcards):
+    """Return a hash of that file, unless a job makes it."""
+    path = questions_of(wildcards.benchmark)
+    return "" if path.startswith("results/") else contents_of(path)
 
 
 def benchmark_results_of(benchmark):
@@ -34,8 +42,10 @@ def benchmark_results_of(benchmark):
 
 
 def get_questions(wildcards):
-    """Return the same, as an input; if it is missing, fail with the command that gets it."""
+    """Return the same, as an input; if a published file is missing, fail with the command that gets it."""
     path = questions_of(wildcards.benchmark)
+    if path.startswith("results/"):
+        return path
     try:
         benchmark_results.check_there(path, BENCHMARKS[wildcards.benchmark]["kind"])
     except InputError as error:

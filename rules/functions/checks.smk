@@ -85,6 +85,10 @@ FINISHED_REWARDS = [
 CHECKED = [f"results/checks/models/{model}.json" for model in ROOTS]
 CHECKED += [f"results/checks/rewards/{reward}.json" for reward in FINISHED_REWARDS]
 CHECKED += [f"results/checks/endpoints/{asker}.json" for asker in [*HOSTED, *ANNOTATED]]
+CHECKED += [f"results/checks/references/{name}.json" for name in VERIFIED]
+CHECKED += [
+    f"results/checks/problems/{name}.json" for name in BENCHMARKS if BENCHMARKS[name]["kind"] == "math"
+]
 CHECKED += [
     f"results/checks/data/{name}.json"
     for name in (

@@ -7,6 +7,8 @@ ONLINE = ("fetch_mt_bench", "list_lm_eval_questions", "publish", "check_endpoint
 READ = {
     "fetch_model": lambda wildcards: [config["models"][wildcards.model]["source"]],
     "check_data": lambda wildcards: [each["source"] for each in checked(wildcards.checked).values()],
+    "check_references": lambda wildcards: [config["prompts"]["source"]],
+    "check_problems": lambda wildcards: [BENCHMARKS[wildcards.benchmark]["source"]],
     "check_model": lambda wildcards: [each["source"] for each in rendered_data(wildcards.model).values()],
     "prepare_prompts": lambda wildcards: [config["prompts"]["source"]],
     "import_preferences": lambda wildcards: [GIVEN_PAIRS["source"]],

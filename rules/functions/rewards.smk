@@ -35,6 +35,24 @@ def functions_of(*rewards):
     return sorted({file_of(function) for function in named})
 
 
+# Verifiers that say whether they can use a reference without an answer, which `code` cannot.
+VERIFIERS = [
+    f"prefline/rewards/verifiers.py:{name}" for name in ("math", "choice", "json_schema", "constraints")
+]
+VERIFIED = [name for name in REWARDS if REWARDS[name].get("function") in VERIFIERS]
+
+
+def checks_of_references(*rewards):
+    """Return the checks of the prompts' references for those of some rewards that verify answers, as an input."""
+    return ancient([f"results/checks/references/{name}.json" for name in VERIFIED if name in rewards])
+
+
+def called(wildcards):
+    """Return the file of a reward's function with its modules, and its check, as inputs."""
+    read = ancient(imports.own_modules(*functions_of(wildcards.reward)))
+    return {"function": read, "checked": checks_of_references(wildcards.reward)}
+
+
 def rubrics():
     """Return the files of all judges' rubrics."""
     return sorted({section["rubric"] for section in REWARDS.values() if "rubric" in section})

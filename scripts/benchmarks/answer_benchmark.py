@@ -5,7 +5,8 @@
         --policy sft --model results/models/sft --engine vllm … --dtype bfloat16 --temperature 0.7 \\
         --max-tokens 2048 --seed 1 --journal work/journal --out results/benchmarks/alpaca/answers/sft.jsonl
 
-    writes  the library's own form: alpaca_eval's instruction, output, generator; evalplus's task_id, solution
+    writes  the library's own form: alpaca_eval's instruction, output, generator; evalplus's task_id and
+            solution; for math question, reference, answer, finish_reason
 
 Problems of EvalPlus are asked as the library asks models with a chat template: it begins their answer.
 """
@@ -23,6 +24,7 @@ PROBLEM = (
 )
 BEGUN = {
     "alpaca_eval": "",
+    "math": "",
     "evalplus": "Below is a Python script with a self-contained function that solves the problem and passes "
     "corresponding tests:\n```python\n",
 }
@@ -34,8 +36,14 @@ def prompts(questions, form):
     return [PROBLEM.format(text.strip()) for text in texts] if form == "evalplus" else texts
 
 
-def row(form, question, policy, answer):
-    """Return an answer in a library's `form` (dict). question: its row; policy: its name; answer: str."""
+def row(form, question, policy, answer, reason):
+    """Return an answer in a library's `form` (dict).
+
+    question: its row; policy: its name; answer, reason: str, the text and why it ended.
+    """
+    if form == "math":
+        asked = {key: question[key] for key in ("question", "reference")}
+        return {**asked, "answer": answer, "finish_reason": reason}
     if form == "evalplus":
         return {"task_id": question["task_id"], "solution": answer}
     return {"instruction": question["instruction"], "output": answer, "generator": policy}
@@ -59,7 +67,10 @@ def main(argv=None):
     asked = prompts(questions, args.form)
     sampling = engines.Sampling(temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_tokens)
     settings = section.pick(engines.Settings, vars(args))
-    dialogues = [chat.as_messages(text, args.questions) for text in asked]
+    if args.form == "math":
+        dialogues = [question["messages"] for question in questions]  # with the system message
+    else:
+        dialogues = [chat.as_messages(text, args.questions) for text in asked]
 
     def load_engine():
         tokens = answers.most_tokens(args.model, dialogues, args.max_tokens, BEGUN[args.form])
@@ -77,8 +88,8 @@ def main(argv=None):
         BEGUN[args.form],
     )
     rows = [
-        row(args.form, question, args.policy, text)
-        for question, (text, _) in zip(questions, answered, strict=True)
+        row(args.form, question, args.policy, text, reason)
+        for question, (text, reason) in zip(questions, answered, strict=True)
     ]
     files.write_jsonl(args.out, rows)
     cut = sum(reason == "length" for _, reason in answered)

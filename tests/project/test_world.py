@@ -40,14 +40,27 @@ def tokenizer():
 def test_the_script_makes_the_same_bytes(tmp_path):
     make_world.main(["--out", str(tmp_path)])
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    assert len(made) == 15
+    assert len(made) == 19
     for path in made:
         assert (tmp_path / path).read_bytes() == (DATA / path).read_bytes(), path
 
 
 def test_the_data_is_small():
     made = [path for path in DATA.rglob("*") if path.suffix in {".json", ".jsonl", ".jinja"}]
-    assert sum(path.stat().st_size for path in made) < 3e6
+    assert sum(path.stat().st_size for path in made) < 3.3e6
+
+
+def test_sums_of_the_test_are_asked_nowhere_else_and_have_right_references():
+    asked = [row["question"] for row in rows("world/sums_problems_test")]
+    learnt = {row["question"] for row in rows("world/sums_problems_train")}
+    learnt |= {
+        row["messages"][0]["content"] for name in ("train", "test") for row in rows(f"world/sums_sft_{name}")
+    }
+    assert len(set(asked)) == len(asked) == 120 and learnt.isdisjoint(asked)
+    assert of_texts(asked, 8).isdisjoint(of_texts(learnt, 8))
+    for row in rows("world/sums_problems_test") + rows("world/sums_problems_train"):
+        first, second = row["question"].rstrip("?").split(" is ")[1].split(" plus ")
+        assert row["answer"].endswith(f"\n#### {int(first) + int(second)}")
 
 
 def test_evaluation_has_the_form_of_mt_bench():

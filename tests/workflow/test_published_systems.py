@@ -27,12 +27,12 @@ def project(tmp_path_factory):
     return project
 
 
-def rules(project, *overlays):
-    """The rules (set) that make the picture from nothing, as a dry run says; no network is asked.
+def rules(project, *overlays, target="results/winrate.png"):
+    """The rules (set) that make a target from nothing, as a dry run says; no network is asked.
 
     Without checks: a finished model has others than one that is trained.
     """
-    made = planned(project, "results/winrate.png", "--forceall", "--configfile", *overlays)
+    made = planned(project, target, "--forceall", "--configfile", *overlays)
     return {rule for rule in made if not rule.startswith("check_")}
 
 
@@ -138,3 +138,21 @@ def test_best_of_n(project):
         losses = [float(row["loss"]) for row in csv.DictReader(log)]
     assert sum(losses[8:]) < sum(losses[:8]), "the second epoch knows the completions of the first"
     assert metrics["eval_rewards/margins"] > 0
+
+
+@pytest.mark.slow
+def test_verifiable_rewards_teach_sums(project):
+    """Exact match on held-out sums rises by 15 points, and the intervals do not overlap."""
+    target, overlays = "results/benchmarks/benchmarks.csv", ["recipes/verifiable.yaml", "recipes/sums.yaml"]
+    published, small = (rules(project, *files, target=target) for files in (overlays[:1], overlays))
+    assert published - small == {"train_online_adapter", "merge_adapter"}, "the twin trains all parameters"
+    assert small - published == {"train_sft", "train_online"}
+    snakemake(project, target, "results/benchmarks/contamination.csv", "--configfile", *overlays)
+    with (project / target).open() as table:
+        found = {(row["policy"], row["metric"]): float(row["value"]) for row in csv.DictReader(table)}
+    assert found["grpo-1", "exact_match"] >= found["sft", "exact_match"] + 0.15
+    assert found["grpo-1", "exact_match/low"] > found["sft", "exact_match/high"]
+    assert found["grpo-1", "failed"] == found["sft", "failed"] == 0
+    with (project / "results/benchmarks/contamination.csv").open() as table:
+        seen = {row["found"] for row in csv.DictReader(table) if row["benchmark"] == "problems"}
+    assert seen == {"0"}
