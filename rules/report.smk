@@ -63,10 +63,10 @@ rule write_report:
             runs={
                 run: {
                     "method": configuration.method_of(config, run),
-                    **RUNS[run],
+                    **section,
                     **configuration.training(config, run),
                 }
-                for run in RUNS
+                for run, section in config["runs"].items()
             },
         ),
         policies=POLICIES,
