@@ -13,10 +13,8 @@ include: "functions/params.smk"
 
 
 from prefline import policies as naming
-from prefline.config import endpoints
-from prefline.config import judges
+from prefline.config import endpoints, judges, named_files
 from prefline.config import loading as configuration
-from prefline.config import named_files
 from prefline.config.functions import file_of
 from prefline.data import prompts
 from prefline.config.section import flags
@@ -126,6 +124,7 @@ def number_of_shards():
 ALL_SHARDS = shards("test") + shards("train")
 
 
+include: "functions/experiments.smk"
 include: "functions/engines.smk"
 include: "functions/models.smk"
 include: "functions/policies.smk"

@@ -60,6 +60,11 @@ def load(config, files=(), given=None):
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
         config["runs"] = {name: _without_nulls(run) for name, run in runs.items() if run is not None}
+        if not config["runs"]:
+            raise InputError(
+                "config: runs: there is no run, so no policy could be compared with sft; keep a run of "
+                "config.yaml, or add one (null removes one)"
+            )
     if isinstance(config.get("rewards"), dict):
         config["rewards"] = {
             name: _of_its_kind(one) for name, one in config["rewards"].items() if one is not None

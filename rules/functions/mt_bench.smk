@@ -38,8 +38,8 @@ def get_answers(wildcards):
 
 def evaluations():
     """Return the targets that show how good the policies are, by the modes of judging."""
-    ratings = ["results/mt_bench/ratings.csv"] if "single" in MODES else []
-    return ["results/winrate.png", "results/winrate.csv", *ratings]
+    ratings = [f"{FINAL}/mt_bench/ratings.csv"] if "single" in MODES else []
+    return [f"{FINAL}/winrate.png", f"{FINAL}/winrate.csv", *ratings]
 
 
 def matches_of(judge):

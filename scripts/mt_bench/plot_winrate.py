@@ -53,7 +53,10 @@ BETTER, WORSE = "#BFE3D6", "#F6D5BF"
 
 
 def draw(result):
-    """Return the figure for `result`, what compute_winrate writes."""
+    """Return the figure for `result`, what compute_winrate writes.
+
+    `python -m tools.compare` adds `experiments`, {row: names}, and `differences`, a list of notes.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -69,6 +72,7 @@ def draw(result):
     matrix_notes = MATRIX_NOTES if compared else TOO_MANY if len(policies) > 1 else []
     several = [SEEDS_NOTE] if any(seeds_of(policy, result) for policy in policies) else []
     notes = [NOTE, *several, *matrix_notes, *lost(made), *positions(made), *agreements(result)]
+    notes += result.get("differences", [])
     notes = [line for note in notes for line in textwrap.wrap(note, LETTERS)]
     # In the matrix a row more, for the start policy.
     matrix = SMALL_ROW * (len(policies) + 1) if compared else 0
@@ -156,9 +160,11 @@ def seeds_of(name, result):
 
 
 def label(name, result):
-    """Return the name of a row, with its number of seeds."""
+    """Return the name of a row, with its number of seeds, and its experiments if several are compared."""
     number = len(seeds_of(name, result))
-    return f"{shortened(name)}, {number} seeds" if number else shortened(name)
+    seeds = f", {number} seeds" if number else ""
+    places = f" ({shortened(result['experiments'][name])})" if "experiments" in result else ""
+    return f"{shortened(name)}{seeds}{places}"
 
 
 def draw_shares(axes, result):
