@@ -117,7 +117,7 @@ if workflow.is_main_process:
 onsuccess:
     sync_records()
     if workflow.is_main_process:
-        dvc_stages.make_folders()
+        dvc_stages.make_folders(is_made)
 
 
 onerror:

@@ -14,11 +14,15 @@ def outs():
     return {out for stage in _stages() for outs in stage["outs"] for out in outs}
 
 
-def make_folders():
-    """Make the folders that DVC keeps: `dvc commit` wants that of adapters even without any."""
-    for out in map(Path, outs()):
-        if not out.suffix:
-            out.mkdir(parents=True, exist_ok=True)
+def make_folders(is_output):
+    """Make the folders that DVC keeps: `dvc commit` wants that of adapters even without any.
+
+    Leaves out those that a rule makes, such as results/metrics: an empty one would be a result without record.
+    is_output: a function that tells whether a path (str) is the output of some rule.
+    """
+    for out in outs():
+        if not Path(out).suffix and not is_output(out):
+            Path(out).mkdir(parents=True, exist_ok=True)
 
 
 def check_seen(read):
