@@ -17,7 +17,7 @@ def outs():
 def make_folders(is_output):
     """Make the folders that DVC keeps: `dvc commit` wants that of adapters even without any.
 
-    Leaves out those that a rule makes, such as results/metrics: an empty one would be a result without record.
+    Leaves out those that a rule makes, such as results/metrics: an empty one would have no record.
     is_output: a function that tells whether a path (str) is the output of some rule.
     """
     for out in outs():
