@@ -51,7 +51,7 @@ rule mt_bench:
     """Make the win rates and the vibe check."""
     input:
         evaluations(),
-        "results/vibe_check.md",
+        f"{FINAL}/vibe_check.md",
 
 
 rule benchmarks:
@@ -63,9 +63,9 @@ rule benchmarks:
 rule report:
     """Make the report, the model cards and the picture of drift."""
     input:
-        "results/report.html",
-        "results/drift.png",
-        expand("results/cards/{policy}.md", policy=TRAINED),
+        f"{FINAL}/report.html",
+        f"{FINAL}/drift.png",
+        expand(FINAL + "/cards/{policy}.md", policy=TRAINED),
 
 
 rule all:

@@ -61,7 +61,7 @@ rule gather_benchmarks:
     input:
         results=[path for name in BENCHMARKS for path in benchmark_results_of(name)],
     output:
-        table="results/benchmarks/benchmarks.csv",
+        table=f"{FINAL}/benchmarks/benchmarks.csv",
     log:
         "logs/gather_benchmarks.txt",
     benchmark:

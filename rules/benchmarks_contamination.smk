@@ -30,8 +30,8 @@ rule check_contamination:
         given=ancient(GIVEN_QUESTIONS),
         listed=[path for path, _ in ASKED.values() if path not in GIVEN_QUESTIONS],
     output:
-        json="results/benchmarks/contamination.json",
-        csv="results/benchmarks/contamination.csv",
+        json=f"{FINAL}/benchmarks/contamination.json",
+        csv=f"{FINAL}/benchmarks/contamination.csv",
     log:
         "logs/check_contamination.txt",
     benchmark:

@@ -12,10 +12,9 @@ include: "functions/start.smk"
 include: "functions/params.smk"
 
 
-from prefline.config import endpoints
-from prefline.config import judges
+from prefline import policies as naming
+from prefline.config import endpoints, judges, named_files
 from prefline.config import loading as configuration
-from prefline.config import named_files
 from prefline.config.functions import file_of
 from prefline.data import prompts
 from prefline.config.section import flags
@@ -51,11 +50,11 @@ MACHINE_SETTINGS = config.pop("machine")
 HASHES = Hashes(".snakemake/prefline_hashes.json")
 
 START = "sft"
-RUNS = config["runs"]
+RUNS = naming.chains(config)  # a run with seeds is one for each of them
 REWARDS = config["rewards"]
 GIVEN_PAIRS = prompts.given_pairs(config["prompts"])
-POLICIES = [START] + [f"{run}-{t}" for run in RUNS for t in range(1, RUNS[run]["iterations"] + 1)]
-TRAINED = POLICIES[1:]
+TRAINED = naming.of_chains(RUNS)
+POLICIES = [START, *TRAINED]
 # Policies whose pairs train a policy, and those whose completions are ranked: a preference dataset replaces the
 # start policy's.
 RUNS_ON_PAIRS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
@@ -126,6 +125,7 @@ def number_of_shards():
 ALL_SHARDS = shards("test") + shards("train")
 
 
+include: "functions/experiments.smk"
 include: "functions/engines.smk"
 include: "functions/models.smk"
 include: "functions/policies.smk"

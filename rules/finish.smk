@@ -70,6 +70,9 @@ def is_made(path):
     return any(rule.is_producer(path) for rule in workflow.rules)
 
 
+check_targets()
+
+
 def sync_records():
     """Have Snakemake see what the files under results/ hold, and keep a record of what it has made.
 

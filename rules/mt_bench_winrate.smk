@@ -15,9 +15,9 @@ rule compute_winrate:
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=TRAINED),
         start_answers=f"results/mt_bench/answers/{START}.jsonl",
     output:
-        json="results/winrate.json",
-        csv="results/winrate.csv",
-        metrics=directory("results/metrics"),
+        json=f"{FINAL}/winrate.json",
+        csv=f"{FINAL}/winrate.csv",
+        metrics=directory(f"{FINAL}/metrics"),
     log:
         "logs/compute_winrate.txt",
     benchmark:
@@ -58,9 +58,10 @@ rule compute_winrate:
 rule plot_winrate:
     """Draw the win rates."""
     input:
-        winrate="results/winrate.json",
+        winrate=f"{FINAL}/winrate.json",
+        config=EXPERIMENT_CONFIG,  # goes with the picture, for comparisons
     output:
-        picture=report("results/winrate.png", caption="captions/winrate.rst", category="Results"),
+        picture=report(f"{FINAL}/winrate.png", caption="captions/winrate.rst", category="Results"),
     log:
         "logs/plot_winrate.txt",
     benchmark:
@@ -88,8 +89,8 @@ rule compute_ratings:
         questions=ancient(mt_bench_file("questions")),
         ratings=[path for judge in JUDGES for path in judgments(judge, SINGLE)],
     output:
-        json="results/mt_bench/ratings.json",
-        csv="results/mt_bench/ratings.csv",
+        json=f"{FINAL}/mt_bench/ratings.json",
+        csv=f"{FINAL}/mt_bench/ratings.csv",
     log:
         "logs/compute_ratings.txt",
     benchmark:

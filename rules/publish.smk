@@ -15,14 +15,14 @@ rule write_model_card:
         manifest="results/models/{run}-{iteration}.json",
         trained=lambda wildcards: trained_manifest(f"{wildcards.run}-{wildcards.iteration}"),
         metrics="results/training/{run}-{iteration}/metrics.json",
-        winrate="results/winrate.json",
+        winrate=f"{FINAL}/winrate.json",
         pairs=lambda wildcards: [
             f"results/samples/{policy}/tokenized.json"
             for policy in get_data_policies(wildcards)
             if wildcards.run in RUNS_ON_PAIRS
         ],
     output:
-        card="results/cards/{run}-{iteration}.md",
+        card=FINAL + "/cards/{run}-{iteration}.md",
     log:
         "logs/{run}-{iteration}/write_model_card.txt",
     benchmark:
@@ -60,7 +60,7 @@ rule write_trained_card:
         trained=lambda wildcards: trained_manifest(wildcards.model),
         metrics="results/training/{model}/metrics.json",
     output:
-        card="results/cards/{model}.md",
+        card=FINAL + "/cards/{model}.md",
     log:
         "logs/write_trained_card/{model}.txt",
     benchmark:
@@ -95,7 +95,7 @@ rule publish:
     input:
         unpack(pushed),
         manifest="results/models/{model}.json",
-        card="results/cards/{model}.md",
+        card=FINAL + "/cards/{model}.md",
         pairs=pushed_pairs,
     output:
         published="results/published/{model}.json",

@@ -6,15 +6,43 @@ REPORT_ASSETS = [
 ]
 
 
+rule write_config:
+    """Write down the config of an experiment, which comparisons of experiments read."""
+    output:
+        config="results/experiments/{experiment}/config.yaml",
+    log:
+        "logs/write_config/{experiment}.txt",
+    benchmark:
+        "logs/write_config/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=EXPERIMENT or "(?!)",
+    conda:
+        "../envs/cpu/report.yaml"
+    resources:
+        mem_mb=per_attempt(1_000),
+        runtime=30,
+    params:
+        code=code_of("write_config"),
+        settings=flags(config=config),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+
+        exec python -m scripts.report.write_config \
+            {params.settings} \
+            --out {output.config:q}
+        """
+
+
 rule write_report:
     """Put the whole experiment on one page that opens from a disk."""
     input:
         assets=ancient(REPORT_ASSETS),
         questions=ancient(mt_bench_file("questions")),
         pool="results/prompts/pool.json",
-        winrate="results/winrate.json",
-        picture="results/winrate.png",
-        drift="results/drift.png",
+        winrate=f"{FINAL}/winrate.json",
+        picture=f"{FINAL}/winrate.png",
+        drift=f"{FINAL}/drift.png",
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
         judgments=[
             path for judge in JUDGES for path in judgments(judge, JUDGED if judge == JUDGES[0] else TRAINED)
@@ -43,7 +71,7 @@ rule write_report:
         ),
         manifests=expand("results/models/{model}.json", model=[*NEEDED, *TRAINED]),
     output:
-        page=report("results/report.html", caption="captions/report.rst", category="Results"),
+        page=report(f"{FINAL}/report.html", caption="captions/report.rst", category="Results"),
     log:
         "logs/write_report.txt",
     benchmark:
@@ -63,10 +91,10 @@ rule write_report:
             runs={
                 run: {
                     "method": configuration.method_of(config, run),
-                    **RUNS[run],
+                    **section,
                     **configuration.training(config, run),
                 }
-                for run in RUNS
+                for run, section in config["runs"].items()
             },
         ),
         policies=POLICIES,

@@ -4,6 +4,8 @@
 #  -> results/models/{run}-{t}/ and .json, results/training/{run}-{t}/metrics.json and log.csv
 #  of  train, runs, training_defaults, logps.temperature, seed
 #
+# With `seeds`, {run} is RUN-sSEED here and in all rules (prefline/policies.py).
+#
 # With `peft`, results/adapters/{run}-{t}/ and .json instead, for merge_adapter. Methods that sample during
 # training: train_online.smk. Plots of trainings: train_plots.smk.
 
@@ -43,7 +45,7 @@ rule train_policy:
         settings=lambda wildcards: flags(
             section("logps", "temperature"),
             configuration.of_job(configuration.training(config, wildcards.run)),
-            seed=config["seed"],
+            seed=RUNS[wildcards.run]["seed"],
         ),
         script="train_policy",
     shell:
@@ -102,7 +104,8 @@ rule train_kto:
     params:
         code=code_of("train_kto"),
         settings=lambda wildcards: flags(
-            configuration.of_job(configuration.training(config, wildcards.run)), seed=config["seed"]
+            configuration.of_job(configuration.training(config, wildcards.run)),
+            seed=RUNS[wildcards.run]["seed"],
         ),
     shell:
         r"""

@@ -56,7 +56,7 @@ rule train_online:
             method=configuration.method_of(config, wildcards.run),
             rewards={name: scoring(section) for name, section in sorted(REWARDS.items())},
             shards=number_of_shards(),
-            seed=config["seed"],
+            seed=RUNS[wildcards.run]["seed"],
         ),
     shell:
         r"""

@@ -107,9 +107,9 @@ rule plot_drift:
     """Draw what policies got for going away from the start policy."""
     input:
         drift=expand("results/training/{policy}/drift.json", policy=TRAINED),
-        winrate="results/winrate.json",
+        winrate=f"{FINAL}/winrate.json",
     output:
-        picture="results/drift.png",
+        picture=f"{FINAL}/drift.png",
     log:
         "logs/plot_drift.txt",
     benchmark:

@@ -42,7 +42,7 @@ rule write_vibe_check:
     input:
         answers=expand("results/vibe_check/{policy}.jsonl", policy=POLICIES),
     output:
-        page="results/vibe_check.md",
+        page=f"{FINAL}/vibe_check.md",
     log:
         "logs/write_vibe_check.txt",
     benchmark:

@@ -9,6 +9,7 @@ import difflib
 
 import jsonschema
 
+from prefline import policies
 from prefline.config import config_text, endpoints, precedence
 from prefline.config import judges as judge_settings
 from prefline.config import schema as schemas
@@ -59,6 +60,11 @@ def load(config, files=(), given=None):
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
         config["runs"] = {name: _without_nulls(run) for name, run in runs.items() if run is not None}
+        if not config["runs"]:
+            raise InputError(
+                "config: runs: there is no run, so no policy could be compared with sft; keep a run of "
+                "config.yaml, or add one (null removes one)"
+            )
     if isinstance(config.get("rewards"), dict):
         config["rewards"] = {
             name: _of_its_kind(one) for name, one in config["rewards"].items() if one is not None
@@ -98,12 +104,12 @@ def _complete_systems(config):
 
 
 def training(config, run):
-    """Return the training keys of a run: those of `train` and `online`, overridden by the run's.
+    """Return the training keys of a run or chain: those of `train` and `online`, overridden by the run's.
 
     Leaves out `method`, and the hyperparameters of methods and losses that the run does not use.
     """
     keys = {**config["online"], **config["train"]}
-    own = config["runs"][run]
+    own = config["runs"][policies.run_of(run)]
     keys = {key: own.get(key, value) for key, value in keys.items()}
     foreign = methods.KEYS - methods.hyperparameters(keys.pop("method"), keys["loss_type"])
     return {key: value for key, value in keys.items() if key not in foreign}
@@ -116,8 +122,8 @@ def of_job(keys):
 
 
 def method_of(config, run):
-    """Return the method (str) that trains the policies of a run."""
-    return config["runs"][run].get("method", config["train"]["method"])
+    """Return the method (str) that trains the policies of a run or chain."""
+    return config["runs"][policies.run_of(run)].get("method", config["train"]["method"])
 
 
 def needed_models(config, names):
@@ -259,6 +265,18 @@ def _check_names(config):
             raise InputError(f"config: runs.{run} has the name of a model; give the run another name")
         _check_loss(f"runs.{run}", config["runs"][run])
         _check_method(config, run)
+    _check_seeds(config["runs"])
+
+
+def _check_seeds(runs):
+    """Raise InputError if a run has the name that targets of another run's seed have: generate_dpo_s2_1."""
+    for run, section in runs.items():
+        for seed in section.get("seeds", []):
+            if f"{run}_s{seed}" in runs:
+                raise InputError(
+                    f"config: runs.{run}.seeds has {seed}, and runs.{run}_s{seed} would give its policies' "
+                    "targets the same names; give that run another name"
+                )
 
 
 def _check_circle(models, name):
@@ -299,13 +317,14 @@ def _check_loss(name, section):
 
 
 def _without_nulls(run):
-    """Return a section of `runs` without null hyperparameters: an overlay removes one with null.
+    """Return a section of `runs` without null hyperparameters or seeds: an overlay removes one with null.
 
     A run needs this when it replaces the default's loss or method.
     """
     if not isinstance(run, dict):
         return run
-    return {key: value for key, value in run.items() if value is not None or key not in methods.KEYS}
+    removable = methods.KEYS | {"seeds"}
+    return {key: value for key, value in run.items() if value is not None or key not in removable}
 
 
 def _check_method(config, run):

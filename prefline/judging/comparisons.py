@@ -3,13 +3,18 @@
 Two policies that played the same questions against the start policy are compared question by question, which
 takes the questions' difficulty out. Of six equal policies, some pair has p < 0.05 in one experiment of five:
 p values are corrected for the number of comparisons (Holm 1979).
+
+Repetitions of a run under other seeds are compared with others as one: the run (repetitions.py).
 """
 
-from prefline.judging import winrate
+from prefline import policies as naming
+from prefline.judging import repetitions, winrate
 
 
 def compare(policies, start, rows, pairs=()):
     """Return the comparisons (list of dict) of every two of `policies` and `start`, in their order.
+
+    Repetitions of a run with seeds are one of the two, under the name of naming.subject_of.
 
     rows: {policy: its judgments against the start policy}; pairs: judgments of policies with each other.
 
@@ -19,22 +24,48 @@ def compare(policies, start, rows, pairs=()):
       against it; ci_low, ci_high: its 95 % interval. All three are None without matches.
     - p_value: of the sign-flip test that both are equal; p_corrected: for the number of comparisons
     """
-    names, found = [*policies, start], []
+    subjects, found = naming.subjects([*policies, start]), []
+    names = list(subjects)
     for number, policy in enumerate(names):
         for other in names[number + 1 :]:
+            if max(len(subjects[policy]), len(subjects[other])) > 1:
+                both = subjects[policy], [] if other == start else subjects[other]
+                found.append({"policy": policy, "other": other, **_repeated(*both, rows, pairs)})
+                continue
+            policy_rows, other_rows = (rows.get(subjects[name][0]) for name in (policy, other))
             most = 1
             if other == start:
-                by, points = "games", points_of(rows[policy])
+                by, points = "games", points_of(policy_rows)
             else:
-                games = [row for row in pairs if {row["model_1"], row["model_2"]} == {policy, other}]
-                by, points = "games", points_of(winrate.of_model(games, policy))
+                by, points = "games", _of_games(subjects[policy][0], subjects[other][0], pairs)
                 if not points:
                     by, most = "start", 2
-                    points = difference(points_of(rows[policy]), points_of(rows[other]))
+                    points = difference(points_of(policy_rows), points_of(other_rows))
             found.append({"policy": policy, "other": other, "by": by, **advantage(points, most)})
     for one, corrected in zip(found, holm([one["p_value"] for one in found]), strict=True):
         one["p_corrected"] = corrected
     return found
+
+
+def _repeated(policies, others, rows, pairs):
+    """Return the comparison of two runs' policies over their seeds, without names, as of `compare`.
+
+    policies, others: names of the repetitions, or of a single policy; no `others`: the start policy.
+    """
+    if not others:
+        return {"by": "games", **repetitions.advantage([[points_of(rows[one])] for one in policies])}
+    games = [[_of_games(one, other, pairs) for other in others] for one in policies]
+    if all(match for row in games for match in row):
+        return {"by": "games", **repetitions.advantage(games)}
+    points = {name: points_of(rows[name]) for name in (*policies, *others)}
+    differences = [[difference(points[one], points[other]) for other in others] for one in policies]
+    return {"by": "start", **repetitions.advantage(differences, most=2)}
+
+
+def _of_games(policy, other, pairs):
+    """Return `points_of` the games of a policy with another."""
+    games = [row for row in pairs if {row["model_1"], row["model_2"]} == {policy, other}]
+    return points_of(winrate.of_model(games, policy))
 
 
 def of_ratings(rated, lowest, highest):

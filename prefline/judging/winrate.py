@@ -121,9 +121,14 @@ def _wilson(sums, counts, independent, most):
     effective = number
     if squares > 1e-12:
         effective = min(binomial * counts.sum() ** 2 / squares, most * number)
-    z = student(max(min(effective * of_sample, independent) - 1, 1))
+    return wilson(rate, effective, student(max(min(effective * of_sample, independent) - 1, 1)))
+
+
+def wilson(rate, effective, z):
+    """Return Wilson's interval (low, high) of a rate of as many independent matches; z: the quantile."""
     middle = (rate + z * z / (2 * effective)) / (1 + z * z / effective)
-    half = z / (1 + z * z / effective) * math.sqrt(max(binomial, 0) / effective + (z / (2 * effective)) ** 2)
+    variance = max(rate * (1 - rate), 0) / effective
+    half = z / (1 + z * z / effective) * math.sqrt(variance + (z / (2 * effective)) ** 2)
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 

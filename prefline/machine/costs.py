@@ -14,6 +14,7 @@ from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
 
+from prefline import policies
 from prefline.errors import InputError
 
 JOULES_PER_KWH = 3.6e6
@@ -168,6 +169,6 @@ def table(title, rows, slurm):
 
 
 def run_of(job):
-    """Return the run that a job is for: RUN for the policy RUN-t, "shared" for jobs that runs share."""
+    """Return the run that a job is for, with all its seeds, or "shared" for jobs that runs share."""
     policy = job["policy"]
-    return "shared" if policy is None or "-" not in policy else policy.rsplit("-", 1)[0]
+    return "shared" if policy is None or "-" not in policy else policies.run_of(policy)

@@ -17,7 +17,8 @@ def outs():
 def make_folders(is_output):
     """Make the folders that DVC keeps: `dvc commit` wants that of adapters even without any.
 
-    is_output: a function that tells whether a path (str) is the output of some rule, which no job has made then.
+    Leaves out those that a rule makes, such as results/metrics: an empty one would have no record.
+    is_output: a function that tells whether a path (str) is the output of some rule.
     """
     for out in outs():
         if not Path(out).suffix and not is_output(out):

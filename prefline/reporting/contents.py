@@ -8,6 +8,8 @@ from pathlib import Path
 
 import networkx
 
+from prefline import policies
+
 # Columns of the table of trainings: of metrics.json, and how a number is shown.
 WORK = {
     "train_steps": "{:,.0f}",
@@ -48,6 +50,15 @@ def results(made):
     return rows
 
 
+def over_seeds(made):
+    """Return a dict for each iteration of a run with seeds in winrate.json (`made`): its summary."""
+    rows = []
+    for name, found in made["repeated"].items():
+        overall = found["overall"]
+        rows.append({"policy": name, **overall, "seeds": len(overall["policies"])})
+    return rows
+
+
 def other_judges(made):
     """Return the other judges of winrate.json (`made`): name, agreement, and rates in the policies' order."""
     return [
@@ -63,9 +74,11 @@ def other_judges(made):
 def advantages(made):
     """Return (names, rows) of who beats whom by winrate.json (`made`): the policies, the start policy last.
 
+    A run with seeds is one of them for each iteration.
+
     rows: for each policy a list with, for each policy, None or {"advantage": float, "sure": bool}.
     """
-    names = [*made["policies"], made["start"]]
+    names = [*policies.subjects(made["policies"]), made["start"]]
     rows = [[None] * len(names) for _ in names]
     for one in made["comparisons"]:
         if one["advantage"] is not None:

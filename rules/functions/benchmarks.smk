@@ -4,7 +4,7 @@ from prefline.data import benchmark_results
 
 BENCHMARKS = config["benchmarks"]
 BENCHMARK_TABLES = (
-    ["results/benchmarks/benchmarks.csv", "results/benchmarks/contamination.csv"] if BENCHMARKS else []
+    [f"{FINAL}/benchmarks/benchmarks.csv", f"{FINAL}/benchmarks/contamination.csv"] if BENCHMARKS else []
 )
 
 

@@ -22,6 +22,7 @@ def refuse_what_does_not_fit(jobs):
     machine's disks, prints a warning about these, too.
     """
     planned = list(jobs)
+    refuse_replacing(planned)
     refuse_too_large(planned)
     if sentence := capped():
         logger.warning(sentence)

@@ -40,7 +40,7 @@ def trained_by(wildcards):
     """Return (method, training keys) of the model that a job trains or merges; None for other jobs."""
     name = wildcards.get("model") or "{run}-{iteration}".format_map(defaultdict(str, wildcards.items()))
     if name in TRAINED:
-        run = name.rsplit("-", 1)[0]
+        run = naming.run_of(name)
         return configuration.method_of(config, run), configuration.training(config, run)
     section = config["models"].get(name, {})
     return (derive.METHODS[name], section["training"]) if "training" in section else None

@@ -24,7 +24,7 @@ TRAININGS = [name for name in NEEDED if config["models"][name]["source"] is None
 def peft_of(model):
     """Return the adapters (config) that a model is trained with; None without, and for finished models."""
     if model in TRAINED:
-        return configuration.training(config, model.rsplit("-", 1)[0])["peft"]
+        return configuration.training(config, naming.run_of(model))["peft"]
     section = config["models"][model]
     return section["training"]["peft"] if section["source"] is None else None
 

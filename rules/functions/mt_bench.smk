@@ -1,8 +1,14 @@
 # MT-Bench's judges, its matches and the paths of the verdicts, for all rules that read them.
 
-# Matches: a policy's name is its match with the start policy; with _single it is rated alone.
+# Matches: a policy's name is its match with the start policy; with _single it is rated alone. Repetitions of a
+# run under other seeds are no opponents.
 MATCHES = {policy: (policy, START) for policy in TRAINED}
-MATCHES |= {f"{a}_vs_{b}": (a, b) for number, a in enumerate(TRAINED) for b in TRAINED[number + 1 :]}
+MATCHES |= {
+    f"{a}_vs_{b}": (a, b)
+    for number, a in enumerate(TRAINED)
+    for b in TRAINED[number + 1 :]
+    if naming.subject_of(a) != naming.subject_of(b)
+}
 SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
 JUDGES = judges.names_of(config["mt_bench"])
 LLM_JUDGES = config["mt_bench"]["judges"]
@@ -32,8 +38,8 @@ def get_answers(wildcards):
 
 def evaluations():
     """Return the targets that show how good the policies are, by the modes of judging."""
-    ratings = ["results/mt_bench/ratings.csv"] if "single" in MODES else []
-    return ["results/winrate.png", "results/winrate.csv", *ratings]
+    ratings = [f"{FINAL}/mt_bench/ratings.csv"] if "single" in MODES else []
+    return [f"{FINAL}/winrate.png", f"{FINAL}/winrate.csv", *ratings]
 
 
 def matches_of(judge):

@@ -30,7 +30,7 @@ def get_start(wildcards):
     """Return the model that the training of {model}, a policy or another model, starts from."""
     if wildcards.model in config["models"]:
         return f"results/models/{config['models'][wildcards.model]['init']}"
-    run, number = wildcards.model.rsplit("-", 1)
+    run, number = naming.chain_of(wildcards.model), iteration(wildcards.model)
     return get_init(SimpleNamespace(run=run, iteration=number))
 
 

@@ -49,6 +49,6 @@ def pushed_pairs(wildcards):
     """Return the pairs that a policy learnt from, if they are pushed, too."""
     if not config["publish"]["pairs"] or wildcards.model not in TRAINED:
         return []
-    run, number = wildcards.model.rsplit("-", 1)
+    run, number = naming.chain_of(wildcards.model), iteration(wildcards.model)
     learnt = get_data_policies(SimpleNamespace(run=run, iteration=number)) if run in RUNS_ON_PAIRS else []
     return [f"results/samples/{policy}/preferences.parquet" for policy in learnt]

@@ -11,10 +11,11 @@ The result has for each policy:
   the verdicts follow length, and the win rate at equal length (prefline/judging/verbosity.py)
 
 The same by --other-judges, with how far each agrees with the main one (prefline/judging/agreement.py).
-`comparisons` has who beats whom, of every two policies (prefline/judging/comparisons.py). With --pairs, the
-matches of the trained policies with each other, also each policy's rate over all its matches, FastChat's
-pairwise-all. The CSV has the rates, one row for each judge, policy and slice, the
-judges' agreement and the comparisons.
+`repeated` has, for each iteration of a run with `seeds`, the mean of the seeds' rates, its interval over
+questions and seeds, and their spread (prefline/judging/repetitions.py). `comparisons` has who beats whom, of
+every two policies (prefline/judging/comparisons.py). With --pairs, the matches of the trained policies with
+each other, also each policy's rate over all its matches, FastChat's pairwise-all. The CSV has the rates, one
+row for each judge, policy and slice, the judges' agreement and the comparisons.
 
     python -m scripts.mt_bench.compute_winrate --questions data/mt_bench/question.jsonl \\
         --judgments results/mt_bench/judgments/reference/dpo-1.jsonl \\
@@ -26,19 +27,21 @@ judges' agreement and the comparisons.
 from pathlib import Path
 
 from prefline import errors, files, seeds
+from prefline import policies as naming
 from prefline.config import section
 from prefline.errors import InputError
-from prefline.judging import comparisons, fastchat, verbosity, winrate
+from prefline.judging import comparisons, fastchat, repetitions, verbosity, winrate
 from prefline.judging.agreement import agreement
 from prefline.text import verdicts
 
 COLUMNS = [
     "policy", "start", "judge", "slice", "value", "matches", "win", "tie", "loss", "error",
     "win_rate", "loss_rate", "win_rate_adjusted", "advantage", "ci_low", "ci_high", "p_value", "p_corrected",
-    "consistency", "biased_toward_first", "biased_toward_second", "agreement", "kappa",
+    "consistency", "biased_toward_first", "biased_toward_second", "agreement", "kappa", "seeds", "sd",
 ]  # fmt: skip
 # Numbers of a policy in `dvc metrics show`.
 METRICS = ("win_rate_adjusted", "ci_low", "ci_high", "matches")
+METRICS_OF_SEEDS = (*METRICS, "sd")
 
 
 def check_complete(path, judgments, questions, policy, start):
@@ -111,6 +114,22 @@ def rates(judgments, questions):
     return {"overall": found["overall"]["all"], "category": found["category"], "turn": found["turn"]}
 
 
+def over_seeds(rows, questions):
+    """Return {subject: what `rates` tells, over the seeds of a run}. rows: {policy: its judgments}."""
+    found = {}
+    for name, policies in naming.repeated(rows).items():
+        sliced = {policy: slices(rows[policy], questions) for policy in policies}
+        found[name] = {
+            kind: {
+                value: repetitions.summary({policy: sliced[policy][kind][value] for policy in policies})
+                for value in members
+            }
+            for kind, members in sliced[policies[0]].items()
+        }
+        found[name]["overall"] = found[name]["overall"]["all"]
+    return found
+
+
 def texts_of(answers, questions):
     """Return {(question_id, turn): the answer (str)} of all turns of `questions`."""
     return {
@@ -147,12 +166,10 @@ def judged(judgments, questions, policy, texts, start_texts, bootstrap_samples, 
 def table(result):
     """Return the rates of `result` (the JSON's contents) as rows of COLUMNS, in the JSON's order."""
     rows = []
-    judges = {result["judge"]: result["win_rates"]}
-    judges |= {name: other["win_rates"] for name, other in result["other_judges"].items()}
-    for judge, win_rates in judges.items():
-        for policy in result["policies"]:
-            found = win_rates[policy]
-            parts = [("overall", "all", found["overall"] | found["position_bias"])]
+    for judge, told in {result["judge"]: result, **result["other_judges"]}.items():
+        for policy, found in {**told["win_rates"], **told["repeated"]}.items():
+            repeated = {"seeds": len(found["overall"]["policies"])} if policy in told["repeated"] else {}
+            parts = [("overall", "all", found["overall"] | found.get("position_bias", {}) | repeated)]
             parts += [("category", name, found["category"][name]) for name in result["categories"]]
             parts += [("turn", name, summary) for name, summary in sorted(found["turn"].items())]
             shared = {"policy": policy, "start": result["start"], "judge": judge}
@@ -248,12 +265,15 @@ def main(argv=None):
     judge, main_rows, win_rates = read(args.judgments)
     for policy in args.policies:
         print(sentence(policy, args.start, win_rates[policy]["overall"]))
+    repeated = over_seeds(main_rows, questions)
+    for name, found in repeated.items():
+        print(sentence(f"{name}, {len(found['overall']['policies'])} seeds,", args.start, found["overall"]))
     others = {}
     for number, name in enumerate(args.other_judges):
         first = number * len(args.policies)
         _, rows, told = read(args.other_judgments[first : first + len(args.policies)])
         agreed = agreement(all_of(main_rows), all_of(rows))
-        others[name] = {"win_rates": told, "agreement": agreed}
+        others[name] = {"win_rates": told, "repeated": over_seeds(rows, questions), "agreement": agreed}
         if agreed["share"] is not None:
             print(f"{name} agrees with {judge} in {agreed['share']:.1%} of {agreed['matches']} matches")
     pairs = [row for path in args.pairs for _, row in fastchat.read_judgments(path)]
@@ -273,12 +293,16 @@ def main(argv=None):
         "confidence": winrate.CONFIDENCE,
         "bootstrap_samples": args.bootstrap_samples,
         "win_rates": win_rates,
+        "repeated": repeated,
     }
     files.write_json(args.out, result)
     files.write_csv(args.csv, COLUMNS, table(result))
     for policy in args.policies if args.metrics else ():
         overall = win_rates[policy]["overall"]
         files.write_json(Path(args.metrics, f"{policy}.json"), {key: overall[key] for key in METRICS})
+    for name, found in repeated.items() if args.metrics else ():
+        overall = found["overall"]
+        files.write_json(Path(args.metrics, f"{name}.json"), {key: overall[key] for key in METRICS_OF_SEEDS})
 
 
 def all_of(rows):

@@ -3,8 +3,9 @@
 The upper part has one row for each policy: its wins, ties and losses as shares of the matches, and
 win_rate_adjusted with its 95 % interval beside the line of equal strength. Hollow marks below it are the
 rates by other judges. Below are the same rate in each category, and who beats whom: how far the policy of a
-row is ahead of a column's, coloured where chance does not explain it. Each run has one colour, of Okabe and
-Ito's palette for colour-blind readers; every row also has its policy's name.
+row is ahead of a column's, coloured where chance does not explain it. A run with `seeds` has one row for
+each iteration: the mean over its seeds, whose rates are small marks above it. Each run has one colour, of
+Okabe and Ito's palette for colour-blind readers; every row also has its policy's name.
 
     python -m scripts.mt_bench.plot_winrate --winrate results/winrate.json --out results/winrate.png
 """
@@ -12,6 +13,7 @@ Ito's palette for colour-blind readers; every row also has its policy's name.
 import textwrap
 
 from prefline import errors, files
+from prefline import policies as naming
 from prefline.config import section
 from prefline.judging import winrate
 from prefline.reporting import pictures
@@ -36,6 +38,10 @@ LOWER, APART = 0.2, 0.15  # the first one's distance below a row's middle, and b
 MIN_SHARE = 0.09  # a narrower share has no room for its label
 MOST_LOST = 3  # policies that are named, of those with matches without a verdict
 NOTE = "Lines: 95 % intervals. Dashed: as good as the start policy."
+SEEDS_NOTE = (
+    "Of several seeds: their mean, with an interval over questions and seeds; small marks: each seed."
+)
+ABOVE = 0.27  # distance of the seeds' marks from a row's middle, in rows
 MATRIX_CELL = 0.6
 MATRIX_NOTES = [
     "Who beats whom: points of the win rate by which a row is ahead of a column.",
@@ -47,20 +53,26 @@ BETTER, WORSE = "#BFE3D6", "#F6D5BF"
 
 
 def draw(result):
-    """Return the figure for `result`, what compute_winrate writes."""
+    """Return the figure for `result`, what compute_winrate writes.
+
+    `python -m tools.compare` adds `experiments`, {row: names}, and `differences`, a list of notes.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
+    made, result = result, by_subject(result)
     policies, categories = result["policies"], result["categories"]
-    names = [shortened(policy) for policy in policies]
+    names = [label(policy, result) for policy in policies]
     abreast = min(CATEGORIES_ABREAST, len(categories))
     bands = -(-len(categories) // abreast)
     upper, lower = ROW * len(policies) + 0.1, SMALL_ROW * len(policies) + 0.1
     compared = 2 <= len(policies) < MOST_COMPARED
     matrix_notes = MATRIX_NOTES if compared else TOO_MANY if len(policies) > 1 else []
-    notes = [NOTE, *matrix_notes, *lost(result), *positions(result), *agreements(result)]
+    several = [SEEDS_NOTE] if any(seeds_of(policy, result) for policy in policies) else []
+    notes = [NOTE, *several, *matrix_notes, *lost(made), *positions(made), *agreements(result)]
+    notes += result.get("differences", [])
     notes = [line for note in notes for line in textwrap.wrap(note, LETTERS)]
     # In the matrix a row more, for the start policy.
     matrix = SMALL_ROW * (len(policies) + 1) if compared else 0
@@ -128,6 +140,33 @@ def draw(result):
     return figure
 
 
+def by_subject(result):
+    """Return `result` with the mean of a run's seeds in place of the policies of each."""
+    return {
+        **result,
+        "policies": list(naming.subjects(result["policies"])),
+        "win_rates": {**result["win_rates"], **result["repeated"]},
+        "other_judges": {
+            name: {**other, "win_rates": {**other["win_rates"], **other["repeated"]}}
+            for name, other in result["other_judges"].items()
+        },
+    }
+
+
+def seeds_of(name, result):
+    """Return the policies of a row under several seeds; [] for a single one."""
+    policies = result["repeated"][name]["overall"]["policies"] if name in result["repeated"] else []
+    return policies if len(policies) > 1 else []
+
+
+def label(name, result):
+    """Return the name of a row, with its number of seeds, and its experiments if several are compared."""
+    number = len(seeds_of(name, result))
+    seeds = f", {number} seeds" if number else ""
+    places = f" ({shortened(result['experiments'][name])})" if "experiments" in result else ""
+    return f"{shortened(name)}{seeds}{places}"
+
+
 def draw_shares(axes, result):
     """Draw each policy's wins, ties and losses as parts of a bar: its run's colour, pale, and grey."""
     overall = [result["win_rates"][policy]["overall"] for policy in result["policies"]]
@@ -150,6 +189,11 @@ def draw_overall(axes, result):
     """Draw each policy's overall rate with its interval, and write the figures at the right."""
     summaries = [result["win_rates"][policy]["overall"] for policy in result["policies"]]
     draw_rates(axes, summaries, result["policies"], markersize=6)
+    for row, (policy, colour) in enumerate(zip(result["policies"], colours(result["policies"]), strict=True)):
+        for one in seeds_of(policy, result):
+            rate = result["win_rates"][one]["overall"]["win_rate_adjusted"]
+            if rate is not None:
+                axes.plot(rate, row - ABOVE, "|", color=colour, markersize=5, clip_on=False)
     for row, summary in enumerate(summaries):
         axes.annotate(
             figures(summary),
@@ -297,9 +341,9 @@ def figures(summary):
 
 
 def colours(policies):
-    """Return one colour for each policy: that of its run, the part of its name before the last hyphen."""
-    runs = list(dict.fromkeys(policy.rsplit("-", 1)[0] for policy in policies))
-    return [COLOURS[runs.index(policy.rsplit("-", 1)[0]) % len(COLOURS)] for policy in policies]
+    """Return one colour for each policy: that of its run."""
+    runs = list(dict.fromkeys(map(naming.run_of, policies)))
+    return [COLOURS[runs.index(naming.run_of(policy)) % len(COLOURS)] for policy in policies]
 
 
 def pale(colour):

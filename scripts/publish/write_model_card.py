@@ -14,6 +14,7 @@ the win rates, except the licence, which the publisher sets. The text is in scri
 from markupsafe import Markup
 
 from prefline import errors, files
+from prefline import policies as naming
 from prefline.config import section
 from prefline.data import prompts, sources
 from prefline.judging import comparisons
@@ -34,7 +35,7 @@ def metadata(policy, config, rates):
     used = [config["prompts"]["source"], *([given["source"]] if given else [])]
     used += [config["models"][name]["train_data"] for name, source in family if source is None]
     base, datasets = cards.hub_ids(family[-1][1], used)
-    run = config["runs"][policy.rsplit("-", 1)[0]]
+    run = config["runs"][naming.run_of(policy)]
     method = run.get("method", config["train"]["method"])
     loss = run.get("loss_type", config["train"]["loss_type"]) if method == "preference" else method
     overall = rates["overall"]["win_rate_adjusted"]
@@ -74,7 +75,7 @@ def card(policy, given, made, pairs):
     """
     config, params = given["config"], given["trained"]["lineage"]["params"]
     rates, given_pairs = made["win_rates"][policy], prompts.given_pairs(config["prompts"])
-    run, iteration = policy.rsplit("-", 1)
+    run, subject = naming.run_of(policy), naming.subject_of(policy)
     return cards.rendered(
         "card.md.j2",
         **given,
@@ -82,14 +83,16 @@ def card(policy, given, made, pairs):
         measured=MEASURED,
         policy=policy,
         run=run,
-        iteration=iteration,
+        iteration=policy.rsplit("-", 1)[1],
+        subject=subject,
+        over_seeds=made["repeated"].get(subject, {}).get("overall"),
         way=way(config["runs"][run].get("method", config["train"]["method"]), params),
         metadata=Markup(metadata(policy, config, rates).to_yaml()),
         prompt_sources=[one["source"] for one in sources.listed(config["prompts"]["source"])],
         given_pairs=given_pairs and [one["source"] for one in sources.listed(given_pairs["source"])],
         made=made,
         rates=rates,
-        comparisons=comparisons.of_policy(policy, made["comparisons"]),
+        comparisons=comparisons.of_policy(subject, made["comparisons"]),
         slices=[("all", rates["overall"]), *rates["category"].items()],
         ancestry=cards.ancestry(config, START),
         kept=pairs

@@ -21,6 +21,7 @@ import yaml
 from markupsafe import Markup
 
 from prefline import errors, files
+from prefline import policies as naming
 from prefline.config import section
 from prefline.data import prompts, sources
 from prefline.judging import fastchat, winrate
@@ -171,8 +172,7 @@ def parse(argv):
     section.add(parser, "report")
     args = parser.parse_args(argv)
     args.config, runs = json.loads(args.config), json.loads(args.runs)
-    names = dict.fromkeys(policy.rsplit("-", 1)[0] for policy in args.policies[1:])
-    args.runs = {run: runs[run] for run in names}
+    args.runs = {run: runs[run] for run in dict.fromkeys(map(naming.run_of, args.policies[1:]))}
     return args
 
 
@@ -231,6 +231,7 @@ def main(argv=None):
             "drift": contents.picture(args.drift_picture),
         },
         results=contents.results(made),
+        over_seeds=contents.over_seeds(made),
         judges=contents.other_judges(made),
         advantages=contents.advantages(made),
         categories=made["categories"],

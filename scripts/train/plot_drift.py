@@ -12,6 +12,7 @@ the reward and not the goal behind it (Gao et al. 2022, arXiv 2210.10760). Bars 
 import math
 
 from prefline import errors, files
+from prefline import policies as naming
 from prefline.config import section
 from prefline.reporting import pictures
 from prefline.reporting.pictures import COLOURS, GRID, MUTED, STYLE, shortened
@@ -76,16 +77,16 @@ def draw(policies, drifts, start, winrate):
 
 
 def draw_points(axes, policies, kl, values, at_start, limits):
-    """Draw each policy at its KL, joined by run, and the start policy's value as a dashed line.
+    """Draw each policy at its KL, joined by run and seed, and the start policy's value as a dashed line.
 
     limits: the least and the largest value that there can be.
     """
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.axhline(at_start, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    runs = list(dict.fromkeys(policy.rsplit("-", 1)[0] for policy in policies))
-    for number, run in enumerate(runs):
-        colour = COLOURS[number % len(COLOURS)]
-        own = [place for place, policy in enumerate(policies) if policy.rsplit("-", 1)[0] == run]
+    runs = list(dict.fromkeys(map(naming.run_of, policies)))
+    for chain in dict.fromkeys(map(naming.chain_of, policies)):
+        colour = COLOURS[runs.index(naming.run_of(chain)) % len(COLOURS)]
+        own = [place for place, policy in enumerate(policies) if naming.chain_of(policy) == chain]
         own = [place for place in own if values[place][0] is not None]
         at = [kl[place]["nats_per_sequence"] for place in own]
         axes.plot(at, [values[place][0] for place in own], color=colour, linewidth=1.0)

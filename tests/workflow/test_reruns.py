@@ -66,6 +66,25 @@ def test_a_sweep_over_losses(finished):
     }  # fmt: skip
 
 
+def test_seeds_share_all_but_their_trainings(finished):
+    """The policies of two seeds more are trained and judged; nothing of the start policy is made again."""
+    seeds = {"runs": {"dpo": {"seeds": [1, 2, 3]}, "rebel": None}}
+    overlay = finished.parent / "seeds.yaml"
+    overlay.write_text(yaml.safe_dump(seeds))
+    three = {rule: 3 * jobs for rule, jobs in OF_ONE_POLICY.items()}
+    assert planned(finished, *QUICK, str(overlay)) == {**three, **OF_ALL, "write_model_card": 3}
+
+
+def test_each_seed_of_a_run_with_iterations_is_a_chain_of_policies(finished):
+    overlay = finished.parent / "chains.yaml"
+    overlay.write_text(yaml.safe_dump({"runs": {"dpo": None, "rebel": {"seeds": [4, 5]}}}))
+    jobs = planned(finished, *QUICK, str(overlay), "--", "results/winrate.png")
+    assert jobs["train_policy"] == jobs["answer_mt_bench"] == jobs["judge_mt_bench"] == 4
+    # The first policies of both chains are sampled and ranked, in three shards, and score their own pairs.
+    assert jobs["generate_completions"] == 2 * 3
+    assert jobs["build_preferences"] == jobs["tokenize_preferences"] == jobs["compute_ref_logps"] == 2
+
+
 @pytest.mark.long
 def test_the_sweep_trains(copy):
     pairs = (copy / "results/samples/sft/tokenized.parquet").stat().st_mtime_ns

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from configs import COMPLETE, DEFAULT, refused
 
+from prefline import policies
 from prefline.config import loading as configuration
 from prefline.training import losses, methods
 
@@ -136,3 +137,40 @@ def test_an_overlay_takes_a_hyperparameter_away_with_its_loss():
     assert "beta" not in run
     summed = with_run(loss_type=["sigmoid", "sft"], loss_weights=["1e-1", 1])
     assert configuration.load(summed)["runs"]["own"]["loss_weights"] == [0.1, 1]
+
+
+def test_seeds_make_chains_of_policies_whose_names_tell_run_seed_and_iteration():
+    loaded = configuration.load(with_run(iterations=2, seeds=["3", 1.0], beta=0.3))
+    found = policies.chains(loaded)
+    assert {chain: keys["seed"] for chain, keys in found.items()} == {"own-s3": 3, "own-s1": 1}
+    made = policies.of_chains(found)
+    assert made == ["own-s3-1", "own-s3-2", "own-s1-1", "own-s1-2"]
+    assert policies.subjects([*made, "dpo-1", "sft"]) == {
+        "own-1": ["own-s3-1", "own-s1-1"],
+        "own-2": ["own-s3-2", "own-s1-2"],
+        "dpo-1": ["dpo-1"],
+        "sft": ["sft"],
+    }
+    assert configuration.training(loaded, "own-s3") == configuration.training(loaded, "own")
+    assert configuration.training(loaded, "own-s1")["beta"] == 0.3
+    (plain,) = policies.chains(configuration.load(with_run(seeds=None))).items()
+    assert plain == ("own", {**RUN, "seed": DEFAULT["seed"]})
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ([], "own.seeds: [] should be non-empty"),
+        ([1, 1], "own.seeds: [1, 1] has non-unique elements"),
+        (3, "own.seeds: 3 is not of type 'array', 'null'"),
+        ([-1], "own.seeds.0: -1 is less than the minimum"),
+    ],
+)
+def test_wrong_seeds_are_refused(seeds, sentence):
+    assert sentence in refused(with_run(seeds=seeds))
+
+
+def test_a_run_with_the_name_of_a_seed_of_another_is_refused():
+    runs = {"own": {**RUN, "seeds": [1, 2]}, "own_s2": RUN}
+    said = refused({**DEFAULT, "runs": runs})
+    assert "runs.own.seeds has 2, and runs.own_s2 would give its policies' targets the same names" in said

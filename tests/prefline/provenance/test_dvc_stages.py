@@ -60,6 +60,14 @@ def test_data_is_seen_below_the_deps_of_a_stage(folder):
             dvc_stages.check_seen(["data/own/a.jsonl", unseen])
 
 
+def test_folders_that_a_rule_makes_are_not_made_empty(folder):
+    """An empty results/metrics would have no record, and the next run would be refused."""
+    dvc_stages.make_folders(lambda path: path == "results/models")
+    assert not (folder / "results/models").exists() and (folder / "results/records/models").is_dir()
+    dvc_stages.make_folders(lambda path: False)
+    assert (folder / "results/models").is_dir()
+
+
 def test_a_removed_run_is_swept_from_what_dvc_keeps(folder):
     hashes = Hashes(folder / "hashes.json")
     gone = [make("models/old-1", hashes, is_directory=True), make("models/old-1.json", hashes)]

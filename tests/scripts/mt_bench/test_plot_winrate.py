@@ -50,8 +50,10 @@ def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2"
         "judge": "reference", "start": "sft", "policies": policies, "categories": categories,
         "questions": len(questions), "win_rates": win_rates, "confidence": 0.95,
         "comparisons": comparisons.compare(policies, "sft", rows),
+        "repeated": compute_winrate.over_seeds(rows, questions),
         "other_judges": {
             name: {"win_rates": result(policies[::-1], categories, winners)["win_rates"],
+                   "repeated": compute_winrate.over_seeds(rows, questions),
                    "agreement": {"matches": 160, "share": 0.81, "kappa": 0.6, "opposite": 0.01}}
             for name in others
         },
@@ -77,6 +79,10 @@ CASES = {
     ),
     "fourteen": result([f"run{number}_with_quite_a_long_name-{number}" for number in range(14)]),
     "one category": result(NAMES[:3], categories=["everything"]),
+    "seeds, two judges": result(
+        ["dpo-s1-1", "dpo-s2-1", "dpo-s3-1", "a_run_with_quite_a_long_name-1", "rebel-s4-1", "rebel-s4-2"],
+        others=["gpt_4"],
+    ),
 }
 
 
@@ -121,6 +127,15 @@ def test_the_marks_of_two_other_judges_are_apart():
         if line.get_markerfacecolor() == "white" and len(line.get_xydata()) == 1
     ]
     assert len(hollow) == len(set(hollow)) == 10
+
+
+def test_a_run_with_seeds_is_one_row_with_a_mark_for_each():
+    figure = plot_winrate.draw(CASES["seeds, two judges"])
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    assert "dpo-1, 3 seeds" in texts and not {"dpo-s1-1", "dpo-s2-1", "dpo-s3-1"} & texts
+    marks = sorted(line.get_xdata()[0] for line in figure.findobj(Line2D) if line.get_marker() == "|")
+    told = CASES["seeds, two judges"]["win_rates"]
+    assert marks == sorted(told[f"dpo-s{seed}-1"]["overall"]["win_rate_adjusted"] for seed in (1, 2, 3))
 
 
 def test_equal_numbers_give_equal_bytes(tmp_path):

@@ -39,6 +39,7 @@ WINRATE = {
         },
     ],
     "other_judges": {"other": {"agreement": {"share": 0.8125}}},
+    "repeated": {},
     "win_rates": {
         "dpo-1": {
             "overall": SLICE,

@@ -198,7 +198,7 @@ def test_a_picture_shows_any_category_and_judge(page, recwarn):
         some = ALL[begin : begin + 60]
         made["categories"], made["judge"] = some, some[0]
         made["other_judges"] = {
-            name: {"win_rates": made["win_rates"], "agreement": {"share": 0.5, "kappa": None}}
+            name: {"win_rates": made["win_rates"], "repeated": {}, "agreement": {"share": 0.5, "kappa": None}}
             for name in some[1:4]
         }
         for policy in made["policies"]:

@@ -1,0 +1,65 @@
+"""Experiments in one clone: they share what is equal, keep each other's results, and can be compared."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import QUICK, planned, snakemake
+
+RUN = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current"}
+COLD = {"experiment": "cold"}
+HOT = {"experiment": "hot", "runs": {"dpo": None, "rebel": None, "dpo_hot": {**RUN, "beta": 0.5}}}
+
+
+@pytest.fixture
+def given(finished, tmp_path):
+    """given(overlay) -> flags of Snakemake in a copy of the finished project, whose folder is given.copy."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, symlinks=True)
+
+    def write(overlay, *targets):
+        path = copy / f"{overlay.get('experiment', 'plain')}.yaml"
+        path.write_text(yaml.safe_dump(overlay))
+        return [*QUICK, path.name, "--", *targets]
+
+    write.copy = copy
+    return write
+
+
+@pytest.mark.slow
+def test_two_experiments_share_what_is_equal_and_are_compared(given):
+    copy, cold = given.copy, given(COLD, "results/experiments/cold/winrate.png")
+    of_results = {"compute_winrate": 1, "plot_winrate": 1, "write_config": 1}
+    assert planned(copy, *cold) == of_results, "the policies are those without a name"
+    snakemake(copy, *cold)
+    hot = given(HOT, "results/experiments/hot/winrate.png")
+    of_policy = {"train_policy": 1, "answer_mt_bench": 1, "judge_mt_bench": 1}
+    assert planned(copy, *hot) == {**of_policy, **of_results}
+    snakemake(copy, *hot)
+    assert planned(copy, *cold) == {}
+    assert (copy / "results/winrate.png").exists(), "the results without a name stay"
+
+    process = subprocess.run(
+        [sys.executable, "-m", "tools.compare", "cold", "hot"],
+        cwd=copy, env={**os.environ}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    table = (copy / "results/experiments/cold_vs_hot.md").read_text()
+    assert table in process.stdout
+    assert "| dpo_hot-1 | hot |" in table and "| dpo-1 | cold |" in table and "| dpo-1 | dpo_hot-1 |" in table
+    assert "| runs.dpo_hot.beta |  | 0.5 |" in table and "machine" not in table
+    assert (copy / "results/experiments/cold_vs_hot.png").read_bytes()[:4] == b"\x89PNG"
+
+    clash = {"runs": {"dpo": {"beta": 0.5}}}
+    for overlay, name in ((clash, "this config"), (clash | {"experiment": "clash"}, "the experiment clash")):
+        said = snakemake(copy, "-n", *given(overlay, "policies", "mt_bench"), check=False)
+        assert said.returncode != 0
+        assert (
+            f"{name} would replace dpo-1, from which the results of the experiment cold are made"
+            in said.stderr
+        )
+    said = snakemake(copy, "-n", *given(HOT, "results/winrate.png"), check=False)
+    assert "experiment: hot, which makes results/experiments/hot/winrate.png; ask for that" in said.stderr

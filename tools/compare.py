@@ -1,0 +1,185 @@
+"""Compare experiments: one picture, one table, who beats whom, and what differs in their configs.
+
+Experiments of one clone share the start policy's answers and are judged on the same questions, so their
+policies are compared question by question, as those of one experiment. A policy of several experiments has
+one row.
+
+    python -m tools.compare cold hot
+"""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from prefline import errors, files
+from prefline import policies as naming
+from prefline.data.sources import parse_url
+from prefline.errors import InputError
+from prefline.judging import comparisons, fastchat
+from prefline.provenance import experiments, records
+from prefline.provenance.hashes import Hashes
+from prefline.reporting import pictures
+from scripts.mt_bench import compute_winrate, plot_winrate
+
+HASHES = ".snakemake/prefline_hashes.json"
+# Keys that change no policy and no verdict.
+SILENT = ("experiment", "machine", "report", "publish")
+MOST_NOTES = 8  # differences in the picture's notes
+
+
+def read(name, hashes):
+    """Return an experiment (dict): name, made (winrate.json), config, inputs ({path: hash} of its win rates).
+
+    Raises InputError for one that is missing, or whose win rates were made from other files.
+    """
+    known = experiments.names()
+    if name not in known:
+        raise InputError(
+            f"there is no experiment {name}; known: {', '.join(known) or 'none'}. Write experiment: {name} "
+            f"into FILE, and run snakemake {experiments.FOLDER}/{name}/winrate.png --configfile FILE"
+        )
+    folder = Path(experiments.FOLDER, name)
+    if changed := experiments.changed(name, hashes):
+        raise InputError(
+            f"{folder}/winrate.json was made from another {changed[0]}; run the experiment again"
+        )
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"{folder}/config.yaml is missing; ask Snakemake for {folder}/winrate.png")
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    made, record = files.read_json(folder / "winrate.json"), records.read(experiments.winrate_of(name))
+    return {"name": name, "made": made, "config": config, "inputs": record["inputs"]}
+
+
+def check_alike(found):
+    """Raise InputError unless experiments (of `read`) have one judge and one start policy."""
+    first = found[0]
+    for one in found[1:]:
+        start = f"results/mt_bench/answers/{first['made']['start']}.jsonl"
+        for what, values in (
+            ("judge", [each["made"]["judge"] for each in (first, one)]),
+            ("start policy", [each["made"]["start"] for each in (first, one)]),
+            ("answers of the start policy", [each["inputs"].get(start, "")[:12] for each in (first, one)]),
+        ):
+            if values[0] != values[1]:
+                raise InputError(
+                    f"the experiments {first['name']} and {one['name']} have not the same {what} "
+                    f"({values[0]}, {values[1]}), so their win rates are no comparison"
+                )
+
+
+def judgments_of(one):
+    """Return ({policy: its judgments against the start policy}, those of policies with each other)."""
+    judges = one["config"]["mt_bench"]["judge"]
+    folder = Path("results/mt_bench/judgments", judges if isinstance(judges, str) else judges[0])
+    paths = [Path(path) for path in sorted(one["inputs"]) if Path(path).parent == folder]
+    rows = {path.stem: [row for _, row in fastchat.read_judgments(path)] for path in paths}
+    matches = [row for name in rows if name not in one["made"]["policies"] for row in rows[name]]
+    return {policy: rows[policy] for policy in one["made"]["policies"]}, matches
+
+
+def merge(found):
+    """Return experiments (of `read`) as one result, in the form that compute_winrate writes.
+
+    With `experiments`: {row of the picture: names of its experiments}.
+    """
+    rows, pairs, told = {}, {}, {}
+    for one in found:
+        own, matches = judgments_of(one)
+        rows |= own
+        told |= one["made"]["win_rates"]
+        pairs |= {(row["model_1"], row["model_2"], row["question_id"], row["turn"]): row for row in matches}
+    source = found[0]["config"]["mt_bench"]["questions"]
+    path = "results/mt_bench/data/questions.jsonl" if parse_url(source) else source
+    start = found[0]["made"]["start"]
+    return {
+        **found[0]["made"],
+        "policies": list(rows),
+        "win_rates": told,
+        "repeated": compute_winrate.over_seeds(rows, fastchat.read_questions(path)),
+        "comparisons": comparisons.compare(list(rows), start, rows, list(pairs.values())),
+        "other_judges": {},
+        "all_pairs": {},
+        "experiments": {
+            name: ", ".join(one["name"] for one in found if set(own) & set(one["made"]["policies"]))
+            for name, own in naming.subjects(rows).items()
+        },
+    }
+
+
+def differences(configs):
+    """Return the keys on which configs (list of dict) differ: [(dotted key, values)]; None: no such key."""
+    flat = [dict(_leaves({key: one[key] for key in one if key not in SILENT})) for one in configs]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    found = [(key, [one.get(key) for one in flat]) for key in keys]
+    return [(key, values) for key, values in found if any(value != values[0] for value in values)]
+
+
+def _leaves(section, path=""):
+    for key, value in section.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def table(result, names, differing):
+    """Return Markdown: the rates, who beats whom, and what differs. differing: of `differences`."""
+    told = {**result["win_rates"], **result["repeated"]}
+    lines = ["| policy | experiments | win rate | 95 % interval | seeds |", "|---|---|---|---|---|"]
+    for name, own in naming.subjects(result["policies"]).items():
+        rate = plot_winrate.figures(told[name]["overall"]).replace(" [", " | ").replace("]", "")
+        cells = rate if " | " in rate else f"{rate} | "
+        lines.append(f"| {name} | {result['experiments'][name]} | {cells} | {len(own)} |")
+    lines += ["", "| policy | other | points ahead | 95 % interval | p, corrected |", "|---|---|---|---|---|"]
+    for one in result["comparisons"]:
+        if one["advantage"] is not None:
+            ahead, low, high = (f"{100 * one[key]:+.1f}" for key in ("advantage", "ci_low", "ci_high"))
+            p = f"{one['p_corrected']:.2g}"
+            lines.append(f"| {one['policy']} | {one['other']} | {ahead} | {low} to {high} | {p} |")
+    lines += ["", f"| key | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    lines += [f"| {key} | {' | '.join(map(_shown, values))} |" for key, values in differing]
+    return "\n".join(lines) + "\n"
+
+
+def notes(names, differing):
+    """Return what differs, of `differences`, as lines for the picture."""
+    lines = ["Differences of the configs:"]
+    for key, values in differing[:MOST_NOTES]:
+        both = [f"{_shown(value) or '-'} in {name}" for name, value in zip(names, values, strict=True)]
+        lines.append(f"{key}: {', '.join(both)}")
+    more = len(differing) - MOST_NOTES
+    return lines + [f"{more} more keys: in the table"] * (more > 0)
+
+
+def _shown(value):
+    return "" if value is None else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiments", nargs="+", help="their names, two or more")
+    parser.add_argument(
+        "--out", help="the picture, without its ending; default: results/experiments/A_vs_B (.png, .md)"
+    )
+    args = parser.parse_args(argv)
+    names = list(dict.fromkeys(args.experiments))
+    if len(names) < 2:
+        parser.error("name two experiments or more")
+    hashes = Hashes(HASHES)
+    found = [read(name, hashes) for name in names]
+    check_alike(found)
+    result, differing = merge(found), differences([one["config"] for one in found])
+    result["differences"] = notes(names, differing)
+    out = args.out or f"{experiments.FOLDER}/{'_vs_'.join(names)}"
+    text = table(result, names, differing)
+    pictures.save(plot_winrate.draw(result), f"{out}.png")
+    files.write_text(f"{out}.md", text)
+    print(text)
+    print(f"{out}.png, {out}.md")
+
+
+if __name__ == "__main__":
+    errors.run(main)
