@@ -16,9 +16,10 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file
 
+from prefline import engines
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import precision, resampling, schedules, sharding, warning_signs
+from prefline.training import precision, resampling, samplers, schedules, sharding, warning_signs
 from prefline.training.warning_signs import DIFFERING
 
 # TRL imports what there is of vLLM, and fails at versions that it does not know; it is not used here.
@@ -44,6 +45,7 @@ class Online(schedules.AboveZero):
         self.resamplings, self.stop_at = resamplings, stop_at
         self.prompts, self.rewards, self.ends = prompts, rewards, set(ends)
         super().__init__(*args, reward_funcs=self.reward, **kwargs)
+        self.completer = samplers.Transformers(self.accelerator, ends)
 
     def reward(self, prompts, completion_ids, **_):
         """Return the rewards of a batch, as TRL wants them of a reward function."""
@@ -77,7 +79,7 @@ class Online(schedules.AboveZero):
 
     def _generate_and_score_completions(self, inputs):
         """Return a batch of completions; groups without a difference in reward may be resampled."""
-        self.sampled = []
+        self.sampled, self.attempt = [], 0
         batch, differing = self._scored(inputs)
         if self.model.training and self.resamplings:
             idle = self._share(~differing)
@@ -93,6 +95,7 @@ class Online(schedules.AboveZero):
                     (self.accelerator.process_index, self.accelerator.num_processes),
                     self.num_generations,
                 )
+                self.attempt = number + 1
                 other = self._scored([{"prompt": name} for name in names])
                 batch, differing = resampling.replaced(batch, differing, *other, self.num_generations)
             self._metrics["train"][REPLACED].append(idle - self._share(~differing))
@@ -150,27 +153,32 @@ class Online(schedules.AboveZero):
         return made
 
     def _tokenize_prompts(self, prompts):
-        return [self.prompts[name]["prompt_ids"] for name in prompts], None, {}
+        ids = [self.prompts[name]["prompt_ids"] for name in prompts]
+        self.requests = samplers.requests(
+            self.args.data_seed,
+            prompts,
+            ids,
+            self.state.global_step,
+            self.accelerator.process_index * len(prompts),
+            self.num_generations,
+            self.attempt,
+        )
+        return ids, None, {}
 
-    def _generate_single_turn(self, *args, **kwargs):
-        with sharding.whole(self.model), precision.computing(self.accelerator.unwrap_model(self.model)):
-            made = super()._generate_single_turn(*args, **kwargs)
-        if isinstance(made, tuple):  # GRPO's has log-probabilities beside them: of vLLM, else None
-            return [self._until_end(ids) for ids in made[0]], made[1]
-        return [self._until_end(ids) for ids in made]
-
-    def _until_end(self, ids):
-        """Return `ids` up to the first end token: TRL cuts only at the tokenizer's, and pads after others."""
-        end = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
-        return ids[: end + 1]
+    def _generate_single_turn(self, *_, **__):
+        policy = self.accelerator.unwrap_model(self.model)
+        sampling = engines.Sampling(self.temperature, 1.0, 0, self.max_completion_length)
+        with sharding.whole(self.model), precision.computing(policy):
+            made = self.completer.sample(policy, self.requests, sampling, self.state.global_step)
+        return [completion.ids for completion in made]
 
     def _get_train_sampler(self, dataset=None):
-        self.sampler = super()._get_train_sampler(dataset)
-        return self.sampler
+        self.order = super()._get_train_sampler(dataset)
+        return self.order
 
     def _run_epoch(self, *, epoch, **kwargs):
         # TRL's generator runs on from epoch to epoch, which a resumed training could not know.
-        self.sampler.generator.manual_seed(self.args.data_seed + epoch)
+        self.order.generator.manual_seed(self.args.data_seed + epoch)
         return super()._run_epoch(epoch=epoch, **kwargs)
 
     def _save_checkpoint(self, model, trial):
@@ -226,6 +234,9 @@ class RLOO(Online, RLOOTrainer):
 
 class GRPO(Online, GRPOTrainer):
     """GRPO; see Online."""
+
+    def _generate_single_turn(self, *args, **kwargs):
+        return super()._generate_single_turn(*args, **kwargs), None
 
     def _scored(self, inputs):
         batch, differing = super()._scored(inputs)

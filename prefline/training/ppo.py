@@ -17,14 +17,14 @@ import time
 from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig, PrinterCallback
+from transformers import PrinterCallback
 from trl.experimental.ppo import PPOTrainer
-from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.utils import entropy_from_logits, pad, selective_log_softmax
+from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
+from prefline import engines
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import log, loop, process, schedules, trackers, warning_signs
+from prefline.training import log, loop, process, samplers, schedules, trackers, warning_signs
 
 
 class Stand(torch.nn.Module):
@@ -94,6 +94,7 @@ class PPO(schedules.AboveZero, PPOTrainer):
     def __init__(self, *args, prompts, rewards, ends, stop_at, **kwargs):
         super().__init__(*args, reward_model=Stand(), data_collator=list, **kwargs)
         self.prompts, self.rewards, self.ends, self.stop_at = prompts, rewards, ends, stop_at
+        self.completer = samplers.Transformers(self.accelerator, ends)
         self.reports = None  # where somebody may watch, in the process that writes
         if self.args.gradient_checkpointing:
             self.accelerator.unwrap_model(self.model).gradient_checkpointing_enable()
@@ -121,10 +122,10 @@ class PPO(schedules.AboveZero, PPOTrainer):
     def sample(self, names):
         """Return (Rollout, {name: float} of the log) of a completion to each prompt."""
         prompts = [self.prompts[name]["prompt_ids"] for name in names]
-        completions = self.complete(prompts)
+        completions = [completion.ids for completion in self.complete(names)]
         self.sampled = names
         scores, measured = self.score(names, completions)
-        tensors = [_padded(prompts, "left"), _padded(completions, "right")]
+        tensors = [samplers.padded(prompts, "left"), samplers.padded(completions, "right")]
         ids, attention = (torch.cat(both, dim=1).to(scores.device) for both in zip(*tensors, strict=True))
         said = tensors[1][1].to(scores.device)
         logps, entropies, values = self.forward(self.model, ids, attention, said.shape[1])
@@ -149,23 +150,15 @@ class PPO(schedules.AboveZero, PPOTrainer):
         }
         return Rollout(ids, attention, mask, logps, values, whitened(found, mask), returns), measured
 
-    def complete(self, prompts):
-        """Return completions (lists of int, with the end token) to prompts (lists of int)."""
-        generation = {
-            **{"do_sample": True, "temperature": self.args.temperature, "top_k": 0, "top_p": 1.0},
-            "max_new_tokens": self.args.response_length,
-            **{"eos_token_id": list(self.ends), "pad_token_id": self.ends[0]},
-        }
-        ids, attention = _padded(prompts, "left")
-        device = self.accelerator.device
-        unwrapped = unwrap_model_for_generation(self.model, self.accelerator, generation_kwargs=generation)
-        with unwrapped as model, self.computing():
-            made = model.policy.generate(
-                input_ids=ids.to(device),
-                attention_mask=attention.to(device),
-                generation_config=GenerationConfig(**generation),
-            )
-        return [_until_end(row, self.ends) for row in made[:, ids.shape[1] :].tolist()]
+    def complete(self, names):
+        """Return an engines.Completion, with the end token, to each of the prompts called `names`."""
+        prompts = [self.prompts[name]["prompt_ids"] for name in names]
+        step, first = self.state.global_step, self.accelerator.process_index * len(names)
+        asked = samplers.requests(self.args.seed, names, prompts, step, first)
+        sampling = engines.Sampling(self.args.temperature, 1.0, 0, self.args.response_length)
+        with self.computing():
+            policy = self.accelerator.unwrap_model(self.model).policy
+            return self.completer.sample(policy, asked, sampling, step)
 
     def score(self, names, completions):
         """Return (float32 [n], {"rewards/NAME": mean}) of completions; NaN without a reward."""
@@ -239,18 +232,6 @@ class PPO(schedules.AboveZero, PPOTrainer):
         if self.reports is not None:
             self.reports.write(step, self.state.log_history[-1])
         warning_signs.check(self.state, self.stop_at)
-
-
-def _padded(rows, side):
-    """Return (int64, bool) tensors [n, longest] of lists of ids and of where they are."""
-    ids = pad([torch.tensor(row) for row in rows], padding_side=side)
-    return ids, pad([torch.ones(len(row), dtype=torch.bool) for row in rows], padding_side=side).bool()
-
-
-def _until_end(ids, ends):
-    """Return `ids` up to the first end token."""
-    end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-    return ids[: end + 1]
 
 
 def fit(ppo, settings, key):

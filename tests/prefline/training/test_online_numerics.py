@@ -73,8 +73,9 @@ def test_ppo_is_its_documented_equation(world, tmp_path):
         failed={},
     )
     said = []
-    complete, made.complete = made.complete, lambda prompts: said.extend(complete(prompts)) or said
+    complete, made.complete = made.complete, lambda names: said.extend(complete(names)) or said
     rollout, measured = made.sample(names)
+    said = [completion.ids for completion in said]
     assert len({len(ids) for ids in said}) > 2
     with torch.no_grad():  # as after a step on the same completions
         for weights in made.model.parameters():
