@@ -16,6 +16,7 @@ import multiprocessing.connection
 import os
 import threading
 import time
+from types import MappingProxyType
 
 import psutil
 
@@ -38,19 +39,18 @@ class Engine(Base):
     """See `prefline.engines.load`.
 
     seed_per, seed: as `engines.start` takes them; apart: whether it runs in a separate process, by default as
-    the module says; the options are those of `engine_arguments`.
+    the module says; more: dict, more arguments of vLLM; the options are those of `engine_arguments`.
     """
 
-    ARGUMENTS = {}  # more arguments of vLLM, of subclasses
-    PARAMETERS = {}  # and more of vLLM's SamplingParams
+    PARAMETERS = MappingProxyType({})  # more of vLLM's SamplingParams, of subclasses
 
-    def __init__(self, model, batch_size, dtype, seed_per, seed, apart=None, **options):
+    def __init__(self, model, batch_size, dtype, seed_per, seed, apart=None, more=None, **options):
         self.apart = seed_per == "completion" if apart is None else apart
         set_environment(self.apart)
         self.files = ModelFiles(model)
         self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
         self.batch_size, self.seed_per = batch_size, seed_per
-        self.arguments = engine_arguments(self.files, batch_size, dtype, seed, **options) | self.ARGUMENTS
+        self.arguments = engine_arguments(self.files, batch_size, dtype, seed, **options) | (more or {})
         self.files.context = self.arguments["max_model_len"]
         self.engine, self.restarts, self.start_seconds = None, -1, 0.0
         self._start()

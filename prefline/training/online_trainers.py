@@ -19,7 +19,15 @@ from safetensors.torch import load_file, save_file
 from prefline import engines
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import precision, resampling, samplers, schedules, sharding, warning_signs
+from prefline.training import (
+    mismatch,
+    precision,
+    resampling,
+    samplers,
+    schedules,
+    sharding,
+    warning_signs,
+)
 from prefline.training.warning_signs import DIFFERING
 
 # TRL imports what there is of vLLM, and fails at versions that it does not know; it is not used here.
@@ -31,6 +39,12 @@ logging.getLogger("trl").setLevel(logging.ERROR)
 
 REPLACED = "rewards/resampled"  # share of a step's prompts that another one took the place of
 CONFIGS = {"rloo": RLOOConfig, "grpo": GRPOConfig}
+# What mismatch.measure has for all methods, and extremes of ratios that are cut off.
+OF_TRL = (
+    "sampling/sampling_logp_difference/",
+    "sampling/importance_sampling_ratio/min",
+    "sampling/importance_sampling_ratio/max",
+)
 
 
 class Online(schedules.AboveZero):
@@ -45,7 +59,25 @@ class Online(schedules.AboveZero):
         self.resamplings, self.stop_at = resamplings, stop_at
         self.prompts, self.rewards, self.ends = prompts, rewards, set(ends)
         super().__init__(*args, reward_funcs=self.reward, **kwargs)
-        self.completer = samplers.Transformers(self.accelerator, ends)
+        self.completer, self.max_ratio = samplers.Transformers(self.accelerator, ends), None
+        self.attempt, self.said = 0, None
+
+    def use(self, completer, max_ratio, names):
+        """Sample with another sampler than transformers', after a trial; InputError if that fails.
+
+        max_ratio: float, the largest ratio that corrects what it samples (mismatch.ratios), or None; names:
+        prompt_ids, for the trial.
+        """
+        self.completer, self.max_ratio = completer, max_ratio
+        computing = torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.args.bf16)
+        with torch.no_grad(), computing:
+            self._tokenize_prompts(names)
+            ids, attention, tokens = samplers.batch(self.requests, self._sample())
+            device = self.accelerator.device
+            self._get_per_token_logps_and_entropies(
+                self.model, ids.to(device), attention.to(device).long(), tokens
+            )
+        self._metrics["train"].clear()
 
     def reward(self, prompts, completion_ids, **_):
         """Return the rewards of a batch, as TRL wants them of a reward function."""
@@ -73,6 +105,8 @@ class Online(schedules.AboveZero):
         for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
             del metrics[name]
         metrics.pop("step_time", None)
+        for name in [name for name in metrics if name.startswith(OF_TRL)]:
+            del metrics[name]
         super().log(logs, start_time)
         if "loss" in logs:
             warning_signs.check(self.state, self.stop_at)
@@ -166,11 +200,32 @@ class Online(schedules.AboveZero):
         return ids, None, {}
 
     def _generate_single_turn(self, *_, **__):
+        return [completion.ids for completion in self._sample()]
+
+    def _sample(self):
+        """Return an engines.Completion to each of `self.requests`."""
         policy = self.accelerator.unwrap_model(self.model)
         sampling = engines.Sampling(self.temperature, 1.0, 0, self.max_completion_length)
         with sharding.whole(self.model), precision.computing(policy):
             made = self.completer.sample(policy, self.requests, sampling, self.state.global_step)
-        return [completion.ids for completion in made]
+        # Log-probabilities of a sampler that is not the trainer, to be compared with the trainer's next ones.
+        self.said = None if made[0].logps is None else [completion.logps for completion in made]
+        return made
+
+    def _get_per_token_logps_and_entropies(self, model, ids, attention_mask, logits_to_keep, *args, **kwargs):
+        found = super()._get_per_token_logps_and_entropies(
+            model, ids, attention_mask, logits_to_keep, *args, **kwargs
+        )
+        if self.said is not None and model is self.model:
+            mask = attention_mask[:, -logits_to_keep:]
+            said, self.said = mismatch.rows(self.said, found[0]), None
+            measured = mismatch.measure(found[0], said, mask)
+            for name, value in measured.items():
+                self._metrics["train"][name].append(value)
+            dtype = "bfloat16" if self.args.bf16 else "float32"
+            mismatch.check(measured, dtype, f"step {self.state.global_step + 1}")
+            self.difference = (found[0] - said) * mask
+        return found
 
     def _get_train_sampler(self, dataset=None):
         self.order = super()._get_train_sampler(dataset)
@@ -231,12 +286,29 @@ def _buffer(process):
 class RLOO(Online, RLOOTrainer):
     """RLOO; see Online."""
 
+    def _scored(self, inputs):
+        batch, differing = super()._scored(inputs)
+        if self.max_ratio is not None:  # its loss is of whole completions, and linear in their advantages
+            ratios = mismatch.ratios(self.difference.sum(dim=1), self.max_ratio)
+            batch["advantages"] = batch["advantages"] * ratios
+            self._metrics["train"]["sampling/importance_sampling_ratio/mean"].append(ratios.mean().item())
+        return batch, differing
+
 
 class GRPO(Online, GRPOTrainer):
     """GRPO; see Online."""
 
+    def use(self, completer, max_ratio, names):
+        super().use(completer, max_ratio, names)
+        # TRL then computes the log-probabilities at sampling and has the ratios of tokens in its loss.
+        self.use_vllm = self.vllm_importance_sampling_correction = True
+        self.vllm_importance_sampling_mode = "token_truncate"
+        self.vllm_importance_sampling_clip_min = 1.0 if max_ratio is None else None
+        self.vllm_importance_sampling_clip_max = 1.0 if max_ratio is None else max_ratio
+
     def _generate_single_turn(self, *args, **kwargs):
-        return super()._generate_single_turn(*args, **kwargs), None
+        ids = super()._generate_single_turn(*args, **kwargs)
+        return ids, self.said
 
     def _scored(self, inputs):
         batch, differing = super()._scored(inputs)

@@ -26,7 +26,7 @@ FIRST = (
     "import sys\n"
     "from prefline import errors; from prefline.machine import device\n"
     "device.LIBRARIES = [sys.argv.pop(1)]\n"
-    "device._vllm = lambda: None\n"
+    "device.installed_vllm = lambda: None\n"
     "from prefline.machine import {0}\n"
     "errors.run({0}.main)"
 )
