@@ -38,8 +38,8 @@ ENGINE_SEED_BITS = 0xFFFFFFFF
 class Engine(Base):
     """See `prefline.engines.load`.
 
-    seed_per, seed: as `engines.start` takes them; apart: whether it runs in a separate process, by default as
-    the module says; more: dict, more arguments of vLLM; the options are those of `engine_arguments`.
+    seed_per, seed: as `engines.start` takes them; apart: whether it runs in a separate process, None: as
+    the module describes; more: dict, more arguments of vLLM; the options are those of `engine_arguments`.
     """
 
     PARAMETERS = MappingProxyType({})  # more of vLLM's SamplingParams, of subclasses

@@ -2,8 +2,8 @@
 
 Where other code samples than trains, or weights were rounded, they differ. In float32 that is by rounding
 only. A difference beyond LIMITS means that the sampler does not have the policy's weights, or not its
-architecture: then the training stops. What is below it can be corrected by importance sampling, with ratios
-that are cut off (`ratios`), as TRL, verl and open-instruct do.
+architecture: then the training stops. Importance sampling corrects for smaller ones, with ratios that are
+cut off (`ratios`), as in TRL, verl and open-instruct.
 """
 
 import torch
@@ -47,8 +47,8 @@ def check(measured, dtype, when):
     if not found <= limit:  # or NaN
         raise InputError(
             f"{when}: the sampler's log-probabilities are {found:.3g} nats per token from the trainer's "
-            f"({kind}; at most {limit} in {dtype}), so it does not have the policy's weights or computes "
-            "another model; take online.sampler: transformers, and report this architecture"
+            f"({kind}; at most {limit} in {dtype}): it lacks the policy's weights, or computes another "
+            "model; take online.sampler: transformers, and report this architecture"
         )
 
 

@@ -39,7 +39,7 @@ logging.getLogger("trl").setLevel(logging.ERROR)
 
 REPLACED = "rewards/resampled"  # share of a step's prompts that another one took the place of
 CONFIGS = {"rloo": RLOOConfig, "grpo": GRPOConfig}
-# What mismatch.measure has for all methods, and extremes of ratios that are cut off.
+# TRL's columns that are left out: mismatch.measure has the first, and the others are extremes.
 OF_TRL = (
     "sampling/sampling_logp_difference/",
     "sampling/importance_sampling_ratio/min",

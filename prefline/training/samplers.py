@@ -66,10 +66,10 @@ class Transformers(Sampler):
 def requests(seed, names, prompts, step, first=0, number=1, attempt=0):
     """Return the engines.Request of a completion to each prompt.
 
-    seed: int; names, prompts: their prompt_ids, and lists of int, where a prompt stands `number` times in a
-    row; first: int, the place of the first row among those of all devices; attempt: int, of samplings in the
-    same step. Each completion has a seed by its prompt, its number and its step, so that a resumed training
-    samples the same.
+    seed: int; names, prompts: their prompt_ids, and lists of int, each prompt `number` times in a row; first:
+    int, the place of the first row among those of all devices; attempt: int, of samplings in the same step.
+    Each completion has a seed by its prompt, its number and its step, so that a resumed training samples the
+    same.
     """
     return [
         engines.Request(

@@ -1,8 +1,8 @@
 """The sampler `vllm` of trainings that sample: a vLLM engine in the training's process, on its device.
 
 The engine begins with noise for weights. After each optimizer step it gets the policy's, with adapters merged
-and quantized weights as what they stand for, so that what vLLM does not take of them stays noise, which the
-trainer's comparison of log-probabilities finds (mismatch.py). Then the cache of prefixes is emptied.
+and quantized weights as what they stand for. A weight that vLLM does not take stays noise, which the trainer
+finds when it compares log-probabilities (mismatch.py). Then the cache of prefixes is emptied.
 
 vLLM packs the head for its kernels on CPUs, a copy that a reload leaves as it was where the head is the
 embedding: it is packed again. An engine in the process seeds Python, NumPy and torch: their states are
@@ -96,7 +96,7 @@ class VLLM(samplers.Sampler, vllm.Engine):
                 f"({type(error).__name__}: {str(error).splitlines()[0]}); take online.sampler: transformers"
             ) from error
         if not self.engine.reset_prefix_cache():
-            raise RuntimeError("vLLM kept keys and values of the weights of before: requests are running")
+            raise RuntimeError("vLLM kept keys and values of the previous weights: requests are running")
         self.update_seconds.append(time.monotonic() - began)
 
     def report(self):
@@ -176,7 +176,7 @@ def _merged(policy, base):
 
 @contextlib.contextmanager
 def kept_random_states():
-    """Restore the states of the process's random generators afterwards."""
+    """Keep the states of the process's random generators: return a context that restores them."""
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():

@@ -13,7 +13,7 @@ def engine_settings():
     }
 
 
-# What runs sample by while they train: transformers, vllm.
+# The samplers of the runs that sample while they train: transformers, vllm.
 SAMPLERS = {configuration.training(config, run).get("sampler") for run in config["runs"]}
 
 
@@ -74,7 +74,7 @@ def check_keys(jobs):
 def check_sampler(jobs):
     """Raise InputError if runs sample by a vLLM that this environment lacks, before their start is trained.
 
-    With --sdm, jobs have environments of their own, whose versions are pinned.
+    With --sdm, each rule has a pinned environment.
     """
     before = {"check_model", "train_online", "train_online_adapter"}
     if workflow.deployment_settings.deployment_method or before.isdisjoint(job.rule.name for job in jobs):
