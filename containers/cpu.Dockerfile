@@ -351,6 +351,117 @@ COPY envs/cpu/generate.yaml /conda-envs/97fe047e410f570b92ac64ec36b9bc23/environ
 RUN conda env create --prefix /conda-envs/97fe047e410f570b92ac64ec36b9bc23 --file /conda-envs/97fe047e410f570b92ac64ec36b9bc23/environment.yaml \
     && conda clean --all --yes
 
+#   source: envs/cpu/online.yaml
+#   prefix: /conda-envs/253b157dd7b4107b85cdf5301173df08
+#   # Training that samples; the vLLM sampler is in CUDA's environment only.
+#   # Made by `make envs` from envs/direct.toml and envs/cpu.lock.txt: make changes there.
+#   channels:
+#     - conda-forge
+#     - nodefaults
+#   dependencies:
+#     - python=3.11.7
+#     - pip=24.0
+#     - pip:
+#         - --extra-index-url https://download.pytorch.org/whl/cpu
+#         - absl-py==2.5.1
+#         - accelerate==1.15.0
+#         - annotated-doc==0.0.7
+#         - annotated-types==0.8.0
+#         - antlr4-python3-runtime==4.9.3
+#         - anyio==4.16.0
+#         - attrs==26.1.0
+#         - bitsandbytes==0.50.2
+#         - certifi==2026.10.18
+#         - charset-normalizer==3.5.2
+#         - click==8.5.1
+#         - contourpy==1.3.3
+#         - cwevals==0.0.1b1
+#         - cycler==0.12.1
+#         - datasets==5.2.0
+#         - dill==0.4.1
+#         - distro==1.9.0
+#         - filelock==4.2.11
+#         - fonttools==4.68.0
+#         - fsspec==2026.9.0
+#         - googleapis-common-protos==1.76.0
+#         - grpcio==1.85.1
+#         - h11==0.16.0
+#         - hf-xet==1.8.0
+#         - httpcore2==2.16.2
+#         - httpcore==1.0.9
+#         - httpx2==2.16.2
+#         - httpx==0.28.1
+#         - huggingface-hub==2.4.0
+#         - idna==3.20
+#         - jinja2==3.1.6
+#         - jsonschema-specifications==2025.9.1
+#         - jsonschema==4.26.0
+#         - kiwisolver==1.5.1
+#         - latex2sympy2-extended==1.11.0
+#         - markdown-it-py==4.3.0
+#         - markdown==3.11.3
+#         - markupsafe==3.0.4
+#         - math-verify==0.9.0
+#         - matplotlib==3.11.2
+#         - mdurl==0.1.2
+#         - mpmath==1.3.0
+#         - multiprocess==0.70.19
+#         - networkx==3.6.1
+#         - numpy==2.3.5
+#         - opentelemetry-api==1.45.2
+#         - opentelemetry-exporter-http-transport==0.66b2
+#         - opentelemetry-exporter-otlp-common==0.66b2
+#         - opentelemetry-exporter-otlp-proto-common==1.45.2
+#         - opentelemetry-exporter-otlp-proto-http==1.45.2
+#         - opentelemetry-proto==1.45.2
+#         - opentelemetry-sdk==1.45.2
+#         - opentelemetry-semantic-conventions==0.66b2
+#         - packaging==25.0
+#         - pandas==3.1.1
+#         - peft==0.21.2
+#         - pillow==13.0.0
+#         - platformdirs==4.14.5
+#         - protobuf==7.36.2
+#         - psutil==7.2.2
+#         - pyarrow==26.0.1
+#         - pydantic-core==2.50.4
+#         - pydantic==2.14.3
+#         - pygments==2.21.0
+#         - pyparsing==3.3.3
+#         - python-dateutil==2.9.0.post0
+#         - pyyaml==6.0.3
+#         - referencing==0.37.0
+#         - regex==2026.11.15
+#         - requests==2.34.2
+#         - rich==15.0.0
+#         - rpds-py==2026.9.1
+#         - safetensors==0.8.0
+#         - setuptools==78.1.1
+#         - shellingham==1.5.4
+#         - six==1.17.0
+#         - sniffio==1.3.1
+#         - sympy==1.14.0
+#         - tenacity==9.2.1
+#         - tensorboard-data-server==0.7.2
+#         - tensorboard==2.21.0
+#         - tokenizers==0.23.3
+#         - torch==2.13.0+cpu
+#         - tqdm==4.70.1
+#         - transformers==5.19.0
+#         - trl==1.12.0
+#         - truststore==0.10.5
+#         - typer==0.29.2
+#         - typing-extensions==4.16.0
+#         - typing-inspection==0.4.5
+#         - urllib3==2.8.0
+#         - wandb==0.31.0
+#         - werkzeug==3.1.9
+#         - xxhash==4.1.0
+RUN mkdir -p /conda-envs/253b157dd7b4107b85cdf5301173df08
+COPY envs/cpu/online.yaml /conda-envs/253b157dd7b4107b85cdf5301173df08/environment.yaml
+RUN conda env create --prefix /conda-envs/253b157dd7b4107b85cdf5301173df08 --file /conda-envs/253b157dd7b4107b85cdf5301173df08/environment.yaml \
+    && conda clean --all --yes
+
 #   source: envs/cpu/report.yaml
 #   prefix: /conda-envs/439a391bf69d8d6989e9b711ddb394d1
 #   # Win rates, pictures and pages.

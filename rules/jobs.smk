@@ -54,6 +54,7 @@ onstart:
     ):  # whose jobs have this environment
         try:
             check_keys(list(workflow.dag.needrun_jobs()))
+            check_sampler(list(workflow.dag.needrun_jobs()))
         except InputError as error:
             raise Refusal(str(error))
     if "DVC_STAGE" in os.environ:

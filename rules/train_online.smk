@@ -31,7 +31,7 @@ rule train_online:
     wildcard_constraints:
         run=runs_of_methods("ppo", "rloo", "grpo"),
     conda:
-        "../envs/cpu/train.yaml"
+        "../envs/cpu/online.yaml"
     resources:
         **TRAINING,
         mem_mb=per_attempt(4_000),
@@ -43,6 +43,7 @@ rule train_online:
             {name: section["endpoint"] for name, section in REWARDS.items() if "endpoint" in section}
         ),
         judge_batch_size=64,
+        gpu_memory_percent=35,
     params:
         code=code_of("train_online"),
         own_code=own_code_of(functions_of(*REWARDS)),
@@ -71,6 +72,7 @@ rule train_online:
             {params.settings} \
             --endpoints {resources.endpoints:q} \
             --judge-batch-size {resources.judge_batch_size:q} \
+            --gpu-memory-percent {resources.gpu_memory_percent:q} \
             --batch-tokens {resources.batch_tokens:q} \
             --journal work/journal \
             --work-dir work/train_online \

@@ -76,11 +76,13 @@ class Completion:
     """An answer's ids (list of int) and why it ended.
 
     finish_reason: "stop" at an end token, "length" at max_tokens, or "error" after repeated failures of the
-    engine on this request; then there are no ids.
+    engine on this request; then there are no ids. logps: list of float, the log-probabilities with which the
+    ids were drawn, from an engine that reports them.
     """
 
     ids: list[int]
     finish_reason: str
+    logps: list[float] | None = None
 
 
 def completion(ids, finish_reason, end_tokens, end_of_turn):

@@ -104,7 +104,7 @@ def serve(files, name, batch_size, dtype, seed, **vllm):
     """
     from prefline.engines.vllm import engine_arguments, set_environment
 
-    set_environment("completion")
+    set_environment(apart=True)
     arguments = engine_arguments(files, batch_size, dtype, seed, **vllm)
     files.context = arguments["max_model_len"]
     server = LocalServer(arguments, name)

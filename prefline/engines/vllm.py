@@ -16,6 +16,7 @@ import multiprocessing.connection
 import os
 import threading
 import time
+from types import MappingProxyType
 
 import psutil
 
@@ -37,15 +38,19 @@ ENGINE_SEED_BITS = 0xFFFFFFFF
 class Engine(Base):
     """See `prefline.engines.load`.
 
-    seed_per, seed: as `engines.start` takes them; the options are those of `engine_arguments`.
+    seed_per, seed: as `engines.start` takes them; apart: whether it runs in a separate process, None: as
+    the module describes; more: dict, more arguments of vLLM; the options are those of `engine_arguments`.
     """
 
-    def __init__(self, model, batch_size, dtype, seed_per, seed, **options):
-        set_environment(seed_per)
+    PARAMETERS = MappingProxyType({})  # more of vLLM's SamplingParams, of subclasses
+
+    def __init__(self, model, batch_size, dtype, seed_per, seed, apart=None, more=None, **options):
+        self.apart = seed_per == "completion" if apart is None else apart
+        set_environment(self.apart)
         self.files = ModelFiles(model)
         self.tokenizer, self.end_tokens = self.files.tokenizer, self.files.end_tokens
         self.batch_size, self.seed_per = batch_size, seed_per
-        self.arguments = engine_arguments(self.files, batch_size, dtype, seed, **options)
+        self.arguments = engine_arguments(self.files, batch_size, dtype, seed, **options) | (more or {})
         self.files.context = self.arguments["max_model_len"]
         self.engine, self.restarts, self.start_seconds = None, -1, 0.0
         self._start()
@@ -70,7 +75,7 @@ class Engine(Base):
 
         began = time.monotonic()
         self.engine = LLMEngine.from_engine_args(EngineArgs(**self.arguments))
-        if self.seed_per == "completion":
+        if self.apart:
             threading.Thread(target=wake_when_killed, args=[self.engine.engine_core], daemon=True).start()
         self.restarts += 1
         self.start_seconds += time.monotonic() - began
@@ -86,9 +91,12 @@ class Engine(Base):
                 self.close()
                 raise recovery.Crash(f"{type(error).__name__}: {error}"[:200]) from error
             group = groups.pop(output.request_id)
-            ends = self.end_tokens, self.files.end_of_turn
             for (index, _), made in zip(group, output.outputs, strict=True):
-                yield index, completion(made.token_ids, made.finish_reason, *ends)
+                yield index, self._completion(made)
+
+    def _completion(self, made):
+        """Return the Completion of vLLM's CompletionOutput."""
+        return completion(made.token_ids, made.finish_reason, self.end_tokens, self.files.end_of_turn)
 
     def _groups(self, part):
         """Return `part` in lists of one vLLM request each: with a seed per shard, equal prompts in a row."""
@@ -115,6 +123,7 @@ class Engine(Base):
                 stop_token_ids=self.end_tokens,
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                **self.PARAMETERS,
             )
             self.engine.add_request(name, tokens_input(request.prompt_ids), parameters)
         while self.engine.has_unfinished_requests():
@@ -130,9 +139,12 @@ def wake_when_killed(core):
     core.outputs_queue.put(RuntimeError("its process was killed"))
 
 
-def set_environment(seed_per):
-    """Set the environment variables that vLLM reads only when it is imported."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(seed_per == "completion"))
+def set_environment(apart):
+    """Set the environment variables that vLLM reads only when it is imported.
+
+    apart: whether engines run in separate processes.
+    """
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(apart))
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     # Threads are the job's (OMP_NUM_THREADS): bound to the first cores, jobs would share them.

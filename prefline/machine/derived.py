@@ -206,6 +206,7 @@ def training(config, own, held, wildcards, trains):
         gradient_checkpointing=own["gradient_checkpointing"] == "true",
         reference=held["reference"][0] if needs_reference and held.get("reference") else None,
         scorers=tuple(scorers),
+        sampler=keys.get("sampler", "transformers"),
     )
 
 
@@ -222,7 +223,11 @@ def _of_training(config, node, own, fixed, held, wildcards, trains):
     elif settings["gpu"] > 1:
         job = dataclasses.replace(job, devices=settings["gpu"], parallel=settings["parallel"])
     of_node = dataclasses.replace(job, devices=-(-job.devices // fixed.get("nodes", 1)))
+    of_sampler = {}
+    if job.sampler == "vllm" and node.gpu_memory is not None:
+        of_sampler["gpu_memory_percent"] = fit.sampler_percent(job, node.gpu_memory)
     return {
+        **of_sampler,
         "gpu": settings["gpu"] if "gpu" in fixed else job.devices,
         "parallel": job.parallel,
         ROWS: job.rows if job.rows == settings[ROWS] else job.at_once,

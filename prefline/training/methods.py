@@ -11,7 +11,8 @@ from prefline.errors import InputError
 from prefline.training import losses
 
 ONLINE = ("ppo", "rloo", "grpo")
-SAMPLING = ("temperature", "max_completion_length", "missing_eos_penalty", "stop_at")
+SAMPLING = ("sampler", "max_sampling_ratio", "temperature", "max_completion_length")
+SAMPLING += ("missing_eos_penalty", "stop_at")
 GROUPED = ("beta", "num_generations", "num_iterations", "resamplings", "epsilon")
 # Hyperparameters of each of TRL's methods.
 HYPERPARAMETERS = {
@@ -56,6 +57,12 @@ def check(method, values, rewards):
     if values.get("beta") == 0 and method not in ("rloo", "grpo"):
         raise InputError(
             f"beta is 0, which only rloo and grpo take; {name(method, values.get('loss_type'))} needs more"
+        )
+    if method in ONLINE and values["sampler"] == "vllm" and (values["peft"] or {}).get("lora_dropout"):
+        raise InputError(
+            "online.sampler is vllm and peft.lora_dropout is not 0: vLLM samples without dropout, so its "
+            "log-probabilities cannot be compared with the trainer's; set lora_dropout to 0, or take "
+            "online.sampler: transformers"
         )
     if method in ONLINE:
         for reward, section in rewards.items():

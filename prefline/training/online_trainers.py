@@ -16,9 +16,18 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file
 
+from prefline import engines
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import precision, resampling, schedules, sharding, warning_signs
+from prefline.training import (
+    mismatch,
+    precision,
+    resampling,
+    samplers,
+    schedules,
+    sharding,
+    warning_signs,
+)
 from prefline.training.warning_signs import DIFFERING
 
 # TRL imports what there is of vLLM, and fails at versions that it does not know; it is not used here.
@@ -30,6 +39,12 @@ logging.getLogger("trl").setLevel(logging.ERROR)
 
 REPLACED = "rewards/resampled"  # share of a step's prompts that another one took the place of
 CONFIGS = {"rloo": RLOOConfig, "grpo": GRPOConfig}
+# TRL's columns that are left out: mismatch.measure has the first, and the others are extremes.
+OF_TRL = (
+    "sampling/sampling_logp_difference/",
+    "sampling/importance_sampling_ratio/min",
+    "sampling/importance_sampling_ratio/max",
+)
 
 
 class Online(schedules.AboveZero):
@@ -44,6 +59,25 @@ class Online(schedules.AboveZero):
         self.resamplings, self.stop_at = resamplings, stop_at
         self.prompts, self.rewards, self.ends = prompts, rewards, set(ends)
         super().__init__(*args, reward_funcs=self.reward, **kwargs)
+        self.completer, self.max_ratio = samplers.Transformers(self.accelerator, ends), None
+        self.attempt, self.said = 0, None
+
+    def use(self, completer, max_ratio, names):
+        """Sample with another sampler than transformers', after a trial; InputError if that fails.
+
+        max_ratio: float, the largest ratio that corrects what it samples (mismatch.ratios), or None; names:
+        prompt_ids, for the trial.
+        """
+        self.completer, self.max_ratio = completer, max_ratio
+        computing = torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.args.bf16)
+        with torch.no_grad(), computing:
+            self._tokenize_prompts(names)
+            ids, attention, tokens = samplers.batch(self.requests, self._sample())
+            device = self.accelerator.device
+            self._get_per_token_logps_and_entropies(
+                self.model, ids.to(device), attention.to(device).long(), tokens
+            )
+        self._metrics["train"].clear()
 
     def reward(self, prompts, completion_ids, **_):
         """Return the rewards of a batch, as TRL wants them of a reward function."""
@@ -71,13 +105,15 @@ class Online(schedules.AboveZero):
         for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
             del metrics[name]
         metrics.pop("step_time", None)
+        for name in [name for name in metrics if name.startswith(OF_TRL)]:
+            del metrics[name]
         super().log(logs, start_time)
         if "loss" in logs:
             warning_signs.check(self.state, self.stop_at)
 
     def _generate_and_score_completions(self, inputs):
         """Return a batch of completions; groups without a difference in reward may be resampled."""
-        self.sampled = []
+        self.sampled, self.attempt = [], 0
         batch, differing = self._scored(inputs)
         if self.model.training and self.resamplings:
             idle = self._share(~differing)
@@ -93,6 +129,7 @@ class Online(schedules.AboveZero):
                     (self.accelerator.process_index, self.accelerator.num_processes),
                     self.num_generations,
                 )
+                self.attempt = number + 1
                 other = self._scored([{"prompt": name} for name in names])
                 batch, differing = resampling.replaced(batch, differing, *other, self.num_generations)
             self._metrics["train"][REPLACED].append(idle - self._share(~differing))
@@ -150,27 +187,53 @@ class Online(schedules.AboveZero):
         return made
 
     def _tokenize_prompts(self, prompts):
-        return [self.prompts[name]["prompt_ids"] for name in prompts], None, {}
+        ids = [self.prompts[name]["prompt_ids"] for name in prompts]
+        self.requests = samplers.requests(
+            self.args.data_seed,
+            prompts,
+            ids,
+            self.state.global_step,
+            self.accelerator.process_index * len(prompts),
+            self.num_generations,
+            self.attempt,
+        )
+        return ids, None, {}
 
-    def _generate_single_turn(self, *args, **kwargs):
-        with sharding.whole(self.model), precision.computing(self.accelerator.unwrap_model(self.model)):
-            made = super()._generate_single_turn(*args, **kwargs)
-        if isinstance(made, tuple):  # GRPO's has log-probabilities beside them: of vLLM, else None
-            return [self._until_end(ids) for ids in made[0]], made[1]
-        return [self._until_end(ids) for ids in made]
+    def _generate_single_turn(self, *_, **__):
+        return [completion.ids for completion in self._sample()]
 
-    def _until_end(self, ids):
-        """Return `ids` up to the first end token: TRL cuts only at the tokenizer's, and pads after others."""
-        end = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
-        return ids[: end + 1]
+    def _sample(self):
+        """Return an engines.Completion to each of `self.requests`."""
+        policy = self.accelerator.unwrap_model(self.model)
+        sampling = engines.Sampling(self.temperature, 1.0, 0, self.max_completion_length)
+        with sharding.whole(self.model), precision.computing(policy):
+            made = self.completer.sample(policy, self.requests, sampling, self.state.global_step)
+        # Log-probabilities of a sampler that is not the trainer, to be compared with the trainer's next ones.
+        self.said = None if made[0].logps is None else [completion.logps for completion in made]
+        return made
+
+    def _get_per_token_logps_and_entropies(self, model, ids, attention_mask, logits_to_keep, *args, **kwargs):
+        found = super()._get_per_token_logps_and_entropies(
+            model, ids, attention_mask, logits_to_keep, *args, **kwargs
+        )
+        if self.said is not None and model is self.model:
+            mask = attention_mask[:, -logits_to_keep:]
+            said, self.said = mismatch.rows(self.said, found[0]), None
+            measured = mismatch.measure(found[0], said, mask)
+            for name, value in measured.items():
+                self._metrics["train"][name].append(value)
+            dtype = "bfloat16" if self.args.bf16 else "float32"
+            mismatch.check(measured, dtype, f"step {self.state.global_step + 1}")
+            self.difference = (found[0] - said) * mask
+        return found
 
     def _get_train_sampler(self, dataset=None):
-        self.sampler = super()._get_train_sampler(dataset)
-        return self.sampler
+        self.order = super()._get_train_sampler(dataset)
+        return self.order
 
     def _run_epoch(self, *, epoch, **kwargs):
         # TRL's generator runs on from epoch to epoch, which a resumed training could not know.
-        self.sampler.generator.manual_seed(self.args.data_seed + epoch)
+        self.order.generator.manual_seed(self.args.data_seed + epoch)
         return super()._run_epoch(epoch=epoch, **kwargs)
 
     def _save_checkpoint(self, model, trial):
@@ -223,9 +286,29 @@ def _buffer(process):
 class RLOO(Online, RLOOTrainer):
     """RLOO; see Online."""
 
+    def _scored(self, inputs):
+        batch, differing = super()._scored(inputs)
+        if self.max_ratio is not None:  # its loss is of whole completions, and linear in their advantages
+            ratios = mismatch.ratios(self.difference.sum(dim=1), self.max_ratio)
+            batch["advantages"] = batch["advantages"] * ratios
+            self._metrics["train"]["sampling/importance_sampling_ratio/mean"].append(ratios.mean().item())
+        return batch, differing
+
 
 class GRPO(Online, GRPOTrainer):
     """GRPO; see Online."""
+
+    def use(self, completer, max_ratio, names):
+        super().use(completer, max_ratio, names)
+        # TRL then computes the log-probabilities at sampling and has the ratios of tokens in its loss.
+        self.use_vllm = self.vllm_importance_sampling_correction = True
+        self.vllm_importance_sampling_mode = "token_truncate"
+        self.vllm_importance_sampling_clip_min = 1.0 if max_ratio is None else None
+        self.vllm_importance_sampling_clip_max = 1.0 if max_ratio is None else max_ratio
+
+    def _generate_single_turn(self, *args, **kwargs):
+        ids = super()._generate_single_turn(*args, **kwargs)
+        return ids, self.said
 
     def _scored(self, inputs):
         batch, differing = super()._scored(inputs)

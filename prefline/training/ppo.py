@@ -17,14 +17,14 @@ import time
 from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig, PrinterCallback
+from transformers import PrinterCallback
 from trl.experimental.ppo import PPOTrainer
-from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.utils import entropy_from_logits, pad, selective_log_softmax
+from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
+from prefline import engines
 from prefline.errors import InputError
 from prefline.rewards.online import Sampled
-from prefline.training import log, loop, process, schedules, trackers, warning_signs
+from prefline.training import log, loop, mismatch, process, samplers, schedules, trackers, warning_signs
 
 
 class Stand(torch.nn.Module):
@@ -41,6 +41,7 @@ class Rollout(NamedTuple):
     values: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
+    ratios: torch.Tensor  # that correct for another sampler (mismatch.ratios)
 
 
 def advantages(rewards, values, mask, gamma, lam):
@@ -82,7 +83,7 @@ def loss(args, rollout, logps, values):
     near = values.clamp(rollout.values - args.cliprange_value, rollout.values + args.cliprange_value)
     errors = torch.max((values - rollout.returns).square(), (near - rollout.returns).square())
     return (
-        mean(-torch.min(gains, cut_gains), rollout.mask),
+        mean(-torch.min(gains, cut_gains) * rollout.ratios, rollout.mask),
         mean(errors, rollout.mask) / 2,
         mean((cut_gains < gains).float(), rollout.mask).detach(),
     )
@@ -94,6 +95,7 @@ class PPO(schedules.AboveZero, PPOTrainer):
     def __init__(self, *args, prompts, rewards, ends, stop_at, **kwargs):
         super().__init__(*args, reward_model=Stand(), data_collator=list, **kwargs)
         self.prompts, self.rewards, self.ends, self.stop_at = prompts, rewards, ends, stop_at
+        self.completer, self.max_ratio = samplers.Transformers(self.accelerator, ends), None
         self.reports = None  # where somebody may watch, in the process that writes
         if self.args.gradient_checkpointing:
             self.accelerator.unwrap_model(self.model).gradient_checkpointing_enable()
@@ -121,14 +123,17 @@ class PPO(schedules.AboveZero, PPOTrainer):
     def sample(self, names):
         """Return (Rollout, {name: float} of the log) of a completion to each prompt."""
         prompts = [self.prompts[name]["prompt_ids"] for name in names]
-        completions = self.complete(prompts)
+        made = self.complete(names)
+        completions = [completion.ids for completion in made]
         self.sampled = names
         scores, measured = self.score(names, completions)
-        tensors = [_padded(prompts, "left"), _padded(completions, "right")]
+        tensors = [samplers.padded(prompts, "left"), samplers.padded(completions, "right")]
         ids, attention = (torch.cat(both, dim=1).to(scores.device) for both in zip(*tensors, strict=True))
         said = tensors[1][1].to(scores.device)
         logps, entropies, values = self.forward(self.model, ids, attention, said.shape[1])
         ref_logps, *_ = self.forward(self.ref_model, ids, attention, said.shape[1])
+        differences, compared = self.compare(made, logps, said)
+        measured |= compared
         # A completion without a reward has no part.
         mask = said & ~scores.isnan()[:, None]
         kl = (logps - ref_logps) * mask
@@ -147,25 +152,45 @@ class PPO(schedules.AboveZero, PPOTrainer):
             "completions/max_length": lengths.max().item(),
             "completions/clipped_ratio": sum(cut) / len(cut),
         }
-        return Rollout(ids, attention, mask, logps, values, whitened(found, mask), returns), measured
+        ratios = mismatch.ratios(differences, self.max_ratio)
+        rollout = Rollout(ids, attention, mask, logps, values, whitened(found, mask), returns, ratios)
+        return rollout, measured
 
-    def complete(self, prompts):
-        """Return completions (lists of int, with the end token) to prompts (lists of int)."""
-        generation = {
-            **{"do_sample": True, "temperature": self.args.temperature, "top_k": 0, "top_p": 1.0},
-            "max_new_tokens": self.args.response_length,
-            **{"eos_token_id": list(self.ends), "pad_token_id": self.ends[0]},
-        }
-        ids, attention = _padded(prompts, "left")
+    def compare(self, made, logps, said):
+        """Return (differences [n, c], {name: float} of the log) of log-probabilities and the sampler's.
+
+        made: list of engines.Completion; logps: float [n, c]; said: bool [n, c], tokens of completions. The
+        differences are 0 of a sampler that is the trainer's own model. InputError as mismatch.check.
+        """
+        if made[0].logps is None:
+            return torch.zeros_like(logps), {}
+        sampled = mismatch.rows([completion.logps for completion in made], logps)
+        measured = mismatch.measure(logps, sampled, said)
+        dtype = "bfloat16" if self.args.bf16 else "float32"
+        mismatch.check(measured, dtype, f"step {self.state.global_step + 1}")
+        return (logps - sampled) * said, measured
+
+    @torch.no_grad()
+    def use(self, completer, max_ratio, names):
+        """Sample with another sampler than transformers', after a trial; as Online.use."""
+        self.completer, self.max_ratio = completer, max_ratio
+        made = self.complete(names)
+        said = samplers.padded([completion.ids for completion in made], "right")[1]
+        asked = samplers.requests(0, names, [self.prompts[name]["prompt_ids"] for name in names], 0)
+        ids, attention, tokens = samplers.batch(asked, made)
         device = self.accelerator.device
-        unwrapped = unwrap_model_for_generation(self.model, self.accelerator, generation_kwargs=generation)
-        with unwrapped as model, self.computing():
-            made = model.policy.generate(
-                input_ids=ids.to(device),
-                attention_mask=attention.to(device),
-                generation_config=GenerationConfig(**generation),
-            )
-        return [_until_end(row, self.ends) for row in made[:, ids.shape[1] :].tolist()]
+        logps, *_ = self.forward(self.model, ids.to(device), attention.to(device), tokens)
+        self.compare(made, logps, said.to(device))
+
+    def complete(self, names):
+        """Return an engines.Completion, with the end token, to each of the prompts called `names`."""
+        prompts = [self.prompts[name]["prompt_ids"] for name in names]
+        step, first = self.state.global_step, self.accelerator.process_index * len(names)
+        asked = samplers.requests(self.args.seed, names, prompts, step, first)
+        sampling = engines.Sampling(self.args.temperature, 1.0, 0, self.args.response_length)
+        with self.computing():
+            policy = self.accelerator.unwrap_model(self.model).policy
+            return self.completer.sample(policy, asked, sampling, step)
 
     def score(self, names, completions):
         """Return (float32 [n], {"rewards/NAME": mean}) of completions; NaN without a reward."""
@@ -239,18 +264,6 @@ class PPO(schedules.AboveZero, PPOTrainer):
         if self.reports is not None:
             self.reports.write(step, self.state.log_history[-1])
         warning_signs.check(self.state, self.stop_at)
-
-
-def _padded(rows, side):
-    """Return (int64, bool) tensors [n, longest] of lists of ids and of where they are."""
-    ids = pad([torch.tensor(row) for row in rows], padding_side=side)
-    return ids, pad([torch.ones(len(row), dtype=torch.bool) for row in rows], padding_side=side).bool()
-
-
-def _until_end(ids, ends):
-    """Return `ids` up to the first end token."""
-    end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-    return ids[: end + 1]
 
 
 def fit(ppo, settings, key):

@@ -13,6 +13,10 @@ def engine_settings():
     }
 
 
+# The samplers of the runs that sample while they train: transformers, vllm.
+SAMPLERS = {configuration.training(config, run).get("sampler") for run in config["runs"]}
+
+
 def engine_gpus():
     """Return how many GPUs a job that asks a policy takes: none where servers elsewhere run it."""
     section = config["generate"]
@@ -65,6 +69,18 @@ def check_keys(jobs):
                 endpoint.Endpoint(**values).key()
     for project in {job.resources.get("wandb_project") for job in jobs}:
         trackers.check(project)
+
+
+def check_sampler(jobs):
+    """Raise InputError if runs sample by a vLLM that this environment lacks, before their start is trained.
+
+    With --sdm, each rule has a pinned environment.
+    """
+    before = {"check_model", "train_online", "train_online_adapter"}
+    if workflow.deployment_settings.deployment_method or before.isdisjoint(job.rule.name for job in jobs):
+        return
+    if "vllm" in SAMPLERS:
+        device.check_sampler()
 
 
 def served(section):

@@ -17,6 +17,7 @@ DERIVED = (
     "tensor_parallel_size",
     "batch_size",
     "batch_tokens",
+    "gpu_memory_percent",
     "mem_mb",
 )
 # {rule: MB} of jobs whose estimate is above machine.memory.

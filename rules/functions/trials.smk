@@ -53,4 +53,5 @@ def check_of_device(wildcards):
 
 def needs_vllm():
     """Return whether jobs run a policy or a judge by vLLM."""
-    return bool(engine_settings()["vllm"] or [one for one in ASKERS.values() if not one["endpoint"]["urls"]])
+    served = [one for one in ASKERS.values() if not one["endpoint"]["urls"]]
+    return "vllm" in SAMPLERS or bool(engine_settings()["vllm"] or served)

@@ -20,11 +20,12 @@ import json
 import math
 from pathlib import Path
 
-from prefline import engines, errors
+from prefline import engines, errors, seeds
 from prefline.config import schema, section
 from prefline.config.functions import file_of
 from prefline.data import prompts, tables
 from prefline.errors import InputError
+from prefline.machine import device
 from prefline.provenance import manifest
 from prefline.servers.endpoint import Endpoint
 from prefline.training import (
@@ -43,6 +44,7 @@ from prefline.training.settings import Settings
 
 # Flags that shape no weights: where and how fast rewards are made.
 MACHINE = ("batch_tokens", "endpoints", "judge_batch_size", "journal")
+PROMPTS_OF_TRIAL = 4
 # Rewards that need the other completions to a prompt.
 COMPARING = {"kind": "pairwise", "normalize": "prompt"}
 
@@ -102,6 +104,11 @@ def check_batches(args, settings, number):
                 f"one device, and each of {world} has {share} completions; take a global_batch_size that "
                 f"is a multiple of {world * args.num_generations}, or resamplings 0"
             )
+    if args.sampler == "vllm" and world > 1:
+        raise InputError(
+            f"online.sampler vllm samples on one device, and the training has {world}; set the resource gpu "
+            "of train_online to 1, or take online.sampler: transformers"
+        )
     if number < needed:
         raise InputError(
             f"a step takes {needed} prompts, but there are {number}; lower global_batch_size or raise "
@@ -198,6 +205,21 @@ def proximal(args, settings, model, tokenizer, train, rewards, ends):
     )
 
 
+def use_vllm(made, args, settings, percent):
+    """Have a trainer sample by vLLM, after a trial; percent: int, of a GPU's memory for it."""
+    from prefline.training.vllm_sampler import VLLM
+
+    longest = max(len(row["prompt_ids"]) for row in made.prompts.values()) + args.max_completion_length
+    completer = VLLM(
+        args.model, args.global_batch_size, args.dtype, seeds.derive(args.seed, "vllm"), longest, percent
+    )
+    policy = made.accelerator.unwrap_model(made.model)
+    policy.to(made.accelerator.device)
+    # In float32 the two differ by rounding alone, which mismatch.check holds them to.
+    most = None if args.dtype == "float32" else args.max_sampling_ratio
+    made.use(completer, most, list(made.prompts)[:PROMPTS_OF_TRIAL])
+
+
 def read_endpoints(text):
     """Return {name of a judge: Endpoint} of a flag's text."""
     return {name: Endpoint(**values) for name, values in json.loads(text).items()}
@@ -223,6 +245,9 @@ def parse(argv):
         required=True,
         help="most tokens at once in a reward model, and of held-out completions",
     )
+    parser.add_argument(
+        "--gpu-memory-percent", type=int, required=True, help="of a GPU, for the sampler vllm"
+    )
     parser.add_argument("--journal", required=True, help="folder of finished verdicts; safe to delete")
     section.add(parser, "rank", "length_penalty")
     section.add(parser, "online", optional=schema.properties(schema.at("online")))
@@ -241,6 +266,7 @@ def parse(argv):
 def main(argv=None):
     args = parse(argv)
     machine = {name: vars(args).pop(name) for name in MACHINE}
+    percent = vars(args).pop("gpu_memory_percent")  # which shapes no weights either
     inputs = [args.reference, *args.reward_models, *args.prompts]
     inputs += [reward["rubric"] for reward in args.rewards.values() if reward.get("rubric")]
     own_files = [file_of(reward["function"]) for reward in args.rewards.values() if reward.get("function")]
@@ -250,6 +276,8 @@ def main(argv=None):
     parents = [*sorted(str(manifest.path_of(start)) for start in starts), *args.prompts]
     if results.restore(settings, key, "train_online", parents):
         return
+    if args.sampler == "vllm":
+        device.check_sampler()
     sharding.refuse(args.method, ["fsdp2", "zero3"] if args.method == "ppo" else ["zero3"])
     train, test = read_prompts(args.prompts)
     check_batches(args, settings, len(train))
@@ -282,6 +310,8 @@ def main(argv=None):
         args, settings, model, policy.tokenizer, train, rewards, policy.end_tokens
     )
 
+    if args.sampler == "vllm":
+        use_vllm(made, args, settings, percent)
     sampling = engines.Sampling(args.temperature, 1.0, 0, args.max_completion_length)
 
     def evaluate(when):
@@ -311,6 +341,7 @@ def main(argv=None):
     else:
         metrics = loop.fit(made, settings, key, [], lambda: evaluate("while training")[0])
     after, said = evaluate("after training")
+    metrics |= made.completer.report()
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
     results.save(model, settings, "train_online", parents, said)

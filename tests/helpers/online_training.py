@@ -22,7 +22,7 @@ METHODS = {
 METHODS["grpo"] = {**METHODS["rloo"], "scale_rewards": "group"}
 TRAINING = {
     **{"temperature": 1.0, "max_completion_length": 12, "missing_eos_penalty": 0.0, "length_penalty": 0.0},
-    "stop_at": "[]",
+    **{"sampler": "transformers", "max_sampling_ratio": 2.0, "gpu_memory_percent": 35, "stop_at": "[]"},
     **{"learning_rate": 3e-3, "lr_scheduler_type": "constant_with_warmup", "max_grad_norm": 0},
     **{"num_train_epochs": 2, "global_batch_size": 16, "per_device_train_batch_size": 16},
     **{"batch_tokens": 1024, "endpoints": {}, "reward_models": []},
@@ -41,9 +41,9 @@ def write_prompts(path, names):
     tables.write(path, rows, tables.PROMPTS)
 
 
-def make_world(world):
+def make_world(world, **of_policy):
     """Write a policy, a classifier with one head and one with two, and prompts; the folder."""
-    small_model.make_model(world / "sft", TOKENIZER, ends=ENDS, initializer_range=0.2)
+    small_model.make_model(world / "sft", TOKENIZER, ends=ENDS, **{"initializer_range": 0.2} | of_policy)
     manifest.write(world / "sft.json", world / "sft", "train_sft", {}, [])
     shape = {"pad_token_id": TOKENIZER.pad_token_id, "max_position_embeddings": 256, "initializer_range": 0.2}
     # Read at the end token: what a random model gives the line feed behind it says little of an answer.
@@ -101,6 +101,7 @@ def trainer_of(world, out, method, **changed):
 
     args = train_online.parse(words(world, out, method, {"short": SHORT}, **changed))
     machine = {name: vars(args).pop(name) for name in train_online.MACHINE}
+    vars(args).pop("gpu_memory_percent")
     train, _ = train_online.read_prompts(args.prompts)
     policy = ModelFiles(args.model)
     rewards = Rewards(

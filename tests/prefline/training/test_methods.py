@@ -68,7 +68,7 @@ def test_the_defaults_are_trls_but_for_what_the_world_asks_for():
 
     ours = DEFAULT["online"] | DEFAULT["train"]
     differ = {"beta", "temperature", "max_completion_length", "missing_eos_penalty", "num_generations"}
-    differ |= {"resamplings", "stop_at"}  # which TRL has not
+    differ |= {"sampler", "max_sampling_ratio", "resamplings", "stop_at"}  # which TRL has not
     for method, theirs in {**CONFIGS, "ppo": PPOConfig, "kto": KTOConfig}.items():
         fields = {field.name: field.default for field in dataclasses.fields(theirs)}
         for key in set(methods.HYPERPARAMETERS[method]) - differ:

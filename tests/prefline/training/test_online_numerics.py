@@ -1,5 +1,6 @@
 """What ppo, rloo and grpo compute, beside computations by hand in plain torch."""
 
+import dataclasses
 import math
 import types
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from online_training import make_world, trainer_of
 
-from prefline.training import ppo, resampling, schedules
+from prefline.errors import InputError
+from prefline.training import mismatch, ppo, resampling, samplers, schedules
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,48 @@ def logps_by_hand(model, prompt, completion):
     return logits.log_softmax(dim=-1)[torch.arange(len(completion)), completion]
 
 
+class Apart(samplers.Transformers):
+    """A sampler whose log-probabilities are others than the policy's, by up to `far` nats."""
+
+    far = 0.5
+
+    @torch.no_grad()
+    def _sample(self, policy, requests, sampling, version):
+        found = []
+        for request, made in zip(requests, super()._sample(policy, requests, sampling, version), strict=True):
+            logps = logps_by_hand(policy, request.prompt_ids, made.ids)
+            noise = torch.rand(len(made.ids), generator=torch.Generator().manual_seed(len(found)))
+            found.append(dataclasses.replace(made, logps=(logps + self.far * (2 * noise - 1)).tolist()))
+        self.found = found
+        return found
+
+
+def test_a_sampler_that_is_not_the_policy_stops_the_training(world, tmp_path):
+    made, train = trainer_of(world, tmp_path, "rloo")
+    apart = Apart(made.accelerator, made.ends)
+    apart.far = 1e-3
+    made.use(apart, None, ["p1"])
+    apart.far = 0.1
+    sentence = (
+        r"step 1: the sampler's log-probabilities are 0\.\d+ nats per token .* at most 0\.01 in float32"
+    )
+    with pytest.raises(InputError, match=sentence):
+        batch_of(made, train, [1.0] * 16)
+
+
+def test_the_difference_of_samplers_is_measured_where_there_are_completions():
+    logps = torch.tensor([[-1.0, -2.0, -9.0], [-1.0, -9.0, -9.0]])
+    said = mismatch.rows([[-1.0, -3.0], [-0.5]], logps)
+    measured = mismatch.measure(logps, said, torch.tensor([[1, 1, 0], [1, 0, 0]]))
+    gaps = [0.0, 1.0, -0.5]
+    assert measured["sampling/logp_difference"] == pytest.approx(0.5)
+    assert measured["sampling/logp_difference_max"] == pytest.approx(1.0)
+    assert measured["sampling/k3"] == pytest.approx(sum(math.exp(gap) - 1 - gap for gap in gaps) / 3)
+    assert measured["sampling/ratio_outside"] == pytest.approx(1 / 3)
+    with pytest.raises(InputError, match="nan nats"):
+        mismatch.check(dict.fromkeys(measured, math.nan), "bfloat16", "step 1")
+
+
 def test_generalized_advantages_end_with_the_completion():
     """Whatever is beside it: a completion's own sums, the value behind its end being 0."""
     torch.manual_seed(0)
@@ -55,8 +99,12 @@ def test_generalized_advantages_end_with_the_completion():
             assert returns[row, place].item() == pytest.approx(wanted + value, abs=1e-5)
 
 
-def test_ppo_is_its_documented_equation(world, tmp_path):
-    """The reward is on each completion's last token, and no value behind that is trained."""
+@pytest.mark.parametrize("most", [None, 1.3])
+def test_ppo_is_its_documented_equation(world, tmp_path, monkeypatch, most):
+    """The reward is on each completion's last token, and no value behind that is trained.
+
+    most: the cap of ratios that correct for another sampler; None: samples are the policy's own.
+    """
     settings = {"gamma": 0.9, "lam": 0.8, "kl_coef": 0.3, "cliprange": 0.2, "cliprange_value": 0.2}
     made, train = trainer_of(world, tmp_path, "ppo", **settings)
     policy, value_model = made.policy_model, made.value_model
@@ -73,8 +121,12 @@ def test_ppo_is_its_documented_equation(world, tmp_path):
         failed={},
     )
     said = []
-    complete, made.complete = made.complete, lambda prompts: said.extend(complete(prompts)) or said
+    if most is not None:
+        monkeypatch.setitem(mismatch.LIMITS, "float32", ("largest", 1.0))
+        made.use(Apart(made.accelerator, made.ends), most, ["p1"])
+    complete, made.complete = made.complete, lambda names: said.extend(complete(names)) or said
     rollout, measured = made.sample(names)
+    drawn, said = said, [completion.ids for completion in said]
     assert len({len(ids) for ids in said}) > 2
     with torch.no_grad():  # as after a step on the same completions
         for weights in made.model.parameters():
@@ -84,7 +136,7 @@ def test_ppo_is_its_documented_equation(world, tmp_path):
         hidden = value_model.model(torch.tensor([row["prompt_ids"] + ids])).last_hidden_state
         return value_model.score(hidden)[0, len(row["prompt_ids"]) - 1 : -1, 0]
 
-    advantages, parts, kls = [], [], []
+    advantages, parts, kls, corrections = [], [], [], []
     for number, (row, ids) in enumerate(zip(train[:6], said, strict=True)):
         if number == 1:
             assert not rollout.mask[number].any()
@@ -104,12 +156,19 @@ def test_ppo_is_its_documented_equation(world, tmp_path):
             advantages.append(sum((0.9 * 0.8) ** far * delta for far, delta in enumerate(deltas)))
         parts.append((logps_by_hand(policy, row["prompt_ids"], ids), old, value(row, ids), old_values))
         kls.append(kl)
+        corrections.append(
+            torch.ones(length)
+            if most is None
+            else (old - torch.tensor(drawn[number].logps)).exp().clamp(max=most)
+        )
+    assert most is None or any((part == most).any() and (part < most).any() for part in corrections)
     new, old, values, old_values = (torch.cat(part) for part in zip(*parts, strict=True))
     advantages = torch.stack(advantages)
     returns = advantages + old_values
     whitened = (advantages - advantages.mean()) / advantages.std()
     ratio = (new - old).exp()
-    policy_loss = -torch.min(ratio * whitened, ratio.clamp(0.8, 1.2) * whitened).mean()
+    gains = torch.min(ratio * whitened, ratio.clamp(0.8, 1.2) * whitened)
+    policy_loss = -(gains * torch.cat(corrections)).mean()
     near = torch.max(torch.min(values, old_values + 0.2), old_values - 0.2)
     value_loss = 0.5 * torch.max((values - returns) ** 2, (near - returns) ** 2).mean()
     (policy_loss + 0.1 * value_loss).backward()
@@ -138,12 +197,18 @@ def unpadded(batch, row):
     return prompt, batch["completion_ids"][row][batch["completion_mask"][row].bool()].tolist()
 
 
-@pytest.mark.parametrize("scored", [16, 9])
+@pytest.mark.parametrize(("scored", "most"), [(16, None), (9, None), (9, 1.3)])
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
-def test_a_step_is_its_documented_equation(world, tmp_path, method, scored):
-    """In which completions without a verdict have no part: not in a baseline, a denominator or the KL."""
+def test_a_step_is_its_documented_equation(world, tmp_path, monkeypatch, method, scored, most):
+    """In which completions without a verdict have no part: not in a baseline, a denominator or the KL.
+
+    most: the cap of ratios that correct for another sampler; None: samples are the policy's own.
+    """
     beta = 0.3
     made, train = trainer_of(world, tmp_path, method, beta=beta)
+    if most is not None:
+        monkeypatch.setitem(mismatch.LIMITS, "float32", ("largest", 1.0))
+        made.use(Apart(made.accelerator, made.ends), most, ["p1"])
     with torch.no_grad():
         for weights in made.ref_model.parameters():
             weights.add_(0.02 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
@@ -157,8 +222,12 @@ def test_a_step_is_its_documented_equation(world, tmp_path, method, scored):
         logps = logps_by_hand(made.model, prompt, ids)
         ref_logps = logps_by_hand(made.ref_model, prompt, ids).detach()
         rows[row] = rewards[row], logps, ref_logps
-    total = 0
+    total, corrections = 0, []
     for row, (reward, logps, ref_logps) in rows.items():
+        gaps = torch.zeros(len(logps))
+        if most is not None:
+            gaps = logps.detach() - torch.tensor(made.completer.found[row].logps)
+            corrections.append(gaps.sum() if method == "rloo" else gaps.max())
         group = {other: rows[other] for other in rows if other // 4 == row // 4}
         if method == "rloo":
             penalized = {
@@ -166,7 +235,9 @@ def test_a_step_is_its_documented_equation(world, tmp_path, method, scored):
             }
             others = [value for other, value in penalized.items() if other != row]
             advantage = penalized[row] - sum(others) / len(others) if others else 0
-            total = total - advantage * (logps.sum() - logps.sum().detach()).exp() / len(rows)
+            ratio = (logps.sum() - logps.sum().detach()).exp()
+            correction = 1 if most is None else gaps.sum().exp().clamp(max=most)
+            total = total - advantage * ratio * correction / len(rows)
         else:
             values = torch.tensor([one[0] for one in group.values()])
             spread = values.std().item() if len(values) > 1 else 0.0
@@ -174,7 +245,9 @@ def test_a_step_is_its_documented_equation(world, tmp_path, method, scored):
             ratio = (logps - logps.detach()).exp()
             kl = (ref_logps - logps).exp() - (ref_logps - logps) - 1
             tokens = sum(len(one[1]) for one in rows.values())
-            total = total + (-ratio * advantage + beta * ratio * kl).sum() / tokens
+            correction = 1 if most is None else gaps.exp().clamp(max=most)
+            total = total + (-ratio * advantage * correction + beta * ratio * kl).sum() / tokens
+    assert most is None or max(corrections) > math.log(most) > min(corrections)
     total.backward()
     wanted = gradients(made.model)
     made.accelerator.sync_gradients = True
