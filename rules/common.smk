@@ -19,15 +19,14 @@ from prefline.config.functions import file_of
 from prefline.data import prompts
 from prefline.config.section import flags
 from prefline.errors import InputError
-from prefline.provenance.hashes import Hashes
 from prefline.provenance import imports, plan
+from prefline.provenance.hashes import Hashes
 from prefline.text.templates import has_clock
 from prefline.training import losses
 from prefline.data.sources import data_files, local_files, members, parse_url
 
 STARTED = time.time()
 RULES_HASH = plan.rules_hash(workflow.basedir)
-
 
 try:
     if PLAN:

@@ -1,4 +1,4 @@
-# What follows from the sizes of jobs' models.
+# Resources that follow from the sizes of jobs' models.
 
 from collections import defaultdict
 
