@@ -15,7 +15,7 @@ from prefline.machine import sandbox
 from prefline.rewards import NoReward, code_tests, isolated
 
 CODE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-# What the sandbox may take beyond the tests: megabytes of files, of memory, and seconds to start.
+# Limits of the sandbox beyond those of the tests: megabytes of files, of memory, and seconds to start.
 SCRATCH_MEGABYTES, OWN_MEGABYTES, OWN_SECONDS = 64, 100, 30
 
 
