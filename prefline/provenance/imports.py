@@ -60,8 +60,8 @@ def code_hash(script, root=None, read=None):
     """Return a hash (hexadecimal str) of the code of `script` and its modules, without comments and layout.
 
     The hash is equal on all versions of Python that parse the code in the same way. root: as `modules_of`
-    takes it. read: a dict for what files import (by Path) and their hashes (by str). Give the same one for
-    scripts of one moment and one root: then each file is read once.
+    takes it. read: a dict in which this keeps what a file imports (by Path) and its hash (by str). With the
+    same dict for several scripts a file is read once; no file may change in between.
     """
     read = {} if read is None else read
     parts = []
