@@ -6,7 +6,7 @@
 
 Flags after -- go to vLLM, and replace those of this program. The policy is named as its directory. No path
 answers without the key: the one in PREFLINE_API_KEY or in the file that PREFLINE_API_KEY_FILE names, or else
-a new one in work/serve/NAME/key, which only you may read. Requests that name no sampling get that of
+a new one in work/serve-NAME/key, which only you may read. Requests that name no sampling get that of
 `vibe_check` in the config. Before the start, a command that asks the server is printed.
 """
 
@@ -27,7 +27,7 @@ from prefline.errors import InputError
 from prefline.servers import only_with_key
 from prefline.servers.client import KEY_FILE_VARIABLE, KEY_VARIABLE, environment_key
 
-ROOT = Path("work/serve")
+ROOT = Path("work")
 # Requests decoded together at most; further ones wait.
 BATCH_SIZE = 256
 QUESTION = "What sound does a cow make?"
@@ -135,7 +135,7 @@ def main(argv=None):
     found = policies.check(args.model)
     check_port(args.host, args.port)
     name = Path(args.model).resolve().name
-    folder = ROOT / name
+    folder = ROOT / f"serve-{name}"  # work/*/*/ are journals and trainings
     words = command(found, name, config, args.host, args.port, folder, more)
     vibe_check = config["vibe_check"]
     files.write_json(folder / "generation_config.json", generation_config(found.end_tokens, vibe_check))

@@ -8,11 +8,11 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx2
 import pytest
 import torch
+from project_copy import copy_project
 from small_model import make_model, make_tokenizer
 from transformers import LlamaForCausalLM
 
@@ -110,7 +110,7 @@ def test_vllm_ends_where_the_workflow_does(model, tmp_path):
     tokenizer, made = answered()
     assert made.finish_reason == "stop" and made.ids[-1] == 4
 
-    port, root = local_server.free_port(), Path.cwd()
+    port, root = local_server.free_port(), copy_project(tmp_path / "project")
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tools.serve", str(model), "--port", str(port), "--dtype", "float32"],
@@ -140,4 +140,7 @@ def test_vllm_ends_where_the_workflow_does(model, tmp_path):
         assert "secret" not in (tmp_path / "log").read_text()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
