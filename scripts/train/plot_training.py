@@ -28,6 +28,14 @@ PANELS = (
     ("Share of pairs ranked right", "rewards/accuracies", "rewards/accuracies"),
     ("Learning rate", "learning_rate", None),
 )
+# Columns whose axis begins at 0, so that a small change looks small.
+FROM_ZERO = {
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "entropy",
+    "rewards/differing",
+    "learning_rate",
+}
 TRAIN, HELD_OUT = COLOURS[0], COLOURS[1]
 
 # Inches.
@@ -90,6 +98,8 @@ def draw(name, log, metrics):
             axes = figure.add_axes([x / WIDTH, 1 - (top + TALL) / height, width / WIDTH, TALL / height])
             write(x, top - 0.14, title, fontweight="bold")
             draw_course(axes, log[column], held_out(same, log, metrics))
+            if column in FROM_ZERO:
+                axes.set_ylim(bottom=0)
             if number + 2 >= len(panels):
                 axes.set_xlabel("optimizer step")
         write(LEFT, height - 0.14, NOTE, color=MUTED, fontsize=8)

@@ -152,6 +152,9 @@ def test_verifiable_rewards_teach_sums(project):
         found = {(row["policy"], row["metric"]): float(row["value"]) for row in csv.DictReader(table)}
     assert found["grpo-1", "exact_match"] >= found["sft", "exact_match"] + 0.15
     assert found["grpo-1", "exact_match/low"] > found["sft", "exact_match/high"]
+    metrics = json.loads((project / "results/training/grpo-1/metrics.json").read_text())
+    at_random = metrics["eval_rewards/right"] - metrics["eval_rewards/right_before"]
+    assert at_random >= 0.15, "at temperature 1 too, where the start policy is right more often"
     assert found["grpo-1", "failed"] == found["sft", "failed"] == 0
     with (project / "results/benchmarks/contamination.csv").open() as table:
         seen = {row["found"] for row in csv.DictReader(table) if row["benchmark"] == "problems"}
