@@ -27,12 +27,12 @@ def project(tmp_path_factory):
     return project
 
 
-def rules(project, *overlays, target="results/winrate.png"):
-    """The rules (set) that make a target from nothing, as a dry run says; no network is asked.
+def rules(project, *overlays):
+    """The rules (set) that make the picture from nothing, as a dry run says; no network is asked.
 
     Without checks: a finished model has others than one that is trained.
     """
-    made = planned(project, target, "--forceall", "--configfile", *overlays)
+    made = planned(project, "results/winrate.png", "--forceall", "--configfile", *overlays)
     return {rule for rule in made if not rule.startswith("check_")}
 
 
@@ -144,9 +144,6 @@ def test_best_of_n(project):
 def test_verifiable_rewards_teach_sums(project):
     """Exact match on held-out sums rises by 15 points, and the intervals do not overlap."""
     target, overlays = "results/benchmarks/benchmarks.csv", ["recipes/verifiable.yaml", "recipes/sums.yaml"]
-    published, small = (rules(project, *files, target=target) for files in (overlays[:1], overlays))
-    assert published - small == {"train_online_adapter", "merge_adapter"}, "the twin trains all parameters"
-    assert small - published == {"train_sft", "train_online"}
     snakemake(project, target, "results/benchmarks/contamination.csv", "--configfile", *overlays)
     with (project / target).open() as table:
         found = {(row["policy"], row["metric"]): float(row["value"]) for row in csv.DictReader(table)}
