@@ -257,6 +257,7 @@ def saved_rows(out):
     return sum(path.read_bytes().count(b"\n") for path in out.glob("journal/*/*/*.jsonl"))
 
 
+@pytest.mark.slow
 def test_killed_with_kill_9_only_the_rest_is_sampled(world, tmp_path, asked):
     """Batches of one prompt: 16 rows are saved at a time."""
     pace = {"batch-size": 1, "num_completions": 12, "max_tokens": 24}
@@ -333,6 +334,7 @@ class QuickEngine(engines.Base):
         return {}
 
 
+@pytest.mark.slow
 def test_ten_thousand_completions_are_found_in_three_seconds(world, tmp_path, monkeypatch):
     write_prompts(tmp_path / "prompts.parquet", [f"prompt {number}" for number in range(2000)])
     flags = generation(
