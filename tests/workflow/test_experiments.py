@@ -59,7 +59,10 @@ def test_two_experiments_share_what_is_equal_and_are_compared(given):
         assert said.returncode != 0
         assert (
             f"{name} would replace dpo-1, from which the results of the experiment cold are made"
-            in said.stderr
+            in said.stdout + said.stderr
         )
     said = snakemake(copy, "-n", *given(HOT, "results/winrate.png"), check=False)
-    assert "experiment: hot, which makes results/experiments/hot/winrate.png; ask for that" in said.stderr
+    assert (
+        "experiment: hot, which makes results/experiments/hot/winrate.png; ask for that"
+        in said.stdout + said.stderr
+    )
