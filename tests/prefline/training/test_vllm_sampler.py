@@ -24,7 +24,7 @@ def found(tmp_path_factory):
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("trained", ["full", "lora", "qlora"])
 def test_after_each_step_the_sampler_has_the_weights_of_the_policy(found, trained):
     """Its greedy tokens are the policy's but for ties, and its log-probabilities but for rounding."""
@@ -35,17 +35,17 @@ def test_after_each_step_the_sampler_has_the_weights_of_the_policy(found, traine
     assert sum(step["changed"] > 0 for step in steps) > 12, "steps must change what is sampled"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stale_sampler_stops_the_training(found):
     assert found["stale"].startswith("step 2: the sampler's log-probabilities are")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_completion_depends_on_its_prompt_and_seed_alone(found):
     assert found["same"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_completions_end_at_any_end_token_or_are_cut_off(found):
     from online_training import ENDS
 
@@ -54,7 +54,7 @@ def test_completions_end_at_any_end_token_or_are_cut_off(found):
         assert (last in ENDS) == (reason == "stop") and (reason == "stop" or length == 12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_engine_leaves_the_process_its_random_numbers(found):
     assert found["states"]
 
