@@ -24,9 +24,8 @@ def copy_project(to):
         if source.is_symlink() or source.is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, to / name, follow_symlinks=False)
-    for compiled in ROOT.glob(
-        "prefline/**/__pycache__/*.pyc"
-    ):  # is used where time and size of the source fit
+    # Python uses what it compiled where time and size of the source fit.
+    for compiled in ROOT.glob("prefline/**/__pycache__/*.pyc"):
         place = to / compiled.relative_to(ROOT)
         if (place.parents[1] / f"{compiled.name.partition('.')[0]}.py").exists():
             place.parent.mkdir(exist_ok=True)
