@@ -65,7 +65,7 @@ rule report:
     input:
         f"{FINAL}/report.html",
         f"{FINAL}/drift.png",
-        expand(FINAL + "/cards/{policy}.md", policy=TRAINED),
+        expand(f"{FINAL}/cards/{{policy}}.md", policy=TRAINED),
 
 
 rule all:

@@ -22,7 +22,7 @@ rule write_model_card:
             if wildcards.run in RUNS_ON_PAIRS
         ],
     output:
-        card=FINAL + "/cards/{run}-{iteration}.md",
+        card=f"{FINAL}/cards/{{run}}-{{iteration}}.md",
     log:
         "logs/{run}-{iteration}/write_model_card.txt",
     benchmark:
@@ -60,7 +60,7 @@ rule write_trained_card:
         trained=lambda wildcards: trained_manifest(wildcards.model),
         metrics="results/training/{model}/metrics.json",
     output:
-        card=FINAL + "/cards/{model}.md",
+        card=f"{FINAL}/cards/{{model}}.md",
     log:
         "logs/write_trained_card/{model}.txt",
     benchmark:
@@ -95,7 +95,7 @@ rule publish:
     input:
         unpack(pushed),
         manifest="results/models/{model}.json",
-        card=FINAL + "/cards/{model}.md",
+        card=f"{FINAL}/cards/{{model}}.md",
         pairs=pushed_pairs,
     output:
         published="results/published/{model}.json",
