@@ -141,7 +141,7 @@ def bare(which, args, few, requests, sampling):
     from prefline.engines.model_files import ModelFiles
     from prefline.engines.vllm import engine_arguments, set_environment
 
-    set_environment("shard" if "n=" in which else "completion")
+    set_environment(apart="n=" not in which)
     from vllm import LLM, SamplingParams
 
     files = ModelFiles(args.model)

@@ -33,6 +33,7 @@ FRAMES = 12
 # Ends the text of ids that end within a character.
 HALF = "\ufffd"
 INTERRUPTED = 130
+NO_UTF_8 = "the message is no UTF-8; convert it, for example with iconv -t utf-8"
 
 
 class Policy:
@@ -101,11 +102,19 @@ def resume(path, models, system):
 
     system: str or None, of --system, which may not differ from the file's.
     """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: no conversation of this program; name another") from None
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             row = json.loads(line)
-            rows.append((row["model"], chat.as_messages(row["messages"], f"{path}, line {number}")))
+            # A conversation whose first answer was stopped before it began is empty.
+            messages = chat.as_messages(row["messages"], f"{path}, line {number}") if row["messages"] else []
+            rows.append((str(row["model"]), messages))
         except (json.JSONDecodeError, KeyError, TypeError):
             raise InputError(
                 f"{path}, line {number}: no conversation of this program; name another"
@@ -116,7 +125,7 @@ def resume(path, models, system):
             f"{path} is a conversation with {' and '.join(saved) or 'nobody'}; name the same, or another file"
         )
     for _, messages in rows:
-        first = messages[0]["content"] if messages[0]["role"] == "system" else None
+        first = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
         if system is not None and first != system:
             raise InputError(
                 f"{path} begins with another system message; leave --system out, or name another file"
@@ -217,6 +226,11 @@ def note(text):
     print(f"[{printable(text)}]", file=sys.stderr, flush=True)
 
 
+def wrong_text(text):
+    """Return a sentence about a text that is no UTF-8, or None; Python may have read it with surrogates."""
+    return None if text.isascii() or text == text.encode(errors="replace").decode() else NO_UTF_8
+
+
 def read_message():
     """Return the next message (str) that somebody types, None at the end; Ctrl-C empties the line."""
     lines, prompt = [], "> "
@@ -231,6 +245,12 @@ def read_message():
         except EOFError:
             print(flush=True)
             return None
+        except UnicodeDecodeError:
+            line = "\udcff"
+        if wrong := wrong_text(line):
+            note(wrong)
+            lines, prompt = [], "> "
+            continue
         lines.append(line.removesuffix("\\"))
         if line.endswith("\\"):
             prompt = ". "
@@ -247,7 +267,12 @@ def converse(talking, sampling, seed, path, typed):
     in is one.
     """
     if not typed:
-        question = sys.stdin.read().strip()
+        try:
+            question = sys.stdin.read().strip()
+        except UnicodeDecodeError:
+            raise InputError(NO_UTF_8) from None
+        if wrong := wrong_text(question):
+            raise InputError(wrong)
         if not question:
             raise InputError("nothing was piped in; pipe a question, or type it on a terminal")
         stopped = answer(talking, question, sampling, seed, sys.stdout)

@@ -8,12 +8,15 @@ one row.
 """
 
 import argparse
+import itertools
+import math
 from pathlib import Path
 
 import yaml
 
 from prefline import errors, files
 from prefline import policies as naming
+from prefline.config import endpoints
 from prefline.data.sources import parse_url
 from prefline.errors import InputError
 from prefline.judging import comparisons, fastchat
@@ -23,8 +26,12 @@ from prefline.reporting import pictures
 from scripts.mt_bench import compute_winrate, plot_winrate
 
 HASHES = ".snakemake/prefline_hashes.json"
-# Keys that change no policy and no verdict.
+# Keys that change no policy and no verdict, and those that change no training.
 SILENT = ("experiment", "machine", "report", "publish")
+OF_EVALUATIONS = ("mt_bench", "vibe_check", "benchmarks")
+# Keys of mt_bench that change verdicts, beside those of the judge.
+OF_VERDICTS = ("references", "judge_prompts", "verdicts")
+LONGEST = 200  # letters of a file's name, less those that are added while it is written
 MOST_NOTES = 8  # differences in the picture's notes
 
 
@@ -66,6 +73,55 @@ def check_alike(found):
                     f"the experiments {first['name']} and {one['name']} have not the same {what} "
                     f"({values[0]}, {values[1]}), so their win rates are no comparison"
                 )
+        if differing := differences(
+            [judging(each["config"], each["made"]["judge"]) for each in (first, one)]
+        ):
+            raise InputError(
+                f"{first['made']['judge']} judged the experiments {first['name']} and {one['name']} with "
+                f"other values of {differing[0][0]}, so their win rates are no comparison; give one judge "
+                "another name, and run that experiment again"
+            )
+
+
+def judging(config, judge):
+    """Return the part of a config (dict) that the verdicts of `judge` (str) depend on."""
+    section = dict(config["mt_bench"].get("judges", {}).get(judge, {}))
+    model = endpoints.model_of(section)
+    if section.get("endpoint"):
+        section["endpoint"] = endpoints.counted(section["endpoint"])
+    found = {key: config["mt_bench"].get(key) for key in OF_VERDICTS} | {"judges": {judge: section}}
+    rewards = config.get("rewards") if judge == "reward" else None
+    models = {model: config.get("models", {}).get(model)} if model else None
+    return {"mt_bench": found, "rewards": rewards, "models": models}
+
+
+def check_repetitions(found):
+    """Raise InputError if policies of experiments (of `read`) would count as repetitions, but are none.
+
+    Names alone do not tell: dpo-s1-1 and dpo-s2-1 may be of other values of runs.dpo, and dpo-1 may be
+    dpo-s1-1 once more.
+    """
+    for one, other in itertools.combinations(found, 2):
+        mine, theirs = (naming.subjects(each["made"]["policies"]) for each in (one, other))
+        for name in mine.keys() & theirs.keys():
+            if set(mine[name]) == set(theirs[name]):
+                continue
+            run = naming.run_of(name)
+            differing = differences([of_training(each["config"], run) for each in (one, other)])
+            if name in (*mine[name], *theirs[name]):
+                differing.insert(0, (f"runs.{run}.seeds", []))
+            if differing:
+                raise InputError(
+                    f"{name} of the experiments {one['name']} and {other['name']} is of trainings that "
+                    f"differ in more than seeds ({differing[0][0]}); give the run another name in one of them"
+                )
+
+
+def of_training(config, run):
+    """Return the part of a config (dict) that may change the policies of a run, less its seeds."""
+    kept = {key: value for key, value in config.items() if key not in OF_EVALUATIONS}
+    own = config.get("runs", {}).get(run, {})
+    return kept | {"runs": {run: {k: v for k, v in own.items() if k not in ("seeds", "iterations")}}}
 
 
 def judgments_of(one):
@@ -138,7 +194,7 @@ def table(result, names, differing):
             p = f"{one['p_corrected']:.2g}"
             lines.append(f"| {one['policy']} | {one['other']} | {ahead} | {low} to {high} | {p} |")
     lines += ["", f"| key | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    lines += [f"| {key} | {' | '.join(map(_shown, values))} |" for key, values in differing]
+    lines += [f"| {key} | {' | '.join(map(_cell, values))} |" for key, values in differing]
     return "\n".join(lines) + "\n"
 
 
@@ -153,7 +209,14 @@ def notes(names, differing):
 
 
 def _shown(value):
-    return "" if value is None else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+    if value is None:
+        return ""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return " ".join(text.split("\n...")[0].split())
+
+
+def _cell(value):
+    return _shown(value).replace("|", "\\|")
 
 
 def main(argv=None):
@@ -168,9 +231,12 @@ def main(argv=None):
     names = list(dict.fromkeys(args.experiments))
     if len(names) < 2:
         parser.error("name two experiments or more")
+    if not args.out and len("_vs_".join(names)) > LONGEST:
+        parser.error("their names are too long for the name of a file; name the picture with --out")
     hashes = Hashes(HASHES)
     found = [read(name, hashes) for name in names]
     check_alike(found)
+    check_repetitions(found)
     result, differing = merge(found), differences([one["config"] for one in found])
     result["differences"] = notes(names, differing)
     out = args.out or f"{experiments.FOLDER}/{'_vs_'.join(names)}"

@@ -51,14 +51,16 @@ def generation_config(end_tokens, sampling):
 def key_for(folder):
     """Return (key, words for the shell that print it): the environment's, or one in the file folder/key."""
     if key := environment_key():
-        return key, f"${KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE) else f"$(cat ${KEY_FILE_VARIABLE})"
+        named = os.environ.get(KEY_VARIABLE, "").strip()
+        return key, f"${KEY_VARIABLE}" if named else f'$(cat "${KEY_FILE_VARIABLE}")'
     path = folder / "key"
-    if path.is_file():
-        return path.read_text(encoding="utf-8").strip(), f"$(cat {shlex.quote(str(path))})"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
-    return key_for(folder)
+    key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if not key:  # or the program was stopped before it wrote one
+        key = secrets.token_urlsafe(32)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(key + "\n")
+    return key, f"$(cat {shlex.quote(str(path))})"
 
 
 def how_to_ask(url, name, key, system):
@@ -74,15 +76,16 @@ def how_to_ask(url, name, key, system):
 
 def check_port(host, port):
     """Raise InputError unless a program may listen there."""
+    if not 0 < port < 2**16:
+        raise InputError(f"--port {port}: ports are from 1 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-    except OSError as error:
-        raise InputError(
-            f"{host}, port {port}: {error.strerror}; choose others with --host and --port"
-        ) from None
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "no address"
+        raise InputError(f"{host}, port {port}: {why}; choose others with --host and --port") from None
 
 
 def command(found, name, config, host, port, folder, more):
@@ -140,14 +143,15 @@ def main(argv=None):
     vibe_check = config["vibe_check"]
     files.write_json(folder / "generation_config.json", generation_config(found.end_tokens, vibe_check))
     key, printed = key_for(folder)
-    asked = "127.0.0.1" if args.host in ("0.0.0.0", "::") else args.host
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(args.host, args.host)
+    asked = f"[{asked}]" if ":" in asked else asked
     print("When vLLM says `Application startup complete`, ask it:\n")
     print(how_to_ask(f"http://{asked}:{args.port}/v1", name, printed, vibe_check["system"]), flush=True)
     print("\nCtrl-C ends it.", flush=True)
     from prefline.engines.vllm import set_environment
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
-    set_environment("completion")
+    set_environment(apart=True)
     os.environ |= {only_with_key.VARIABLE: key, "PYTHONPATH": local_server.python_path()}
     if sys.platform.startswith("linux"):  # it may outlive the terminal, under nohup, unlike a job
         ctypes.CDLL(None).prctl(1, 0)

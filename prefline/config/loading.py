@@ -112,6 +112,8 @@ def training(config, run):
     own = config["runs"][policies.run_of(run)]
     keys = {key: own.get(key, value) for key, value in keys.items()}
     foreign = methods.KEYS - methods.hyperparameters(keys.pop("method"), keys["loss_type"])
+    if keys["sampler"] != "vllm" or keys["dtype"] == "float32":
+        keys["max_sampling_ratio"] = None  # corrects nothing: an edit trains nothing again
     return {key: value for key, value in keys.items() if key not in foreign}
 
 
@@ -323,14 +325,15 @@ def _without_nulls(run):
     """
     if not isinstance(run, dict):
         return run
-    removable = methods.KEYS | {"seeds"}
+    removable = methods.KEYS - methods.NULLABLE | {"seeds"}
     return {key: value for key, value in run.items() if value is not None or key not in removable}
 
 
 def _check_method(config, run):
     """Raise InputError if a run has a hyperparameter that its method or loss does not take."""
     keys, method = training(config, run), method_of(config, run)
-    foreign = sorted(methods.KEYS & config["runs"][run].keys() - keys.keys())
+    own = {key for key, value in config["runs"][run].items() if value is not None}
+    foreign = sorted(methods.KEYS & own - keys.keys())
     if foreign:
         own = sorted((methods.KEYS - {"loss_type"}) & keys.keys())
         raise InputError(

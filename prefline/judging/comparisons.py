@@ -54,11 +54,16 @@ def _repeated(policies, others, rows, pairs):
     """
     if not others:
         return {"by": "games", **repetitions.advantage([[points_of(rows[one])] for one in policies])}
-    games = [[_of_games(one, other, pairs) for other in others] for one in policies]
+    if naming.run_of(policies[0]) == naming.run_of(others[0]):  # iterations of a run: its seeds are pairs
+        later = {naming.chain_of(other): other for other in others}
+        matched = [[(one, later[naming.chain_of(one)])] for one in policies if naming.chain_of(one) in later]
+    else:
+        matched = [[(one, other) for other in others] for one in policies]
+    games = [[_of_games(one, other, pairs) for one, other in row] for row in matched]
     if all(match for row in games for match in row):
         return {"by": "games", **repetitions.advantage(games)}
     points = {name: points_of(rows[name]) for name in (*policies, *others)}
-    differences = [[difference(points[one], points[other]) for other in others] for one in policies]
+    differences = [[difference(points[one], points[other]) for one, other in row] for row in matched]
     return {"by": "start", **repetitions.advantage(differences, most=2)}
 
 

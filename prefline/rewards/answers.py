@@ -23,7 +23,10 @@ def math(completion, reference):
         return math_verify.parse(text, parsing_timeout=None)
 
     wanted = reference.rpartition("####")[2].strip()
-    gold = parsed(wanted)
+    # Of a bare expression, such as (4, 5), the library would find the last number.
+    gold = parsed(f"\\boxed{{{wanted}}}") if _is_bare(wanted) else []
+    if not gold or wanted.endswith("%"):  # 18% equals 18, too
+        gold = [*gold, *parsed(wanted)]
     if not gold and (
         len(wanted) < 4 or re.search(r"[\d\\^=]", wanted)
     ):  # not in words, whose letters are symbols
@@ -33,6 +36,19 @@ def math(completion, reference):
     answer = verdicts.without_reasoning(completion)
     found = parsed(answer) if answer else []
     return float(bool(found) and math_verify.verify(gold, found, timeout_seconds=None))
+
+
+# Numbers as people write them, which the library reads without delimiters.
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?")
+_DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[|\n")
+_LATEX = re.compile(r"\\(?:text|textbf|mathrm|mbox|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+
+
+def _is_bare(text):
+    """Return whether a text is a mathematical expression without delimiters or words, and no plain number."""
+    if _DELIMITED.search(text) or _NUMBER.fullmatch(text) or not re.search(r"[^\W_]", text):
+        return False
+    return not re.search(r"[A-Za-z]{2}", _LATEX.sub(" ", text))
 
 
 # A letter with what may be around it: **B**, (B), \boxed{B}, \text{B}, "B".

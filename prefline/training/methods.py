@@ -27,6 +27,8 @@ HYPERPARAMETERS = {
 # Keys that only some methods have.
 KEYS = {"loss_type", "loss_arguments", *losses.hyperparameters(list(losses.LOSSES))}
 KEYS |= {key for keys in HYPERPARAMETERS.values() for key in keys}
+# Those of which null is a value, not the absence of one.
+NULLABLE = {"max_sampling_ratio"}
 
 
 def hyperparameters(method, loss_type):

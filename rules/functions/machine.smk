@@ -83,6 +83,11 @@ def cannot_share(rule, settings, models, wildcards, trains):
             if not isinstance(settings["parallel"], TBDString):
                 launch.sharing(settings["parallel"])
             arguments.accumulation(trains[1]["global_batch_size"], 1, devices)  # any rows divide a share
+            if trains[1].get("sampler") == "vllm" and devices > 1:
+                raise InputError(
+                    f"online.sampler vllm samples on one device, and the training has {devices}; set the resource "
+                    "gpu to 1, or take online.sampler: transformers"
+                )
         except InputError as error:
             wrong = error
     return wrong and f"{rule}: {wrong}"

@@ -63,6 +63,23 @@ def test_a_conversation_is_sampled_as_the_workflow_samples_and_is_resumed(polici
         ]
 
 
+def test_a_saved_conversation_is_read_back_whatever_its_characters(tmp_path):
+    path = tmp_path / "talk.jsonl"
+    rows = [{"role": "user", "content": "a\u2028b\x85c"}, {"role": "assistant", "content": "d"}]
+    path.write_text(json.dumps({"model": "m", "messages": rows}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert chat.resume(path, ["m"], None) == [rows]
+    files.write_jsonl(path, [{"model": "m", "messages": []}])  # the first answer was stopped
+    assert chat.resume(path, ["m"], "") == [[]]
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(chat.InputError, match="no conversation of this program"):
+        chat.resume(path, ["m"], None)
+
+
+def test_a_message_that_is_no_utf_8_is_refused(policies, say):
+    with pytest.raises(chat.InputError, match="no UTF-8"):
+        say("caf\udce9", policies[0])
+
+
 def test_two_policies_have_conversations_of_their_own(policies, say, tmp_path):
     saved = tmp_path / "talk.jsonl"
     for question in ("the cat", "the mat"):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from prefline import files
+from prefline.config import endpoints
 from prefline.errors import InputError
 from prefline.provenance import experiments, metadata, records
 from prefline.provenance.hashes import Hashes
@@ -97,6 +98,40 @@ def test_what_cannot_be_compared_is_refused(experiment, tmp_path):
         InputError, match=r"cold/winrate\.json was made from another .*dpo-1\.jsonl; run the exper"
     ):
         compare.main(["cold", "hot"])
+
+
+def test_trainings_that_differ_in_more_than_seeds_are_no_repetitions(experiment):
+    experiment("cold", {"dpo-s1-1": "model_1"}, runs={"dpo": {"beta": 0.1, "seeds": [1]}})
+    experiment("hot", {"dpo-s2-1": "model_2"}, runs={"dpo": {"beta": 5, "seeds": [2]}})
+    experiment("plain", {"dpo-1": "tie"}, runs={"dpo": {"beta": 0.1}})
+    with pytest.raises(InputError, match=r"dpo-1 of the experiments cold and hot .* \(runs.dpo.beta\); give"):
+        compare.main(["cold", "hot"])
+    with pytest.raises(InputError, match=r"dpo-1 of the experiments cold and plain .* \(runs.dpo.seeds\)"):
+        compare.main(["cold", "plain"])
+
+
+def test_one_name_of_two_judges_is_refused(experiment):
+    for name, model in (("cold", "small"), ("hot", "large")):
+        endpoint = {**dict.fromkeys(endpoints.COUNTED), "kind": "openai", "model": model}
+        mt_bench = {"judge": "reference", "questions": "question.jsonl"}
+        mt_bench["judges"] = {"reference": {"endpoint": endpoint}}
+        experiment(name, {f"{name}-1": "tie"}, mt_bench=mt_bench)
+    with pytest.raises(
+        InputError, match="reference judged the experiments cold and hot with other values of"
+    ):
+        compare.main(["cold", "hot"])
+
+
+def test_long_values_and_lines_stay_in_their_cells(experiment, tmp_path):
+    for name, text in (("cold", "a | b\n" * 30), ("hot", "é" * 200)):
+        experiment(name, {f"{name}-1": "tie"}, prompts={"system": text})
+    compare.main(["cold", "hot"])
+    (row,) = [
+        line
+        for line in (tmp_path / "results/experiments/cold_vs_hot.md").read_text().splitlines()
+        if line.startswith("| prompts.system ")
+    ]
+    assert row.count(r"a \| b") == 30 and "é" * 200 in row
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,14 @@ def test_an_overlay_takes_a_hyperparameter_away_with_its_loss():
     assert configuration.load(summed)["runs"]["own"]["loss_weights"] == [0.1, 1]
 
 
+def test_null_lets_a_run_sample_without_a_correction():
+    keys = {"method": "grpo", "loss_type": None, "label_smoothing": None, "sampler": "vllm"}
+    for ratio, dtype, used in ((None, "bfloat16", None), (3.0, "bfloat16", 3.0), (3.0, "float32", None)):
+        config = with_run(**keys, max_sampling_ratio=ratio, dtype=dtype)
+        trained = configuration.training(configuration.load(config), "own")
+        assert trained["max_sampling_ratio"] == used
+
+
 def test_seeds_make_chains_of_policies_whose_names_tell_run_seed_and_iteration():
     loaded = configuration.load(with_run(iterations=2, seeds=["3", 1.0], beta=0.3))
     found = policies.chains(loaded)

@@ -33,6 +33,28 @@ def test_forms_of_mathematical_answers():
     assert not wrong(verifiers.math, MATH)
 
 
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "(4, 5)",
+        "3x+2",
+        r"3\sqrt{13}",
+        r"\frac{3}{4}",
+        r"\text{(A)}",
+        "[2, 5)",
+        "x^2-2x+1",
+        "1,234",
+        "18%",
+        "-5",
+    ],
+)
+def test_a_reference_without_delimiters_is_its_own_answer(reference):
+    """As in the column `answer` of MATH-500."""
+    assert verifiers.math([], rf"So it is $\boxed{{{reference}}}$.", reference) == 1.0
+    assert verifiers.math([], r"So it is $\boxed{77}$.", reference) == 0.0
+    assert verifiers.math([], r"$\boxed{5}$", "(4, 5)") == 0.0
+
+
 def test_forms_of_choices():
     assert not wrong(verifiers.choice, CHOICE)
 

@@ -91,6 +91,18 @@ def test_runs_are_compared_over_their_seeds_and_seeds_not_with_each_other():
     assert differ <= 14
 
 
+def test_iterations_of_a_run_are_compared_seed_by_seed():
+    """Each seed gains 15 points, and the seeds differ by more: of independent runs nothing would be seen."""
+    rows = {}
+    for seed, wins in ((1, 20), (2, 50), (3, 80)):
+        for iteration, more in ((1, 0), (2, 15)):
+            policy = f"a-s{seed}-{iteration}"
+            rows[policy] = judgments(["win"] * (wins + more) + ["loss"] * (100 - wins - more), policy)
+    (found,) = [one for one in comparisons.compare(list(rows), "sft", rows) if one["other"] == "a-2"]
+    assert found["policy"] == "a-1" and found["advantage"] == pytest.approx(-0.15)
+    assert found["ci_high"] < 0 and found["p_value"] < 0.01
+
+
 def test_an_advantage_by_games_with_each_other_and_of_a_run_over_a_single_policy():
     rows = {
         "a-s1-1": judgments(["win", "win", "win", "tie"] * 5, "a-s1-1"),
