@@ -190,7 +190,7 @@ def table(result, names, differing):
     lines += ["", "| policy | other | points ahead | 95 % interval | p, corrected |", "|---|---|---|---|---|"]
     for one in result["comparisons"]:
         if one["advantage"] is not None:
-            ahead, low, high = (f"{100 * one[key]:+.1f}" for key in ("advantage", "ci_low", "ci_high"))
+            ahead, low, high = (f"{100 * one[key]:+z.1f}" for key in ("advantage", "ci_low", "ci_high"))
             p = f"{one['p_corrected']:.2g}"
             lines.append(f"| {one['policy']} | {one['other']} | {ahead} | {low} to {high} | {p} |")
     lines += ["", f"| key | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]

@@ -253,7 +253,7 @@ def draw_matrix(axes, result):
                 "fontweight": "bold" if sure else "normal",
                 "color": INK if sure else MUTED,
             }
-            axes.text(column, row, f"{100 * value:+.0f}", ha="center", va="center_baseline", **style)
+            axes.text(column, row, f"{100 * value:+z.0f}", ha="center", va="center_baseline", **style)
 
 
 def judge_name(name):
