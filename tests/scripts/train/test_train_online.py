@@ -73,9 +73,7 @@ def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monke
             products.add(output.dtype)
 
     monkeypatch.setattr(module, "selective_log_softmax", log_softmax)
-    changed = {"num_train_epochs": 2 if method == "rloo" else 4}
-    if peft is not None:
-        changed = {"num_train_epochs": 3, "learning_rate": 1e-2}
+    changed = {"num_train_epochs": 6} | ({"learning_rate": 1e-2} if peft else {})
     with torch.nn.modules.module.register_module_forward_hook(look):
         _, metrics, log = train(world, tmp_path, method, dtype="bfloat16", peft=peft, **changed)
     assert logits == {torch.float32}
