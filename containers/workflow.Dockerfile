@@ -12,8 +12,8 @@ ENV PIP_NO_CACHE_DIR=1 \
 WORKDIR /opt/prefline
 COPY Makefile ./
 COPY envs/cuda.lock.txt envs/direct.toml envs/
-COPY prefline/__init__.py prefline/errors.py prefline/optional_packages.py prefline/policies.py prefline/printable.py \
-     prefline/
+COPY prefline/__init__.py prefline/errors.py prefline/optional_packages.py prefline/printable.py prefline/
+COPY prefline/policies.py prefline/
 COPY prefline/machine prefline/machine
 RUN make .venv DEVICE=cuda
 ENV PATH=/opt/prefline/.venv/bin:$PATH

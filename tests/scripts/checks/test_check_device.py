@@ -17,7 +17,7 @@ def found(tmp_path, *words, gpu_memory="null"):
 def test_the_card_the_driver_and_the_builds_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "LIBRARIES", [libcuda.compiled(tmp_path)])
     monkeypatch.setattr(device, "_driver", lambda: "580.65.06")
-    monkeypatch.setattr(device, "_vllm", lambda: "0.32.0")
+    monkeypatch.setattr(device, "installed_vllm", lambda: "0.32.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     said = found(tmp_path, "--needs-vllm")
     assert said.startswith("NVIDIA H200 (150 GB), driver 580.65.06 for CUDA 13.0, torch 2.")
@@ -45,7 +45,7 @@ def test_a_machine_that_gives_jobs_no_gpu_is_told(tmp_path, monkeypatch):
 
 
 def test_vllm_that_is_not_installed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(device, "_vllm", lambda: None)
+    monkeypatch.setattr(device, "installed_vllm", lambda: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(InputError, match="by vLLM, which is not installed; install builds for CUDA"):
         found(tmp_path, "--needs-vllm")
