@@ -222,7 +222,8 @@ VALUES = st.recursive(
     ),
     max_leaves=3,
 )
-PATHS = [(one,) for one in DEFAULT] + [(one, key) for one in DEFAULT if one != "seed" for key in DEFAULT[one]]
+SECTIONS = [one for one in DEFAULT if isinstance(DEFAULT[one], dict)]
+PATHS = [(one,) for one in DEFAULT] + [(one, key) for one in SECTIONS for key in DEFAULT[one]]
 
 
 @given(st.sampled_from(PATHS), VALUES)
