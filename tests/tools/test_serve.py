@@ -88,7 +88,7 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(model, monkeypatch):
         serve.main([str(model)])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vllm_ends_where_the_workflow_does(model, tmp_path):
     pytest.importorskip("vllm")
     greedy = engines.Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=20)
