@@ -2,7 +2,9 @@
 
 import functools
 import gc
+import math
 import os
+import time
 from pathlib import Path
 
 import hypothesis
@@ -24,6 +26,18 @@ TOGETHER = (
 )
 
 
+BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--slow-minutes",
+        type=float,
+        default=math.inf,
+        help="skip slow tests that would begin later than so many minutes after the start",
+    )
+
+
 def pytest_configure(config):
     """Tests compare numbers of a CPU, to the bit: only those that ask for a GPU see the machine's.
 
@@ -35,9 +49,21 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)  # before a fixture makes anything
+def pytest_runtest_setup(item):
+    minutes = item.config.option.slow_minutes
+    if is_slow(item) and time.monotonic() - BEGAN > 60 * minutes:
+        pytest.skip(f"not begun within {minutes:g} minutes")
+
+
+def is_slow(item):
+    return item.get_closest_marker("slow") is not None
+
+
 @pytest.hookimpl(trylast=True)  # after those that were not asked for are out
 def pytest_collection_modifyitems(items):
-    """Begin with a test that has the whole chain run, on which all others of its kind would wait at once."""
+    """Run fast tests first; but before them one that has the whole chain run, for which others would wait."""
+    items.sort(key=is_slow)
     first = next((item for item in items if "finished" in getattr(item, "fixturenames", ())), None)
     if first is not None:
         items.remove(first)

@@ -1,7 +1,7 @@
 """Each whole recipe runs to the picture with the small world, by the rules that its own models run with.
 
 They run one after the other in one folder, as if somebody changed the config, so that what stands in for the
-published models is trained once.
+published models is trained once. Those that bring no rule of their own are `long`.
 """
 
 import csv
@@ -58,8 +58,13 @@ def params(project, policy, folder="models"):
     return json.loads((project / f"results/{folder}/{policy}.json").read_text())["lineage"]["params"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dagster-dpo", "hf-dpo-2024"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("dagster-dpo", marks=pytest.mark.long),
+        pytest.param("hf-dpo-2024", marks=pytest.mark.slow),
+    ],
+)
 def test_dpo_with_adapters_on_given_pairs(project, name):
     policies, metrics = run(project, name)
     assert policies == {"dpo-1"}
@@ -87,7 +92,7 @@ def test_rebel(project):
     assert generation["engine"] == "vllm"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_online_rlhf(project):
     """Three iterations, each from the policy before, with fresh prompts and the initial reference."""
     policies, _ = run(project, "online-rlhf")
@@ -101,7 +106,7 @@ def test_online_rlhf(project):
     assert params(project, "dpo-3")["label_smoothing"] == 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hf_rlhf_2023(project):
     policies, metrics = run(project, "hf-rlhf-2023")
     assert policies == {"ppo-1"}
@@ -110,7 +115,7 @@ def test_hf_rlhf_2023(project):
     assert params(project, "reward_model", "adapters")["peft"]["r"] == 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["first_day", "eight_billion"])
 def test_our_own_recipes(project, name):
     policies, metrics = run(project, name)
