@@ -18,6 +18,8 @@ DEFAULTS = {
     "urls": [],
     "key_variable": None,
     "form": None,
+    "extra_body": {},
+    "extra_query": {},
     "dtype": "bfloat16",
     "requests_per_minute": 0,
     "tokens_per_minute": 0,
@@ -30,13 +32,26 @@ DEFAULTS = {
 ANTHROPIC = {"urls": ["https://api.anthropic.com/v1"], "key_variable": "ANTHROPIC_API_KEY"}
 # Keys that change the answers. The others set address, rate and price, and an edit of them runs nothing
 # again.
-COUNTED = ("kind", "model", "form", "dtype")
+COUNTED = ("kind", "model", "form", "extra_body", "dtype")
+# Fields of a request that Prefline sets, or reads the answer by: `extra_body` must not set them.
+OWN_FIELDS = frozenset(
+    [
+        *("model", "messages", "prompt", "system", "n", "best_of", "echo", "stream", "stream_options"),
+        *("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "stop_token_ids", "logprobs"),
+        *("top_logprobs", "prompt_logprobs", "return_token_ids", "skip_special_tokens"),
+    ]
+)
 # Keys of other sections that moved to an endpoint: {key there: key of the endpoint}.
 MOVED = {
     "generate": {"servers": "urls", "served_model": "model"},
     "rewards": {"servers": "urls", "served_model": "model", "model": "model", "dtype": "dtype"},
     "judges": {"servers": "urls", "served_model": "model"}
-    | {key: key for key in ("kind", *DEFAULTS) if key not in ("urls", "form", "timeout")},
+    | {
+        key: key
+        for key in ("kind", *DEFAULTS)
+        if key not in ("urls", "form", "timeout", "extra_body", "extra_query")
+    },
     "benchmarks": {"servers": "urls", "judge": "model"},
 }
 
@@ -108,6 +123,11 @@ def resolve(config):
             raise InputError(
                 f"config: endpoints.{chosen}.model is missing; set it to the servers' name of the model"
             )
+        if place == "generate" and endpoint["extra_body"]:
+            raise InputError(
+                f"config: endpoints.{chosen}.extra_body: policies are sampled by `generate` alone; "
+                "remove it, or give generate an endpoint without it"
+            )
         section["endpoint"] = endpoint
     if config["generate"]["endpoint"] and config["generate"]["engine"] != "server":
         raise InputError(
@@ -167,6 +187,8 @@ def _complete(name, endpoint, models):
             f"{key}.model names the model {endpoint['model']!r}, which `models` lacks; known: "
             f"{', '.join(models)}"
         )
+    if own := sorted(OWN_FIELDS.intersection(endpoint.get("extra_body", {}))):
+        raise InputError(f"{key}.extra_body.{own[0]}: Prefline sets this field itself; remove it")
     complete = DEFAULTS | (ANTHROPIC if kind == "anthropic" else {}) | endpoint | {"name": name}
     if complete["max_cost"] is not None and not (complete["input_price"] and complete["output_price"]):
         raise InputError(f"{key}.max_cost limits nothing without prices: give input_price and output_price")

@@ -56,6 +56,8 @@ def context(settings, endpoint):
     """
     shared = {"name": endpoint.model, "max_tokens": settings.max_tokens}
     shared |= {"kind": endpoint.kind, "form": endpoint.form}
+    if endpoint.extra_body:
+        shared["extra_body"] = endpoint.extra_body
     if endpoint.urls:
         counted = journal.context("prefline/servers/conversation.py", None, (), **shared)
         return counted | {"code": REQUESTS}

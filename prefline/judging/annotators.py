@@ -61,6 +61,8 @@ class Judge:
         shaped_by = journal.context("prefline/servers/client.py", None, (), judge=self.name)
         if endpoint.form is not None:
             shaped_by["form"] = endpoint.form
+        if endpoint.extra_body:
+            shaped_by["extra_body"] = endpoint.extra_body
         self.kept = journal.Journal(root, "annotations", shaped_by | {"code": REQUESTS}, self.name)
 
     def __call__(self, prompts, max_tokens, temperature, logprobs=False, top_logprobs=None, **_):

@@ -49,6 +49,7 @@ class Client:
     concurrency: most requests in flight together; timeout: seconds to wait for an answer; key: str, None for
     that of the environment variable key_variable; attempts: tries of a request; first_wait, longest_wait:
     seconds before the second try and before the last ones, at most; headers(key): those that carry the key;
+    extra_body, extra_query: dict, fields of the body of each POST, and parameters of each URL;
     meter: a budget.Meter for servers that cost money or limit the rate, None for others; check(): raises an
     exception if a server has ended for good, None for servers of others. given_up: (request, exception) of
     what `each` gave up; owners: set of str, who serves the models that `models` found. Raises InputError for
@@ -66,6 +67,8 @@ class Client:
         longest_wait=60.0,
         key_variable=KEY_VARIABLE,
         headers=None,
+        extra_body=None,
+        extra_query=None,
         meter=None,
         check=None,
     ):
@@ -75,6 +78,7 @@ class Client:
         self.wait = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
         self.key_variable = key_variable
         self.key = key or environment_key(key_variable)
+        self.extra_body = extra_body or {}
         self.meter, self.check, self.given_up = meter, check, []
         self.lock, self.closed = threading.Lock(), threading.Event()
         self.retries, self.owners = 0, set()
@@ -82,6 +86,7 @@ class Client:
         try:
             self.http = httpx2.Client(
                 headers=(headers or bearer)(self.key) if self.key else {},
+                params=extra_query,
                 timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
                 limits=httpx2.Limits(max_connections=concurrency),
                 # A proxy of the environment, which would read the key, is only for other machines.
@@ -259,6 +264,7 @@ class Client:
 
     def _metered(self, server, path, payload, read):
         """Return `read(answer)`; the answer's cost is metered even if it cannot be read."""
+        payload = payload | self.extra_body
         if self.meter is None:
             return read(self._answer(server, path, payload))
         call = self.meter.start(payload, self.closed.wait)

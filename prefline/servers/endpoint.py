@@ -25,6 +25,8 @@ class Endpoint:
     urls: list
     key_variable: str | None
     form: str | None
+    extra_body: dict
+    extra_query: dict
     dtype: str
     requests_per_minute: int
     tokens_per_minute: int
@@ -56,8 +58,8 @@ class Endpoint:
             raise InputError(
                 f"{self.section}: a budget of 0 allows no call; raise max_calls and max_cost, or set null"
             )
-        key = self.key()
-        return {"meter": meter} | ({"key": key, "key_variable": self.key_variable} if key else {})
+        key, extra = self.key(), {"extra_body": self.extra_body, "extra_query": self.extra_query}
+        return {"meter": meter} | extra | ({"key": key, "key_variable": self.key_variable} if key else {})
 
     def key(self):
         """Return the key that its servers want (str); None if it names no variable; InputError without it."""

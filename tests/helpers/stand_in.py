@@ -30,9 +30,10 @@ class StandIn:
     `faults` go off first, one for each completion but the first, which is a trial.
 
     name: the model's; url: up to /v1; asked: payloads of all completions that it took; received: those of
-    all; headers: of the last request; replies(payload): (status, body, headers) of a POST in its place, or
-    None; models: (status, body) of /models; vllm: whether it takes vLLM's additions; takes_ids: whether a
-    prompt may be ids; key: the key that it wants, or None; refused: fields that it refuses beside messages;
+    all; headers, query: of the last request; replies(payload): (status, body, headers) of a POST in its
+    place, or None; models: (status, body) of /models; vllm: whether it takes vLLM's additions; takes_ids:
+    whether a prompt may be ids; key: the key that it wants, or None; refused: fields that it refuses beside
+    messages;
     status: of all its answers to messages; usage(payload, text): the tokens that it counts, in and out;
     seconds: how long it thinks; most: the most requests that it had at once.
     """
@@ -50,7 +51,7 @@ class StandIn:
         seconds=0.0,
     ):
         self.tokenizer, self.name, self.vllm, self.takes_ids, self.key = tokenizer, name, vllm, takes_ids, key
-        self.faults, self.asked, self.received, self.headers = [], [], [], {}
+        self.faults, self.asked, self.received, self.headers, self.query = [], [], [], {}, ""
         self.says, self.refused, self.usage, self.seconds = says, refused, usage, seconds
         self.extra_prompt_tokens, self.status = 0, 200
         self.replies, self.models = lambda payload: None, None
@@ -75,9 +76,10 @@ class StandIn:
                     stand_in.received.append(payload)
                     stand_in.running += 1
                     stand_in.most = max(stand_in.most, stand_in.running)
+                path, _, stand_in.query = self.path.partition("?")
                 if other := stand_in.replies(payload):
                     reply(self, *other)
-                elif self.path in ("/v1/chat/completions", "/v1/messages"):
+                elif path in ("/v1/chat/completions", "/v1/messages"):
                     stand_in.headers = dict(self.headers)
                     stand_in.released.wait(stand_in.seconds)
                     stand_in.converse(self, payload)
@@ -138,7 +140,7 @@ class StandIn:
             return reply(handler, self.status, {"error": {"message": "refused"}})
         text = self.says(payload)
         counted = self.usage(payload, text) if self.usage else None
-        if handler.path == "/v1/messages":
+        if handler.path.startswith("/v1/messages"):
             usage = dict(zip(("input_tokens", "output_tokens"), counted or (), strict=False))
             body = {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "usage": usage}
             return self.answer(handler, body)

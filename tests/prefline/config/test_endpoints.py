@@ -50,6 +50,19 @@ def test_the_whole_endpoint_stands_where_its_name_did():
     assert claude["key_variable"] == "ANTHROPIC_API_KEY"
 
 
+@pytest.mark.parametrize(
+    ("section", "extra_body", "message"),
+    [
+        ("generate", {"effort": "low"}, "policies are sampled by `generate` alone"),
+        ("rewards", {"temperature": 1}, "extra_body.temperature: Prefline sets this field itself"),
+    ],
+)
+def test_an_endpoint_adds_fields_to_judges_requests_alone(section, extra_body, message):
+    added = {"endpoints": {"unnamed": ENDPOINTS["unnamed"] | {"extra_body": extra_body}}}
+    uses = {"generate": {"engine": "server", "endpoint": "unnamed"}, "rewards": {"polite": REWARD}}
+    assert message in refused(config(**added, **{section: uses[section]}))
+
+
 def test_an_endpoint_of_the_kind_vllm_needs_its_model():
     loaded = configuration.load(config(rewards={"polite": REWARD | {"endpoint": "own"}}))
     assert endpoints.model_of(loaded["rewards"]["polite"]) == "start"

@@ -26,9 +26,9 @@ TRANSIENT = [
 ]
 
 
-def talk(*servers, name="judge", concurrency=4, timeout=0.5, **options):
+def talk(*servers, name="judge", concurrency=4, timeout=0.5, kind=Conversation, **options):
     urls = [server if isinstance(server, str) else server.url for server in servers]
-    return Conversation(urls, name, 32, concurrency, timeout, "rewards.helpful", **PACE | options)
+    return kind(urls, name, 32, concurrency, timeout, "rewards.helpful", **PACE | options)
 
 
 def requests(number):

@@ -8,9 +8,10 @@ from stand_in import endpoint
 from test_conversation import echo, requests, talk
 from test_dialects import error
 
+from prefline.config import endpoints
 from prefline.engines import asking
 from prefline.servers import conversation
-from prefline.servers.conversation import Anthropic
+from prefline.servers.conversation import NEUTRAL, Anthropic, Conversation
 from prefline.servers.endpoint import Endpoint
 
 
@@ -48,6 +49,25 @@ def test_forms_are_found_by_the_refusals_words(start, capsys, refusal, form):
 def test_the_config_may_name_every_form():
     described = yaml.safe_load(Path("rules/schemas/config.schema.yaml").read_text(encoding="utf-8"))
     assert set(described["$defs"]["endpoint"]["properties"]["form"]["enum"]) == set(conversation.FORMS)
+
+
+@pytest.mark.parametrize("kind", [Conversation, Anthropic])
+def test_every_request_has_the_fields_and_parameters_that_an_endpoint_adds(start, kind):
+    server = start(echo)
+    asked = Endpoint(**endpoint(server, extra_body={"effort": "low"}, extra_query={"api-version": "1"}))
+    extra = {"extra_body": asked.extra_body, "extra_query": asked.extra_query}
+    assert asked.client(None) == {"meter": None} | extra
+    judge = talk(server, kind=kind, **extra)
+    assert len(dict(judge.answers(requests(2)))) == 2 and server.query == "api-version=1"
+    assert {payload["effort"] for payload in server.received} == {"low"}
+
+
+def test_no_endpoint_may_set_a_field_that_requests_have(start):
+    server = start(echo)
+    for kind in (Conversation, Anthropic):
+        list(talk(server, kind=kind).answers(requests(1)))
+    assert {field for payload in server.received for field in payload} <= endpoints.OWN_FIELDS
+    assert NEUTRAL.keys() <= endpoints.OWN_FIELDS
 
 
 def test_paid_answers_outlive_edits_of_the_client():
