@@ -1,7 +1,8 @@
 # results/models/{policy}                   -> results/mt_bench/answers/{policy}.jsonl
 # a policy's answers and the start policy's -> results/mt_bench/judgments/{reference,reward}/{match}.jsonl
-# an address in mt_bench                    -> results/mt_bench/data/{file}.jsonl
-# config: mt_bench (questions, references, judge_prompts, system, max_tokens, temperature), generate, rewards, seed
+# an address in mt_bench                    -> results/mt_bench/data/{file}.jsonl, references with corrections
+# config: mt_bench (questions, references, corrections, judge_prompts, system, max_tokens, temperature), generate, rewards,
+#     seed
 #
 # Language models as judges: mt_bench_judges.smk. Win rates from the verdicts: mt_bench_winrate.smk.
 
@@ -14,7 +15,7 @@ include: "mt_bench_winrate.smk"
 REFERENCES = mt_bench_file("references")
 JUDGE_INPUTS = {"reference": {"references": ancient(REFERENCES)}}
 JUDGE_SETTINGS = {"reference": {"judge": "reference", "references": REFERENCES}}
-JUDGE_DATA = {"reference": [config["mt_bench"]["references"]], "reward": []}
+JUDGE_DATA = {"reference": section("mt_bench", "references", "corrections").values(), "reward": []}
 
 # The judge `reward` uses the reward that is a classifier, the first by name if there are several.
 for name in [name for name in sorted(REWARDS) if REWARDS[name]["kind"] == "classifier"][:1]:
@@ -30,6 +31,8 @@ for name in [name for name in sorted(REWARDS) if REWARDS[name]["kind"] == "class
 
 rule fetch_mt_bench:
     """Fetch questions, references or judge prompts from their public source."""
+    input:
+        corrections=lambda wildcards: ancient(corrections_of(wildcards.file)),
     output:
         file="results/mt_bench/data/{file}.jsonl",
     log:
@@ -46,12 +49,14 @@ rule fetch_mt_bench:
     params:
         code=code_of("fetch_mt_bench"),
         source=lambda wildcards: config["mt_bench"][wildcards.file],
+        contents=lambda wildcards: contents_of(*corrections_of(wildcards.file)),
     shell:
         r"""
         exec &> >(tee {log:q})
 
         exec python -m scripts.mt_bench.fetch_mt_bench \
             --source {params.source:q} \
+            --corrections {input.corrections:q} \
             --out {output.file:q}
         """
 

@@ -1,5 +1,5 @@
 # policies' answers   -> results/mt_bench/judgments/{judge}/{match}.jsonl, of judges that are language models
-# config: mt_bench (questions, references, judge_prompts, modes, judge, judges), endpoints, seed
+# config: mt_bench (questions, references, corrections, judge_prompts, modes, judge, judges), endpoints, seed
 
 
 rule ask_judge:
@@ -26,7 +26,7 @@ rule ask_judge:
         runtime=480,
     params:
         code=code_of("ask_judge"),
-        contents=contents_of(*section("mt_bench", "questions", "references", "judge_prompts").values()),
+        contents=contents_of(*mt_bench_files()),
         model=lambda wildcards, input: input.get("model", ""),
         endpoint=lambda wildcards: flags(endpoints.counted(LLM_JUDGES[wildcards.judge]["endpoint"])),
         settings=lambda wildcards: flags(

@@ -1,5 +1,6 @@
 """Check the sections of the config about judges: mt_bench.judge, mt_bench.modes and mt_bench.judges."""
 
+from prefline.data.sources import parse_url
 from prefline.errors import InputError
 
 # Judges that are not language models: they need no section, and their kind is their name.
@@ -26,6 +27,11 @@ def complete(section):
                 f"config: mt_bench.modes has single, but the judge {name} only compares; remove single, or "
                 "name another judge"
             )
+    if section["corrections"] and not parse_url(section["references"]):
+        raise InputError(
+            f"config: mt_bench.corrections is for references that are fetched, and mt_bench.references is "
+            f"{section['references']}; correct that file, and set corrections to null"
+        )
     for name in judges:
         if name in BUILT_IN:
             raise InputError(f"config: mt_bench.judges.{name}: this name is taken; give the judge another")

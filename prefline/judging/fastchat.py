@@ -69,6 +69,11 @@ def read_references(path):
     return answers
 
 
+def read_corrections(path):
+    """Return the corrections of references in `path`: (where it is, row) of each line."""
+    return list(_rows(path, ("question_id", "turn", "replaces", "reason", "reference")))
+
+
 def write_answers(path, model_id, questions, answers):
     """Write `answers` ({question_id: turns}) of the model named `model_id` in the order of `questions`."""
     rows = []

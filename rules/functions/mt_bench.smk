@@ -30,6 +30,16 @@ def mt_bench_file(key):
     return f"results/mt_bench/data/{key}.jsonl" if parse_url(source) else source
 
 
+def mt_bench_files():
+    """Return the sources of all that judges which are language models read beside the answers."""
+    return section("mt_bench", "questions", "references", "corrections", "judge_prompts").values()
+
+
+def corrections_of(file):
+    """Return the corrections of a fetched file: of the references, those that the config names; else none."""
+    return [path for path in section("mt_bench", "corrections").values() if path and file == "references"]
+
+
 def get_answers(wildcards):
     """Return the answers that a judge compares, or the one policy's that it rates."""
     names = (MATCHES | SINGLE)[wildcards.match]

@@ -2,13 +2,23 @@
 
 import hashlib
 import http.server
+import json
+import random
+import re
+import statistics
 import threading
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+from configs import DEFAULT, refused
 
 from prefline.config import loading as configuration
 from prefline.errors import InputError
+from prefline.judging import fastchat
 from scripts.mt_bench import fetch_mt_bench
+
+CORRECTIONS = "data/mt_bench/corrections.jsonl"
 
 CONTENT = b'{"question_id": 81}\n'
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -48,9 +58,9 @@ def test_a_file_is_what_its_sha256_says_or_is_not_there(address, tmp_path):
     out = tmp_path / "data/questions.jsonl"
     url = address()
     with pytest.raises(InputError, match=f"the file has the sha256 {SHA}, not 0000"):
-        fetch_mt_bench.main(["--source", f"{url}#sha256={'0' * 64}", "--out", str(out)])
+        fetch_mt_bench.main(["--source", f"{url}#sha256={'0' * 64}", "--corrections", "--out", str(out)])
     assert not out.exists()
-    fetch_mt_bench.main(["--source", f"{url}#sha256={SHA}", "--out", str(out)])
+    fetch_mt_bench.main(["--source", f"{url}#sha256={SHA}", "--corrections", "--out", str(out)])
     assert out.read_bytes() == CONTENT
 
 
@@ -91,3 +101,87 @@ def test_a_config_that_no_judge_can_go_by_is_one_sentence(change, sentence):
     with pytest.raises(InputError, match=sentence) as error:
         configuration.load(config)
     assert "\n" not in str(error.value)
+
+
+def test_a_correction_replaces_the_text_it_was_written_for_and_no_other():
+    row = {"question_id": 104, "model": "gpt-4", "choices": [{"index": 0, "turns": ["One.", "Two."]}]}
+    right = {
+        "question_id": 104,
+        "turn": 2,
+        "replaces": hashlib.sha256(b"Two.").hexdigest(),
+        "reason": "",
+        "reference": "One.",
+    }
+    kept = fetch_mt_bench.corrected([json.loads(json.dumps(row))], [("line 1", right)])
+    assert kept == [row | {"choices": [{"index": 0, "turns": ["One.", "One."]}]}]
+    for wrong in ({"turn": 1}, {"turn": 0}, {"turn": 3}, {"turn": "2"}, {"question_id": 105}):
+        with pytest.raises(InputError, match="line 1: corrects another text"):
+            fetch_mt_bench.corrected([row], [("line 1", right | wrong)])
+    with pytest.raises(InputError, match="`reference` is the right answer"):
+        fetch_mt_bench.corrected([row], [("line 1", right | {"reference": 2})])
+
+
+def test_ones_own_references_are_corrected_in_their_file():
+    section = DEFAULT["mt_bench"] | {"corrections": CORRECTIONS}
+    assert "correct that file, and set corrections to null" in refused(DEFAULT | {"mt_bench": section})
+
+
+def programs():
+    """{(question, turn): the names that its Python program defines} of our corrections."""
+    found = {}
+    for _, row in fastchat.read_corrections(CORRECTIONS):
+        for program in re.findall(r"```python\n(.*?)```", row["reference"], re.DOTALL):
+            names = {"m": 2, "n": 3}
+            exec(program, names)
+            found[row["question_id"], row["turn"]] = SimpleNamespace(**names)
+    return found
+
+
+def test_the_programs_of_our_corrections_are_right():
+    made = programs()
+    assert [made[128, 1].full_binary_trees(n) for n in range(-1, 12)] == [
+        0,
+        0,
+        1,
+        0,
+        1,
+        0,
+        2,
+        0,
+        5,
+        0,
+        14,
+        0,
+        42,
+    ]
+    assert [made[128, 2].full_ternary_trees(n) for n in range(14)] == [
+        0,
+        1,
+        0,
+        0,
+        1,
+        0,
+        0,
+        3,
+        0,
+        0,
+        12,
+        0,
+        0,
+        55,
+    ]
+    assert made[124, 2].dp == [[0] * 4] * 3
+    draw = random.Random(1)
+    for _ in range(300):
+        first, second = (sorted(draw.choices(range(9), k=draw.randrange(1, 7))) for _ in range(2))
+        assert made[126, 1].find_median(first, second) == statistics.median(first + second)
+        counts = Counter(first)
+        assert [counts[one] for one in made[127, 2].top_two(first)] == sorted(counts.values())[::-1][:2]
+    leaf = SimpleNamespace(left=None, right=None, children=[])
+    root = SimpleNamespace(left=SimpleNamespace(left=leaf, right=None), right=None)
+    other = SimpleNamespace(left=None, right=None)
+    assert made[125, 1].highest_common_ancestor(root, leaf, root.left) is root
+    assert made[125, 1].highest_common_ancestor(root, leaf, other) is None
+    several = SimpleNamespace(children=[leaf, SimpleNamespace(children=[])])
+    assert made[125, 2].highest_common_ancestor(several, *several.children) is several
+    assert made[125, 2].highest_common_ancestor(several, leaf, other) is None
