@@ -128,6 +128,9 @@ def main(argv=None):
     overlays.add(parser)
     args = parser.parse_args(own)
 
+    for flag in ("--host", "--port"):
+        if any(word.split("=")[0] == flag for word in more):
+            raise InputError(f"give {flag} before --, for the printed command to name it")
     if importlib.util.find_spec("vllm") is None:
         raise InputError(
             "there is no vLLM here; on Linux, `make .venv DEVICE=cuda` installs it for NVIDIA GPUs, and "

@@ -83,6 +83,8 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(model, monkeypatch):
     taken = pytest.raises(InputError, match=f"port {port}: Address already in use; choose others")
     with serve.socket.create_server(("127.0.0.1", port)), taken:
         serve.main([str(model), "--port", str(port)])
+    with pytest.raises(InputError, match="give --port before --"):
+        serve.main([str(model), "--", "--port=9000"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"no vLLM here; on Linux, `make .venv DEVICE=cuda`"):
         serve.main([str(model)])
