@@ -15,7 +15,7 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-from prefline import files
+from prefline import files, unicode
 from prefline.errors import InputError
 from prefline.text import reasoning, structure, tools, turns, words
 from prefline.text.encoding import Encoder, any_of, show
@@ -312,11 +312,11 @@ class _Chat:
         return bool(self.opened or self.opener or any(special))
 
     def said(self, ids):
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = unicode.valid(self.tokenizer.decode(ids, skip_special_tokens=True))
         if not self.may_think and reasoning.opening_of(text, self.markers) is None:
             return Said(text, text)
         # Markers may be special tokens, so decode these too.
-        whole = self.tokenizer.decode(ids, skip_special_tokens=False)
+        whole = unicode.valid(self.tokenizer.decode(ids, skip_special_tokens=False))
         channels = reasoning.CHANNEL.match(whole.lstrip())
         if self.opener and self.opened is None and not channels and whole.startswith(self.opener):
             return Said(whole, self._plain(whole[len(self.opener) :]))

@@ -108,6 +108,7 @@ REFUSED = {
     function("{target: 2020-01-01}"): "config: rewards.f.arguments.target: YAML reads this as date",
     function("{target: !!set {a, b}}"): "config: rewards.f.arguments.target: YAML reads this as set",
     function("{target: !!binary aGVs}"): "config: rewards.f.arguments.target: YAML reads this as bytes",
+    function('{target: "a\\ud800"}'): "config: rewards.f.arguments.target: has text that is not Unicode",
     function("{target: .nan}"): "config: rewards.f.arguments.target: nan is not a finite number",
     function(
         "{target: abc}"
