@@ -32,11 +32,20 @@ SAMPLE = "two words and 2 numbers"
 
 def load_tokenizer(path):
     """Load the tokenizer of the directory `path`; raise InputError if it has no template or loses text."""
-    tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
+    try:
+        tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # the libraries refuse files in many ways
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: its tokenizer cannot be loaded ({said:.200}); fetch the model again, or correct its "
+            "tokenizer.json and tokenizer_config.json"
+        ) from error
     if not tokenizer.chat_template:
         raise InputError(
             f"{path}: the tokenizer has no chat template; add a chat_template.jinja to the model"
         )
+    if not isinstance(tokenizer.chat_template, str | dict):
+        raise InputError(f"{path}: its chat template is not a text; correct its tokenizer_config.json")
     ids = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     if (said := tokenizer.decode(ids).strip()).lower() != SAMPLE:
         raise InputError(
