@@ -68,7 +68,9 @@ def run(sampler, directory, prompts, number, max_tokens, steps):
     from prefline.training.vllm_sampler import VLLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+    )
     model.generation_config.use_cache = True
     longest = max(map(len, prompts)) + max_tokens
     updates = []
