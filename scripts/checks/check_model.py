@@ -1,9 +1,9 @@
 """Render the first rows of all data with the chat template of the model that it will train or ask.
 
 Reading data needs no model (check_data), and fetch_model checks weights and architecture. This check joins
-the two: a template that drops words, refuses a role, a second question or the system message of an
-evaluation, a tokenizer of another model, and answers without an end are found before any training. Rows are
-counted as in the jobs that read all of them.
+the two. Before any training it finds a template that drops words, or that refuses a role, a second question
+or the system message of an evaluation. It finds a tokenizer of another model, and answers without an end.
+Rows are counted as in the jobs that read all of them.
 
     python -m scripts.checks.check_model --name start --model results/models/start --policy \\
         --special-tokens drop --max-dropped 0.2 --data '{"models.sft.train_data": {"entrance": "dialogues",
