@@ -12,6 +12,7 @@ from test_fetch_model import fetch
 from prefline.config import named_files
 from prefline.engines.model_files import ModelFiles
 from prefline.errors import InputError
+from prefline.machine.memory import sizes
 from prefline.text import chat, limits
 from prefline.text.rendering import render
 
@@ -38,6 +39,7 @@ def changed(model, files):
 
 def use(model, out):
     """What is done with a model before a policy answers: at plan time, when it is fetched, and later."""
+    sizes.known(str(model))
     named_files._check_model("sft", {"source": str(model)}, True)
     fetch(model, out)
     ModelFiles(out)
