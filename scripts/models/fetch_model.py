@@ -114,7 +114,12 @@ def convert(source, directory):
     import transformers
 
     pickled = [path for pattern in CONVERTIBLE for path in Path(directory).glob(pattern)]
-    config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # the library refuses values in many ways
+        raise refused_by_library(source, error) from None
+    if len(config.architectures or ()) != 1:
+        raise InputError(f"{source}: its config.json names no single architecture; correct `architectures`")
     (architecture,) = config.architectures
     try:
         model = getattr(transformers, architecture).from_pretrained(

@@ -94,6 +94,25 @@ def test_a_loop_that_only_some_messages_start_is_ended(monkeypatch):
         render(tokenizer, ASKED, True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"architectures": []}, "names no single architecture"),
+        ({"architectures": ["LlamaModel", "LlamaForCausalLM"]}, "names no single architecture"),
+        ({"architectures": ["pipeline"]}, "cannot be read as tensors alone"),
+        ({"hidden_size": "a"}, "cannot use its config.json"),
+        ({"model_type": "nosuch"}, "cannot use its config.json"),
+    ],
+)
+def test_a_pickled_model_with_an_odd_config_is_one_sentence(model, tmp_path, changes, sentence):
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"x")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(InputError, match=sentence):
+        fetch(model, tmp_path / "out", pickled_weights=True)
+
+
 def test_programs_and_pickles_are_not_copied(model, tmp_path):
     for name in hostile_models.PROGRAMS:
         (model / name).write_text("x")
