@@ -251,5 +251,11 @@ def _hub_rows(source):
     except ValueError as error:  # a split or configuration that the dataset lacks
         said = " ".join(str(error).split())
         raise InputError(f"{source}: {said:.300}; correct the part after the #") from None
-    for number, record in enumerate(rows):
-        yield f"{source}, row {number}", record
+    number = -1
+    try:
+        for number, record in enumerate(rows):
+            yield f"{source}, row {number}", record
+    except UnicodeDecodeError:  # after which the library gives no more rows
+        raise InputError(
+            f"{source}, row {number + 1}: {unicode.FAULT}; take another revision, or name a file without it"
+        ) from None

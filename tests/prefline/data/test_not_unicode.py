@@ -107,6 +107,16 @@ def test_a_column_that_nobody_reads_matters_to_nobody(tmp_path):
     assert len(list(reading.Data("texts", str(tmp_path / "a.jsonl"), "auto", RULES))) == 1
 
 
+def test_a_dataset_of_the_hub_is_refused_with_its_row(monkeypatch):
+    def rows(*_, **__):
+        yield {"text": GOOD}
+        yield {"text": b"\xff".decode()}
+
+    monkeypatch.setattr("datasets.load_dataset", rows)
+    with pytest.raises(InputError, match="#train, row 1: has text that is not Unicode"):
+        list(sources.records(f"hub:org/name@{'0' * 40}#train"))
+
+
 QUESTION = {"question_id": 1, "category": "math", "turns": ["q"]}
 ANSWER = {"question_id": 1, "choices": [{"index": 0, "turns": ["a"]}]}
 PROMPT = {"name": "pair-v2", "type": "pairwise", "system_prompt": "", "output_format": "[[A]]"}
