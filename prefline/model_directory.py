@@ -1,9 +1,8 @@
 """Find the mistake in a model directory by the names, sizes and headers of its files, without a library."""
 
-import json
 from pathlib import Path
 
-from prefline import files, paths
+from prefline import model_files, paths
 
 # Weights that may hold code, and those that are converted if the config allows it.
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -20,12 +19,8 @@ def mistake(directory, available, weights=True, pickled=False):
     if not (directory / "config.json").is_file():
         hint = _instead(directory, available)
         return f"has no config.json, so it is not a model directory of transformers; {hint}"
-    try:
-        broken = not isinstance(files.read_json(directory / "config.json"), dict)
-    except ValueError:
-        broken = True
-    if broken:
-        return "its config.json is not a JSON object; fetch the model again"
+    if wrong := model_files.mistake(directory):
+        return wrong
     if not any(directory.glob("*.safetensors")):
         found = [name for name in available if any(Path(name).match(pattern) for pattern in PICKLED)]
         if found and not pickled:
@@ -55,9 +50,8 @@ def broken_file(directory):
 def _missing_shard(directory):
     """Return the mistake (str) in an index of weights: a shard that is missing or elsewhere; or None."""
     for index in sorted(directory.glob("*.safetensors.index.json")):
-        try:
-            shards = sorted(set(files.read_json(index)["weight_map"].values()))
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        shards = model_files.shards(index)
+        if shards is None:
             return f"its {index.name} is no index of weights; fetch it again"
         for shard in shards:
             if Path(shard).name != shard:

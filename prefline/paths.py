@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from prefline import unicode
+
 # The first bytes of a file that Git LFS has not fetched, and the most bytes of such a file.
 LFS = b"version https://git-lfs.github.com/spec"
 LARGEST_POINTER = 1024
@@ -48,6 +50,18 @@ def unreadable(path):
         if pointer(path)
         else None
     )
+
+
+def odd_name(path):
+    """Return why a path (Path or str) cannot be an input of a rule (str), None if it can.
+
+    Snakemake fills in what is in braces, and no record can hold bytes that are not UTF-8.
+    """
+    if set("{}") & set(str(path)):
+        return f"{path}: has a brace in its name; rename the file"
+    if not unicode.is_valid(str(path)):
+        return f"{path}: has a byte in its name that is not UTF-8; rename the file"
+    return None
 
 
 def pointer(path):

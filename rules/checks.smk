@@ -73,7 +73,7 @@ rule check_model:
         settings=lambda wildcards: flags(
             section("data"), name=wildcards.model, data=rendered_data(wildcards.model)
         ),
-        policy=lambda wildcards: "--policy" if wildcards.model == root_of(START) else "",
+        policy=lambda wildcards: policy_flags(wildcards.model),
     shell:
         r"""
         exec &> >(tee {log:q})

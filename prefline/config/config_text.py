@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from prefline import unicode
 from prefline.errors import InputError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
@@ -106,6 +107,8 @@ def check_values(section, path=()):
         # Arguments of functions are passed as JSON, and the system message may have several lines.
         if "arguments" not in path:
             _check_characters(section, key, WHITE_SPACE if path[-1:] == ("system",) else "")
+        elif not unicode.is_valid(section):
+            raise InputError(f"{key}: {unicode.FAULT}; write whole characters")
     elif isinstance(section, float) and "arguments" in path and not math.isfinite(section):
         raise InputError(f"{key}: {section} is not a finite number; write one")
     elif not isinstance(section, (bool, int, float, type(None))):

@@ -10,7 +10,7 @@ import difflib
 import jsonschema
 
 from prefline import policies
-from prefline.config import config_text, endpoints, precedence
+from prefline.config import config_text, endpoints, mistakes, precedence
 from prefline.config import judges as judge_settings
 from prefline.config import schema as schemas
 from prefline.data import entrances
@@ -19,8 +19,6 @@ from prefline.training import early_stopping, losses, methods
 
 # The entrance of each trained model's data.
 ENTRANCES = {"base": "texts", "sft": "dialogues", "reward_model": "pairs"}
-# Most characters of a message about a value; longer ones are cut in the middle.
-LONGEST = 300
 # Number of shards that names of five digits can tell apart.
 MOST_SHARDS = 99_999
 VALIDATOR = jsonschema.validators.extend(
@@ -78,9 +76,8 @@ def load(config, files=(), given=None):
     endpoints.check_places(config)
     for error in VALIDATOR.iter_errors(config):
         _coerce(config, error)
-    mistakes = list(VALIDATOR.iter_errors(config))
-    if mistakes:
-        raise InputError(f"config: {_sentence(min(mistakes, key=_rank))}")
+    if found := list(VALIDATOR.iter_errors(config)):
+        raise InputError(f"config: {mistakes.sentence(min(found, key=mistakes.rank))}")
     for error in FLOATS.iter_errors(config):
         _coerce(config, error)
     config["mt_bench"] = judge_settings.complete(config["mt_bench"])
@@ -168,43 +165,6 @@ def _coerce(config, error):
             section[key] = number
         elif number.is_integer() and abs(number) <= schemas.LARGEST:
             section[key] = int(number)
-
-
-def _rank(error):
-    """Return the sort key of a mistake: an unknown key comes before a key that is missing because of it.
-
-    A wrong value makes jsonschema call the rest of its section unevaluated; that is not a second mistake.
-    """
-    if error.validator in ("additionalProperties", "unevaluatedProperties"):
-        return 0 if _unknown_key(error) else 2
-    return 1
-
-
-def _unknown_key(error):
-    """Return the first key of a section that its schema lacks, or None."""
-    known = schemas.properties(error.schema)
-    return next((name for name in error.instance if name not in known), None)
-
-
-def _sentence(error):
-    key = ".".join(str(part) for part in error.absolute_path) or "the top level"
-    schema = error.schema
-    if error.validator in ("additionalProperties", "unevaluatedProperties"):
-        known, unknown = sorted(schemas.properties(schema)), _unknown_key(error)
-        near = difflib.get_close_matches(str(unknown), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"{key} has no key {unknown!r}; {hint}"
-    message = error.message
-    if len(message) > LONGEST:
-        message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
-    if error.validator == "pattern" and "description" in schema:
-        message = f"{error.instance!r} is not of the form that this key takes"
-    if error.validator == "enum" and isinstance(error.instance, str):
-        near = difflib.get_close_matches(error.instance, map(str, error.validator_value), n=1)
-        if near:
-            message = f"{error.instance!r} is none of its values; did you mean {near[0]!r}?"
-    meaning = f" ({schema['description']})" if "description" in schema and error.instance is not None else ""
-    return f"{key}: {message}{meaning}"
 
 
 def _check_names(config):

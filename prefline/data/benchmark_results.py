@@ -12,7 +12,7 @@ import json
 import math
 from pathlib import Path
 
-from prefline import files
+from prefline import files, unicode
 from prefline.errors import InputError
 
 # The field with the question in the files of each library; those of math are made by check_problems.
@@ -59,29 +59,39 @@ def read_list(path):
 
     Raises InputError for anything else.
     """
-    if Path(path).suffix != ".json":
-        yield from _lines(path)
-        return
-    try:
-        rows = files.read_json(path)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    for where, row in _entries(path, text) if Path(path).suffix == ".json" else _lines(path, text):
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: a JSON object is needed")
+        if not unicode.is_valid(row):
+            raise InputError(f"{where}: {unicode.FAULT}; {unicode.ADVICE}")
+        yield where, row
+
+
+def _entries(path, text):
+    """Yield (where, value) of a json file with a list."""
+    rows = _parsed(path, text, 1)
+    if not isinstance(rows, list):
         raise InputError(f"{path}: a list of objects is needed")
     yield from ((f"{path}, entry {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _lines(path):
-    """Yield (where, row) of a jsonl file with whatever keys its rows have."""
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: not valid JSON ({error.msg})") from None
-        if row is not None and not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: a JSON object is needed")
-        if row is not None:
-            yield f"{path}, line {number}", row
+def _lines(path, text):
+    """Yield (where, value) of a jsonl file."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}, line {number}", _parsed(path, line, number)
+
+
+def _parsed(path, text, first):
+    """Return the JSON of a file's text that begins at the line `first`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first + error.lineno - 1
+        raise InputError(f"{path}, line {line}: not valid JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
+        raise InputError(f"{path}, line {first}: not valid JSON ({error})") from None
 
 
 def metric(name, value, stderr, n, settings):

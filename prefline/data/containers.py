@@ -11,7 +11,7 @@ import sys
 import zlib
 from pathlib import Path
 
-from prefline import paths
+from prefline import paths, unicode
 from prefline.data.counts import Odd
 from prefline.errors import InputError
 
@@ -270,7 +270,7 @@ def _row(batch, place):
     try:
         return batch.slice(place, 1).to_pylist()[0]
     except UnicodeDecodeError:
-        return Odd("not_unicode", "has text that is not UTF-8")
+        return Odd("not_unicode", unicode.FAULT)
 
 
 def _txt(path):

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 
+from prefline import unicode
 from prefline.data.counts import Odd
 from prefline.errors import InputError
 
@@ -86,11 +87,8 @@ def text(value):
         raise Odd("not_text", f"a text is needed, not {value!r:.60}")
     if not value.strip():
         raise Odd("blank", "has no text")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise Odd("not_unicode", f"has bytes that are not Unicode text: {value!a:.60}") from None
+    if not unicode.is_valid(value):
+        raise Odd("not_unicode", f"{unicode.FAULT}: {value!a:.60}")
     return value
 
 

@@ -8,7 +8,7 @@ import array
 import itertools
 import math
 
-from prefline import seeds
+from prefline import seeds, unicode
 from prefline.data import choices, entrances, forms, messages, sources
 from prefline.data.counts import Counts, Odd
 from prefline.errors import InputError
@@ -213,6 +213,8 @@ class Data:
         if preference is not None:
             self.counts[number].preferences.add(preference if preference in (0, 1) else 2)
         row = forms.ENTRANCES[self.entrance]({**fields, forms.WRITE: self.write}, **self.arguments)
+        if not unicode.is_valid(row):
+            raise Odd("not_unicode", unicode.FAULT)
         if self.policy["special_tokens"] == "drop" and self.special is not None:
             texts = [row.get(name) for name in ("text", "chosen", "rejected")]
             texts += [message["content"] for message in row.get("messages", [])]

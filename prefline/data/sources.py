@@ -11,7 +11,7 @@ import itertools
 import re
 from pathlib import Path
 
-from prefline import files
+from prefline import files, unicode
 from prefline import paths as paths_typed
 from prefline.data import containers
 from prefline.data.counts import Odd
@@ -157,8 +157,8 @@ def mistake(source):
         kinds = {containers.kind_of(path) for path in found}
     except InputError as error:
         return str(error)
-    if bad := [path for path in found if set("{}") & set(str(path))]:
-        return f"{bad[0]}: has a brace in its name; rename the file"
+    if wrong := next(filter(None, map(paths_typed.odd_name, found)), None):
+        return wrong
     if wrong := next(filter(None, map(paths_typed.unreadable, found)), None):
         return wrong
     if len(kinds) > 1:
@@ -201,7 +201,7 @@ def records(source, columns=None):
 def members(source):
     """Return the paths (list of str) of all files of a local model directory; its own path if it is missing.
 
-    Raises InputError for a name with a brace, which Snakemake would fill in.
+    Raises InputError for a name that Snakemake cannot take.
     """
     found = [
         str(path)
@@ -209,9 +209,8 @@ def members(source):
         for path in sorted(directory.rglob("*")) or [directory]
         if not path.is_dir()
     ]
-    for path in found:
-        if set("{}") & set(path):
-            raise InputError(f"{path}: has a brace in its name; rename the file, or remove it from the model")
+    if wrong := next(filter(None, map(paths_typed.odd_name, found)), None):
+        raise InputError(f"{wrong}, or remove it from the model")
     return found
 
 
@@ -231,6 +230,8 @@ def read_rows(source, columns):
                 raise InputError(
                     f"{where}: no column {column!r}, only {sorted(record)}; set it under `columns`"
                 )
+            if not unicode.is_valid(record[column]):
+                raise InputError(f"{where}: {column!r} {unicode.FAULT}; {unicode.ADVICE}")
             row[field] = record[column]
         yield where, row
 
@@ -250,5 +251,11 @@ def _hub_rows(source):
     except ValueError as error:  # a split or configuration that the dataset lacks
         said = " ".join(str(error).split())
         raise InputError(f"{source}: {said:.300}; correct the part after the #") from None
-    for number, record in enumerate(rows):
-        yield f"{source}, row {number}", record
+    number = -1
+    try:
+        for number, record in enumerate(rows):
+            yield f"{source}, row {number}", record
+    except UnicodeDecodeError:  # after which the library gives no more rows
+        raise InputError(
+            f"{source}, row {number + 1}: {unicode.FAULT}; take another revision, or name a file without it"
+        ) from None

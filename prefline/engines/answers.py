@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from prefline import engines
+from prefline import engines, unicode
 from prefline.engines.model_files import ModelFiles
 from prefline.errors import InputError
 from prefline.provenance import journal
@@ -93,7 +93,7 @@ def answer(load_engine, kept, dialogues, seeds, sampling, section, begun="", nam
             if done.finish_reason == "error":
                 raise InputError(f"{requests[index].name}: the engine gives it up; see the lines above")
             if begun:
-                text = engine.tokenizer.decode(done.ids, skip_special_tokens=True)
+                text = unicode.valid(engine.tokenizer.decode(done.ids, skip_special_tokens=True))
             else:
                 text = chat.said(engine.tokenizer, done.ids).answer
             yield {asked[index]: ["", "length"] if text is None else [text.strip(), done.finish_reason]}

@@ -13,7 +13,7 @@ from prefline.engines.model_files import ModelFiles
 from prefline.provenance import journal
 from prefline.servers.budget import OverBudget, size_of
 from prefline.servers.conversation import Answer, Anthropic, Conversation, Request
-from prefline.servers.replies import valid
+from prefline.unicode import valid
 
 # Temperature of each try.
 TEMPERATURES = (0.0, 0.7, 0.7, 0.7)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from prefline import files
 from prefline.architectures import exact
 from prefline.errors import InputError
+from prefline.model_files import shards
 from prefline.text import chat
 from prefline.text.ends import end_tokens
 
@@ -72,7 +72,7 @@ def check_weights(model):
     """Raise InputError unless the directory `model` holds safetensors weights."""
     index, names = Path(model, "model.safetensors.index.json"), {"model.safetensors"}
     if index.is_file():
-        names = set(files.read_json(index)["weight_map"].values())
+        names = set(shards(index) or [index.name])
     missing = sorted(name for name in names if not Path(model, name).is_file())
     if missing:
         raise InputError(f"{model}: has no weights ({missing[0]} is missing); name a trained model")

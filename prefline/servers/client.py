@@ -52,8 +52,8 @@ class Client:
     extra_body, extra_query: dict, fields of the body of each POST, and parameters of each URL;
     meter: a budget.Meter for servers that cost money or limit the rate, None for others; check(): raises an
     exception if a server has ended for good, None for servers of others. given_up: (request, exception) of
-    what `each` gave up; owners: set of str, who serves the models that `models` found. Raises InputError for
-    a proxy in the environment that cannot be used.
+    what `each` gave up; repaired: int, answers with text that was no Unicode; owners: set of str, who serves
+    the models that `models` found. Raises InputError for a proxy in the environment that cannot be used.
     """
 
     def __init__(
@@ -81,7 +81,8 @@ class Client:
         self.extra_body = extra_body or {}
         self.meter, self.check, self.given_up = meter, check, []
         self.lock, self.closed = threading.Lock(), threading.Event()
-        self.retries, self.owners = 0, set()
+        self.retries = self.repaired = 0
+        self.owners = set()
         local = [server.url for server in self.servers if is_local(server.url)]
         try:
             self.http = httpx2.Client(
@@ -100,6 +101,8 @@ class Client:
             ) from None
 
     def close(self):
+        if self.repaired:
+            print(f"{self.repaired} answers had text that is not Unicode; � replaces it", flush=True)
         self.closed.set()
         self.http.close()
 
@@ -302,9 +305,12 @@ class Client:
         if failure:
             raise failure
         try:
-            return replies.body_of(response)
+            body = replies.body_of(response)
         except Lost as failure:
             raise Lost(replies.masked(f"{server.url}: {failure}", self.key)) from None
+        with self.lock:
+            self.repaired += replies.is_repaired(response)
+        return body
 
     def _said(self, response):
         return replies.said(response, self.key)

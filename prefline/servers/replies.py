@@ -13,6 +13,7 @@ import time
 from urllib.parse import quote
 
 from prefline.errors import InputError
+from prefline.unicode import is_valid, valid
 
 LONGEST_RETRY_AFTER = 600.0
 # Reasons for an answer's end, by the words of servers, in lower case.
@@ -84,13 +85,10 @@ def parsed(response):
     return valid(body) if SURROGATE.search(response.content) else body
 
 
-def valid(value):
-    """Return JSON (or a str) with � for each half of a character that lacks its other half."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {valid(key): valid(one) for key, one in value.items()}
-    return [valid(one) for one in value] if isinstance(value, list) else value
+def is_repaired(response):
+    """Return whether `parsed` replaces something in the text of a response that is JSON."""
+    text = response.content.decode("utf-8", "surrogateescape")
+    return not is_valid(json.loads(text) if SURROGATE.search(response.content) else text)
 
 
 def said(response, key=None):

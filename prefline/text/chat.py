@@ -15,7 +15,7 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-from prefline import files
+from prefline import files, unicode
 from prefline.errors import InputError
 from prefline.text import reasoning, structure, tools, turns, words
 from prefline.text.encoding import Encoder, any_of, show
@@ -32,11 +32,20 @@ SAMPLE = "two words and 2 numbers"
 
 def load_tokenizer(path):
     """Load the tokenizer of the directory `path`; raise InputError if it has no template or loses text."""
-    tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
+    try:
+        tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # the libraries refuse files in many ways
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: its tokenizer cannot be loaded ({said:.200}); fetch the model again, or correct its "
+            "tokenizer.json and tokenizer_config.json"
+        ) from error
     if not tokenizer.chat_template:
         raise InputError(
             f"{path}: the tokenizer has no chat template; add a chat_template.jinja to the model"
         )
+    if not isinstance(tokenizer.chat_template, str | dict):
+        raise InputError(f"{path}: its chat template is not a text; correct its tokenizer_config.json")
     ids = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
     if (said := tokenizer.decode(ids).strip()).lower() != SAMPLE:
         raise InputError(
@@ -312,11 +321,11 @@ class _Chat:
         return bool(self.opened or self.opener or any(special))
 
     def said(self, ids):
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = unicode.valid(self.tokenizer.decode(ids, skip_special_tokens=True))
         if not self.may_think and reasoning.opening_of(text, self.markers) is None:
             return Said(text, text)
         # Markers may be special tokens, so decode these too.
-        whole = self.tokenizer.decode(ids, skip_special_tokens=False)
+        whole = unicode.valid(self.tokenizer.decode(ids, skip_special_tokens=False))
         channels = reasoning.CHANNEL.match(whole.lstrip())
         if self.opener and self.opened is None and not channels and whole.startswith(self.opener):
             return Said(whole, self._plain(whole[len(self.opener) :]))

@@ -2,12 +2,17 @@
 
 import json
 
+from prefline import unicode
 from prefline.errors import InputError
+from prefline.text import limits
 
 # The role of a first message whose content (JSON) is the schemas of the dialogue's tools.
 SCHEMAS = "tools"
 # Exceptions of a template's code, beside jinja's.
-FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+FAILURES = (
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, MemoryError),
+    *(AssertionError, SyntaxError),  # Python's own compiler, of what jinja makes
+)
 
 
 def render(tokenizer, messages, add_generation_prompt, parts=False):
@@ -25,13 +30,19 @@ def render(tokenizer, messages, add_generation_prompt, parts=False):
             {**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages
         ]
     try:
-        return tokenizer.apply_chat_template(
-            messages,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-            strftime_now=_no_clock,
-        )
+        with limits.limited():
+            text = tokenizer.apply_chat_template(
+                messages,
+                tools=tools,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                strftime_now=_no_clock,
+            )
+    except limits.TooLong:
+        raise InputError(
+            f"the chat template computes for more than {limits.SECONDS} s; correct it, and name it as "
+            "models.NAME.chat_template"
+        ) from None
     except jinja2.TemplateError as error:
         raise InputError(
             f"the chat template refuses the messages: {error}{system_advice(messages[0])}"
@@ -40,6 +51,9 @@ def render(tokenizer, messages, add_generation_prompt, parts=False):
         raise InputError(
             f"the chat template fails ({type(error).__name__}: {error!s:.200}){system_advice(messages[0])}"
         ) from None
+    if not unicode.is_valid(text):
+        raise InputError(f"the chat template {unicode.FAULT}; correct it")
+    return text
 
 
 def system_advice(message):

@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from prefline import files
+from prefline import files, unicode
 from prefline.errors import InputError
 
 CLOCK = "strftime_now"
@@ -83,7 +83,9 @@ def settle(directory, date, chat_template_kwargs, system_message, reasoning_mark
     directory = Path(directory)
     path, config_path = directory / "chat_template.jinja", directory / CONFIG
     config = files.read_json(config_path) if config_path.is_file() else {}
-    template = path.read_text(encoding="utf-8") if path.is_file() else _default(config.get("chat_template"))
+    template = _text(path) if path.is_file() else _default(config.get("chat_template"))
+    if template and not unicode.is_valid(template):
+        raise InputError(f"its chat template {unicode.FAULT}; correct it")
     wanted = {
         "date": date if template and _asks_for_time(template) else None,
         "chat_template_kwargs": chat_template_kwargs,
@@ -103,6 +105,21 @@ def settle(directory, date, chat_template_kwargs, system_message, reasoning_mark
     if reasoning_markers:
         files.write_json(config_path, config | {"reasoning_markers": reasoning_markers})
     return wanted
+
+
+def of_model(directory):
+    """Return the chat templates (list of str) in a model directory, those with names included."""
+    path, config = Path(directory, "chat_template.jinja"), Path(directory, CONFIG)
+    named = files.read_json(config).get("chat_template") if config.is_file() else None
+    texts = [each["template"] for each in named] if isinstance(named, list) else [named]
+    return [*([_text(path)] if path.is_file() else []), *filter(None, texts)]
+
+
+def _text(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"its {path.name} {unicode.FAULT}; save it as UTF-8") from None
 
 
 def _default(templates):

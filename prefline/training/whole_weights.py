@@ -33,8 +33,9 @@ def check(source, directory, names=True):
         return  # its own code defines its weights
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    except ValueError as error:
-        raise InputError(f"{source}: config.json: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # the library refuses values in many ways
+        said = " ".join(str(error).split())
+        raise InputError(f"{source}: config.json: {said:.200}") from None
     cls, headers = _architecture(config), [_header(shard) for shard in shards]
     _check_once(source, shards, headers)
     if not _quantized(settings):
@@ -140,6 +141,11 @@ def _check_names(source, cls, config, shards, headers):
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{source}: no {cls.__name__} is as its config.json describes it "
+            f"({type(error).__name__}: {error!s:.200}); correct it, or take another revision"
+        ) from None
     except RuntimeError:  # weights of experts that are put together, of which some are missing
         raise InputError(
             f"{source}: its weights do not fit {cls.__name__}, as config.json describes it: some are "

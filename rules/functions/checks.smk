@@ -56,6 +56,20 @@ def rendered_data(model):
     }
 
 
+def policy_flags(model):
+    """Return the flags of check_model for the finished model of the start policy; "" for others."""
+    if model != root_of(START):
+        return ""
+    asking = {
+        "mt_bench": config["mt_bench"],
+        **{f"benchmarks.{name}": BENCHMARKS[name] for name in BENCHMARKS},
+    }
+    systems = {f"{name}.system": section.get("system") for name, section in asking.items()}
+    # Prompts without one of their own have the message of `prompts`.
+    given = {key: text for key, text in systems.items() if text and text != config["prompts"]["system"]}
+    return "--policy " + flags(systems=given)
+
+
 def rendered_files(wildcards):
     """Return the local files (list of str) of that data."""
     return data_files(*(named["source"] for named in rendered_data(wildcards.model).values()))

@@ -1,8 +1,9 @@
 """Render the first rows of all data with the chat template of the model that it will train or ask.
 
 Reading data needs no model (check_data), and fetch_model checks weights and architecture. This check joins
-the two: a template that drops words, refuses a role or a second question, a tokenizer of another model, and
-answers without an end are found before any training. Rows are counted as in the jobs that read all of them.
+the two. Before any training it finds a template that drops words, or that refuses a role, a second question
+or the system message of an evaluation. It finds a tokenizer of another model, and answers without an end.
+Rows are counted as in the jobs that read all of them.
 
     python -m scripts.checks.check_model --name start --model results/models/start --policy \\
         --special-tokens drop --max-dropped 0.2 --data '{"models.sft.train_data": {"entrance": "dialogues",
@@ -61,6 +62,19 @@ def check(tokenizer, entrance, source, columns, rules, whole, **more):
     return sum(counts.kept for counts in data.counts)
 
 
+def check_systems(tokenizer, systems):
+    """Raise InputError for a system message of an evaluation, {key: str}, that the template refuses."""
+    for key, text in systems.items():
+        asked = [{"role": "system", "content": text}, {"role": "user", "content": "a"}]
+        answered = [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+        try:
+            chat.prompt_ids(tokenizer, asked)
+            if key.startswith("mt_bench"):
+                chat.prompt_ids(tokenizer, asked + answered)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None
+
+
 def end_of_answers(model, tokenizer):
     """Return the token (str) that ends an answer; raise InputError for a model whose answers never end."""
     from transformers import AutoConfig, GenerationConfig
@@ -88,6 +102,9 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="the model's directory")
     parser.add_argument("--name", required=True, help="the model's name in the config")
     parser.add_argument("--policy", action="store_true", help="whether the start policy is made from it")
+    parser.add_argument(
+        "--systems", type=json.loads, default={}, help="system messages of evaluations, {KEY: text} (JSON)"
+    )
     section.add(parser, "data")
     parser.add_argument(
         "--data", type=json.loads, required=True, help="{PATH OF A KEY: {entrance, …}} (JSON)"
@@ -100,6 +117,7 @@ def main(argv=None):
         try:
             found += f"; {end_of_answers(args.model, tokenizer)} ends an answer"
             chat.check_second_turn(tokenizer)
+            check_systems(tokenizer, args.systems)
         except InputError as error:
             raise InputError(f"models.{args.name}: {error}") from None
     for key, named in args.data.items():

@@ -31,13 +31,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from prefline import files, model_directory
+from prefline import files, model_directory, model_files
 from prefline.config import section
 from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.provenance import manifest
 from prefline.rewards import forms, pairwise
-from prefline.text import templates
+from prefline.text import limits, templates
 from prefline.training import whole_weights
 
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
@@ -45,13 +45,22 @@ CODE = ("*.py",)
 # Keys of a model that go into its chat template.
 SETTLED = ("chat_template_kwargs", "system_message", "reasoning_markers")
 CONVERTIBLE = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
-# Endings that a pattern with `*`, such as the tokenizer's, never takes.
-UNSAFE = {Path(pattern).suffix for pattern in (*CODE, *model_directory.PICKLED, "*.pkl", "*.pickle")}
+# Endings of programs and pickles, which a pattern with `*`, such as the tokenizer's, never takes.
+UNSAFE = {Path(pattern).suffix for pattern in (*CODE, *model_directory.PICKLED)}
+UNSAFE |= {
+    f".{each}" for each in ("pkl", "pickle", "joblib", "dill", "npy", "npz", "pyc", "pyd", "pyz", "so", "dll")
+}
+UNSAFE |= {f".{each}" for each in ("dylib", "exe", "sh", "bat", "cmd", "jar", "whl", "egg")}
 
 
 def unsafe(taken):
     """Return the endings (set of str) that are not taken, even if they fit the patterns `taken`."""
     return UNSAFE - {Path(pattern).suffix for pattern in taken}
+
+
+def is_unsafe(name, taken):
+    """Return whether a file's name (str) has such an ending, in any case and also before another."""
+    return any(suffix.lower() in unsafe(taken) for suffix in Path(name).suffixes)
 
 
 def take_local(source, directory, taken):
@@ -60,7 +69,7 @@ def take_local(source, directory, taken):
     if not source.is_dir():
         raise InputError(f"{source}: no such directory; a model's source is a directory or hub:ID@COMMIT")
     for path in sorted({path for pattern in taken for path in source.glob(pattern) if path.is_file()}):
-        if path.suffix in unsafe(taken):
+        if is_unsafe(path.name, taken):
             continue
         _check_link(path, source)
         target = Path(directory) / path.relative_to(source)
@@ -78,12 +87,19 @@ def take_hub(name, revision, directory, taken):
             name,
             revision=revision,
             allow_patterns=list(taken),
-            ignore_patterns=sorted(f"*{suffix}" for suffix in unsafe(taken)),
+            ignore_patterns=sorted(
+                f"*{_any_case(suffix)}{end}" for suffix in unsafe(taken) for end in ("", ".*")
+            ),
             local_dir=directory,
         )
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError) as error:
         raise sources.unreachable(f"hub:{name}@{revision}", error) from error
     shutil.rmtree(Path(directory) / ".cache", ignore_errors=True)
+
+
+def _any_case(suffix):
+    """Return a pattern for a suffix (str, in lower case) in upper or lower case."""
+    return "".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in suffix)
 
 
 def set_template(directory, path):
@@ -98,7 +114,12 @@ def convert(source, directory):
     import transformers
 
     pickled = [path for pattern in CONVERTIBLE for path in Path(directory).glob(pattern)]
-    config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # the library refuses values in many ways
+        raise refused_by_library(source, error) from None
+    if len(config.architectures or ()) != 1:
+        raise InputError(f"{source}: its config.json names no single architecture; correct `architectures`")
     (architecture,) = config.architectures
     try:
         model = getattr(transformers, architecture).from_pretrained(
@@ -146,23 +167,43 @@ def check_safetensors(source, path):
 
 def check_code(source, directory, allowed):
     """Raise InputError for code of another repository if code is `allowed`, and for needed code otherwise."""
-    auto_map = files.read_json(Path(directory) / "config.json").get("auto_map", {})
-    if auto_map and not allowed:
-        from transformers import AutoConfig
+    from transformers import AutoConfig
 
+    auto_map = files.read_json(Path(directory) / "config.json").get("auto_map") or {}
+    if not (auto_map and allowed):
         try:
             AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        except ValueError:
-            raise InputError(
-                f"{source}: needs its own Python code to load, which is run for reward models only; read "
-                "that code, then allow it with models.NAME.remote_code"
-            ) from None
+        except Exception as error:  # the library refuses values in many ways
+            if auto_map and isinstance(error, ValueError):
+                raise InputError(
+                    f"{source}: needs its own Python code to load, which is run for reward models only; read "
+                    "that code, then allow it with models.NAME.remote_code"
+                ) from None
+            raise refused_by_library(source, error) from None
     elsewhere = sorted(str(name) for name in auto_map.values() if "--" in str(name))
     if allowed and elsewhere:
         raise InputError(
             f"{source}: its config.json takes code from another repository ({elsewhere[0]}), whose revision "
             "nothing pins; copy that code into the model's directory and name it there"
         )
+
+
+def refused_by_library(source, error):
+    """Return the InputError for a model whose config.json the transformers library refuses with `error`."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return InputError(
+        f"{source}: the transformers library cannot use its config.json ({said:.200}); correct it, or take "
+        "another revision"
+    )
+
+
+def check_template(source, directory):
+    """Raise InputError for a chat template that computes for ever, or fills the memory."""
+    for text in templates.of_model(directory):
+        if wrong := limits.mistake(text):
+            raise InputError(
+                f"{source}: its chat template {wrong}; correct it, and name it as models.NAME.chat_template"
+            )
 
 
 def check_rewards(source, directory, wanted):
@@ -194,6 +235,8 @@ def architecture(source, directory):
         return probe.summary(config)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise refused_by_library(source, error) from error
 
 
 def _check_link(path, source):
@@ -261,6 +304,8 @@ def main(argv=None):
             take_hub(*hub, directory, taken)
         else:
             take_local(args.source, directory, taken)
+        if wrong := model_files.mistake(directory):
+            raise InputError(f"{args.source}: {wrong}")
         if pickled:
             convert(args.source, directory)
         if args.chat_template is not None:
@@ -275,6 +320,7 @@ def main(argv=None):
             [] if _has_weights(directory) else _available(args.source, hub),
             not args.random_weights,
         )
+        check_template(args.source, directory)
         check_code(args.source, directory, args.remote_code)
         check_rewards(args.source, directory, args.rewards)
         # A reward model may have a head that its config does not describe; check_rewards knows those.

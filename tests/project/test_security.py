@@ -4,11 +4,16 @@ import argparse
 import ast
 import json
 import os
+import re
+import runpy
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import hostile_models
+import hostile_programs
+import injections
 import pytest
 from configs import DEFAULT, changed, refused
 from hypothesis import example, given
@@ -71,6 +76,31 @@ def test_a_chat_template_runs_in_a_sandbox(tmp_path):
     said = tokenizer.decode(chat.prompt_ids(tokenizer, [{"role": "user", "content": escape}]))
     assert escape in said
     assert not (tmp_path / "pwned").exists()
+
+
+def test_the_page_has_the_numbers_of_what_is_tried():
+    """Counts of the tests' own lists; the tests fail if anything of them gets through."""
+    unicode = runpy.run_path("tests/prefline/data/test_not_unicode.py")
+    overlays = runpy.run_path("tests/prefline/config/test_hostile_overlays.py")
+    programs = [getattr(hostile_programs, name) for name in ("PROBES", "ATTEMPTS", "EXCESSES")]
+    tried = {
+        "files of models: broken": len(hostile_models.cases(Path("data/policy"))),
+        "chat templates that compute": len(hostile_models.ENDLESS),
+        "files of models with the ending": len(hostile_models.PROGRAMS),
+        "rows and files": len(unicode["KINDS"]) + len(unicode["ENTRANCES"]) + 2 * len(unicode["WHOLE"]),
+        "overlays of the config": len(overlays["REFUSED"]),
+        "texts of models": len(injections.ALL),
+        "programs in the sandbox": sum(map(len, programs)),
+        "probes of files": len(programs[0]),
+        "attempts at": len(programs[1]),
+        "excesses": len(programs[2]),
+    }
+    page = Path("docs/security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*) \| (\d+) \| 0 \|$", page, re.MULTILINE)
+    found = {words: int(number) for words, number in rows}
+    assert len(found) == len(tried)
+    for begin, number in tried.items():
+        assert [count for words, count in found.items() if words.startswith(begin)] == [number], begin
 
 
 # Keys.

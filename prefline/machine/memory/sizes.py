@@ -13,6 +13,7 @@ from prefline import files
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embeddings", "wpe")
 HEAD_NUMBERS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+LONGEST_HEADER = 10**8  # bytes, that the safetensors library reads
 HEADS = ("lm_head", "embed_out", "output", "score", "classifier")
 # Shapes that models of about a size (billions of parameters) have: hidden, layers, heads, KV heads,
 # intermediate, vocabulary, tied embeddings.
@@ -108,7 +109,7 @@ def known(source):
 
 
 def of(directory, name=None):
-    """Return the Model of a directory; None without config.json.
+    """Return the Model of a directory; None without config.json, and for files that are of no model.
 
     Without weights, which a training from scratch draws, parameters are estimated from the config.
     """
@@ -118,7 +119,10 @@ def of(directory, name=None):
         return None
     found = sorted(directory.glob("*.safetensors"))
     stamp = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in (config, *found))
-    return _of(directory, name or directory.name, stamp)
+    try:
+        return _of(directory, name or directory.name, stamp)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return None  # broken, or never a model's: fetch_model tells
 
 
 @functools.cache
@@ -160,7 +164,10 @@ def _of(directory, name, stamp):
 def header(path):
     """Return {name: (dtype, shape)} of a safetensors file, dtype as the file has it, such as BF16."""
     with open(path, "rb") as file:
-        found = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        length = int.from_bytes(file.read(8), "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"{path}: a header of {length} bytes")
+        found = json.loads(file.read(length))
     found.pop("__metadata__", None)
     return {name: (tensor["dtype"], tensor["shape"]) for name, tensor in found.items()}
 

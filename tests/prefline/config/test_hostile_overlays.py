@@ -26,6 +26,17 @@ JUDGE = (
 RUN = "{iterations: 1, init: initial, reference: initial, data: current}"
 
 
+NAMED = (
+    f"runs: {{NAME: {RUN}}}",
+    "models: {NAME: {source: data/policy}}",
+    "rewards: {NAME: {kind: function, function: a.py:b, weight: 1, normalize: none, arguments: {}}}",
+    "benchmarks: {NAME: {kind: evalplus, problems: x, temperature: 0, max_tokens: 1}}",
+    "endpoints: {NAME: {kind: openai, model: m, urls: ['http://h/v1']}}",
+)
+# Names that shells, file systems, Python or our own folders know, and that are just names here.
+TAKEN = ("con", "nul", "all", "models", "initial", "checks", "tie", "policies", "true_", "a" * 64)
+
+
 def function(arguments, name="length"):
     return FUNCTION.replace("ARGUMENTS", arguments).replace("NAME", name)
 
@@ -46,6 +57,8 @@ VALID = [
     *(url(f"'{one}'") for one in ("http://[::1]:80/v1", "HTTP://h/v1", "https://h.org:8443/a/v1/")),
     *(function(one) for one in ("{target: 1e-3}", "{target: 5}", "{target: ~}", "{}")),
     function("{pattern: '[[:2020-01-01'}", "regex"),
+    *(f"runs: {{{name}: {RUN}}}" for name in TAKEN),
+    *(f"experiment: {name}" for name in TAKEN),
 ]
 REFUSED = {
     # numbers
@@ -76,7 +89,19 @@ REFUSED = {
     "vibe_check: {columns: {promt: a}}": "'promt' is none of its values; did you mean 'prompt'?",
     **{f"{one}: 3": "config: YAML reads the name " for one in ("1", "null", "true", "2020-01-01", "1.5")},
     f"runs: {{yes: {RUN}}}": "config: runs: YAML reads the name True as bool;",
-    f"runs: {{{'a' * 300}: {RUN}}}": "config: runs: ",
+    **{
+        section.replace(
+            "NAME", repr(name)
+        ): f"config: {section.partition(': {NAME')[0]}: the name {name[:20]!r}"
+        for section in NAMED
+        for name in ("a" * 250, "dpo\u0430", "e\u0301", "\u00e9", "Dpo", ".", "..", "a/b", "1a", "_a")
+    },
+    f"runs: {{dp\u043e: {RUN}}}": "has the character '\u043e' (CYRILLIC SMALL LETTER O); use lower",
+    "experiment: con.": "config: experiment: the name 'con.' has the character '.'",
+    f"runs: {{base: {RUN}}}": "config: runs.base has the name of a model; give the run another name",
+    "runs: {dpo: {seeds: [010]}}": "line 1: runs.dpo.seeds.0: YAML reads 010 as the number 8;",
+    "runs: {dpo: {seeds: [1, true]}}": "config: runs.dpo.seeds.1: True is not of type 'integer'",
+    "runs: {dpo: {seeds: ['1', 1]}}": "config: runs.dpo.seeds: [1, 1] has non-unique elements",
     "sead: 3": "config: the top level has no key 'sead'; did you mean 'seed'?",
     # circles of models
     "models: {base: {init: base}}": "models.base.init names base, which is trained from it (base <- base)",
@@ -108,6 +133,7 @@ REFUSED = {
     function("{target: 2020-01-01}"): "config: rewards.f.arguments.target: YAML reads this as date",
     function("{target: !!set {a, b}}"): "config: rewards.f.arguments.target: YAML reads this as set",
     function("{target: !!binary aGVs}"): "config: rewards.f.arguments.target: YAML reads this as bytes",
+    function('{target: "a\\ud800"}'): "config: rewards.f.arguments.target: has text that is not Unicode",
     function("{target: .nan}"): "config: rewards.f.arguments.target: nan is not a finite number",
     function(
         "{target: abc}"

@@ -12,7 +12,6 @@ from test_server_faults import REQUESTS, SAMPLING, load
 
 from prefline.engines import Completion, Request, Sampling
 from prefline.errors import InputError
-from prefline.servers import replies
 from prefline.servers.conversation import NEUTRAL, Answer
 
 HTML = "<html><body>Sign in to the network</body></html>"
@@ -267,12 +266,14 @@ def test_content_may_be_parts(start, content):
     assert dict(talk(server).answers(requests(1))) == {0: Answer("fine", "stop")}
 
 
-def test_text_is_made_valid_before_it_is_kept(start):
+def test_text_is_made_valid_before_it_is_kept(start, capsys):
     server = start(lambda payload: "half \ud83d, whole \ud83d\ude00 [[7]]")
-    (answer,) = dict(talk(server).answers(requests(1))).values()
+    judge = talk(server)
+    (answer,) = dict(judge.answers(requests(1))).values()
     assert answer.text == "half �, whole 😀 [[7]]"
     assert answer.text.encode()
-    assert replies.valid({"a\udc00": ["\ud800"]}) == {"a�": ["�"]}
+    judge.close()
+    assert "answers had text that is not Unicode; � replaces it" in capsys.readouterr().out
 
 
 def test_a_refused_trial_is_few_requests(start):

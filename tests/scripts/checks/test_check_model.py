@@ -12,10 +12,11 @@ from scripts.checks import check_model
 DIALOGUE = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": "an answer"}]
 SHOUTED = "{{ bos_token }}" + CHATML.replace("message.content", "message.content | upper")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+SYSTEM_ONCE = NO_SYSTEM.replace("no system", "no third").replace("'system'", "'system' and messages[2:]")
 ONE_QUESTION = "{% if messages | length > 2 %}{{ raise_exception('one only') }}{% endif %}" + TEMPLATE
 
 
-def check(tmp_path, template=TEMPLATE, rows=(), entrance="prompts", ends=(4, 1), **more):
+def check(tmp_path, template=TEMPLATE, rows=(), entrance="prompts", ends=(4, 1), systems=None, **more):
     """What is found for a model with a template, whose data are `rows`."""
     tokenizer = make_tokenizer(template)
     if not ends:
@@ -25,6 +26,8 @@ def check(tmp_path, template=TEMPLATE, rows=(), entrance="prompts", ends=(4, 1),
     named = {"entrance": entrance, "source": str(tmp_path / "a.jsonl"), "columns": "auto"} | more
     words = ["--name", "sft", "--policy", "--model", tmp_path / "model", "--special-tokens", "drop"]
     words += [
+        "--systems",
+        json.dumps(systems or {}),
         "--max-dropped",
         "0.2",
         "--data",
@@ -52,6 +55,14 @@ def test_rows_of_every_entrance_are_rendered(tmp_path, entrance):
 BROKEN = {
     "words are dropped": ({"template": SHOUTED}, "the chat template drops the user's message"),
     "a role is refused": ({"template": NO_SYSTEM, "system": "Be brief."}, "prompts.source, with the chat"),
+    "the system message of a benchmark is refused": (
+        {"template": NO_SYSTEM, "systems": {"benchmarks.gsm8k.system": "Be brief."}},
+        "models.sft: benchmarks.gsm8k.system: the chat template refuses the messages: no system",
+    ),
+    "the system message of the second turn is refused": (
+        {"template": SYSTEM_ONCE, "systems": {"mt_bench.system": "Be brief."}},
+        "models.sft: mt_bench.system: the chat template refuses the messages: no third",
+    ),
     "a second question is refused": ({"template": ONE_QUESTION}, "models.sft: a second question"),
 }
 

@@ -13,6 +13,7 @@ from report_pages import POLICIES, choose, data_of, visit
 
 import measurements.report
 from prefline import files
+from prefline.errors import InputError
 from prefline.reporting import browsed, pictures
 from prefline.text import markdown
 from scripts.mt_bench import plot_winrate
@@ -164,7 +165,7 @@ def test_markdown_is_shown_as_such(browser, page, text, shown):
     assert browser.execute_script("return said(arguments[0], null, false).innerHTML", text) == shown
 
 
-def test_half_a_character_is_no_text_but_no_traceback(tmp_path):
+def test_half_a_character_is_one_sentence(tmp_path):
     assert browsed.packed(["\ud800a"]) == browsed.packed(["\ud800a"])
     flags = measurements.report.experiment(tmp_path, POLICIES, 10, lambda kind: kind)
     broken = {
@@ -176,8 +177,8 @@ def test_half_a_character_is_no_text_but_no_traceback(tmp_path):
         (tmp_path / f"vibe_check/{policy}.jsonl").write_text(json.dumps(broken) + "\n")
         path = tmp_path / f"answers/{policy}.jsonl"
         path.write_text(path.read_text().replace('"answer"', '"\\ud800"'))
-    write_report.main([*flags, "--prompts", "5", "--out", str(tmp_path / "report.html")])
-    assert "Preference optimization" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match=r"jsonl, line 1: '.*' has text that is not Unicode"):
+        write_report.main([*flags, "--prompts", "5", "--out", str(tmp_path / "report.html")])
 
 
 def test_no_cell_of_a_table_begins_like_a_formula(tmp_path):
