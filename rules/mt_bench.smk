@@ -109,7 +109,7 @@ rule judge_mt_bench:
         "logs/{match}/judge_mt_bench/{judge}.tsv"
     wildcard_constraints:
         judge="reference|reward",
-        match="|".join(MATCHES),
+        match="|".join(MATCHES) or "(?!)",
     conda:
         "../envs/cpu/score.yaml"
     resources:

@@ -42,6 +42,20 @@ def settle(config, layers):
         _drop(config, layers, path, [("training_defaults",)])
 
 
+def kept_runs(runs, layers):
+    """Return the merged `runs` less those of files before an overlay's `runs: {}` or null.
+
+    Merging ignores an empty section, but the user asks for no runs.
+    """
+    if runs is None:
+        return {}
+    empty = [number for number, layer in enumerate(layers) if "runs" in layer and not layer["runs"]]
+    if not empty or not isinstance(runs, dict):
+        return runs
+    later = {name for layer in layers[empty[-1] + 1 :] for name in _at(layer, ("runs",))}
+    return {name: run for name, run in runs.items() if name in later}
+
+
 def complete(config):
     """Copy the values of training_defaults to all trainings of the config (dict) that do not set them."""
     defaults = config.pop("training_defaults")

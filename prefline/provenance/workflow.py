@@ -199,6 +199,8 @@ def _others(path, value, schema):
         return [["pairwise-all"]]
     if path == ("endpoints",):
         return [ANOTHER]
+    if path == ("evaluate",):
+        return [["base"]]
     if path == ("mt_bench", "judges"):
         return [{"another": {"endpoint": "another", "max_tokens": 1}}]
     if path == ("benchmarks",):
