@@ -10,7 +10,7 @@ import difflib
 import jsonschema
 
 from prefline import policies
-from prefline.config import config_text, endpoints, needs, precedence
+from prefline.config import config_text, endpoints, needs, precedence, sweeps
 from prefline.config import judges as judge_settings
 from prefline.config import schema as schemas
 from prefline.data import entrances
@@ -61,7 +61,8 @@ def load(config, files=(), given=None):
         order = [name for layer in layers for name in _runs_of(layer)]
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
-        config["runs"] = {name: _without_nulls(run) for name, run in runs.items() if run is not None}
+        runs, own = sweeps.expand({name: run for name, run in runs.items() if run is not None}, layers)
+        config["runs"] = {name: _without_nulls(run) for name, run in runs.items()}
     if isinstance(config.get("rewards"), dict):
         config["rewards"] = {
             name: _of_its_kind(one) for name, one in config["rewards"].items() if one is not None
@@ -89,7 +90,7 @@ def load(config, files=(), given=None):
     needed = needs.models_with_ancestors(config, needs.used_models(config))
     _check_columns(config, needed)
     precedence.check_unused(config, layers)
-    precedence.check_learning_rates(config, needed, layers)
+    precedence.check_learning_rates(config, needed, layers, own)
     return config
 
 

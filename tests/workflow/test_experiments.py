@@ -50,6 +50,14 @@ def test_a_plan_without_runs_evaluates_models(project):
     assert "nothing is compared with sft, so there is no win rate; add a run" in said.stdout + said.stderr
 
 
+def test_a_plan_of_a_sweep_shares_all_but_trainings(project):
+    sweep = {"beta": [0.05, 0.5], "learning_rate": [1e-4, 2e-4]}
+    (project / "sweep.yaml").write_text(yaml.safe_dump({"runs": {"rebel": None, "dpo": {"sweep": sweep}}}))
+    found = planned(project, "results/winrate.png", "--configfile", "sweep.yaml")
+    assert found["train_policy"] == found["judge_mt_bench"] == 4
+    assert found["build_preferences"] == found["compute_ref_logps"] == 1
+
+
 @pytest.mark.slow
 def test_models_are_evaluated_without_runs(project):
     (project / "models.yaml").write_text(yaml.safe_dump(MODELS))
