@@ -126,7 +126,7 @@ rule merge_judgments:
             wildcards.judge, JUDGED if wildcards.mode == "pair" else list(SINGLE)
         ),
     output:
-        merged="results/mt_bench/model_judgment/{judge}_{mode}.jsonl",
+        merged=f"{FINAL}/mt_bench/model_judgment/{{judge}}_{{mode}}.jsonl",
     log:
         "logs/merge_judgments/{judge}_{mode}.txt",
     benchmark:

@@ -58,6 +58,14 @@ def test_a_plan_of_a_sweep_shares_all_but_trainings(project):
     assert found["build_preferences"] == found["compute_ref_logps"] == 1
 
 
+def test_each_experiment_has_its_own_file_for_fastchat(project):
+    target = "mt_bench/model_judgment/reference_pair.jsonl"
+    for overlay, folder in ((COLD, "results/experiments/cold"), ({}, "results")):
+        (project / "mine.yaml").write_text(yaml.safe_dump(overlay))
+        found = planned(project, f"{folder}/{target}", "--configfile", "mine.yaml")
+        assert found["merge_judgments"] == 1
+
+
 @pytest.mark.slow
 def test_models_are_evaluated_without_runs(project):
     (project / "models.yaml").write_text(yaml.safe_dump(MODELS))
