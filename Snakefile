@@ -66,6 +66,7 @@ rule report:
         [f"{FINAL}/report.html"] if COMPARED else [],
         [f"{FINAL}/drift.png"] if TRAINED else [],
         expand(f"{FINAL}/cards/{{policy}}.md", policy=TRAINED),
+        PAIRS_CARDS,
 
 
 rule all:
