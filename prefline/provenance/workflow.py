@@ -220,6 +220,8 @@ def _others(path, value, schema):
         return [
             other for other in losses.LOSSES if other != value and wanted <= losses.hyperparameters(other)
         ][:1]
+    if "enum" in schema.get("items", {}):
+        return [[choice] for choice in schema["items"]["enum"] if [choice] != value][:1]
     if "enum" in schema:
         return [choice for choice in schema["enum"] if choice != value][:1]
     if isinstance(value, bool):
