@@ -44,6 +44,7 @@ PLANNED_CONFIG = {**config}  # with `machine`
 shell.prefix(plan.shell_prefix(CODE, OWN_CODE))
 # Not in the config, so that no params of a job have it (rules/machine.smk).
 MACHINE_SETTINGS = config.pop("machine")
+SWEEPS = config.pop("sweeps")
 
 HASHES = Hashes(".snakemake/prefline_hashes.json")
 

@@ -8,6 +8,7 @@
 
 include: "mt_bench_judges.smk"
 include: "mt_bench_winrate.smk"
+include: "mt_bench_sweeps.smk"
 
 
 # Each judge's inputs beside the questions and answers, and its flags.

@@ -44,6 +44,8 @@ FLOATS = jsonschema.validators.extend(
 def load(config, files=(), given=None):
     """Return the config as the rules use it: coerced, validated, complete, without removed runs and rewards.
 
+    Runs with a `sweep` are replaced by those of its points, which `sweeps` (sweeps.py) has by run.
+
     config: dict, as Snakemake merged it; files: its YAML files, overlays first, the later the stronger,
     then config.yaml; given: dict, values of --config. `files` and `given` decide which of several values of
     a training counts (precedence.py), and restore the order of the runs, which merging reverses. Raises
@@ -61,7 +63,7 @@ def load(config, files=(), given=None):
         order = [name for layer in layers for name in _runs_of(layer)]
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
-        runs, own = sweeps.expand({name: run for name, run in runs.items() if run is not None}, layers)
+        runs, own, swept = sweeps.expand({name: run for name, run in runs.items() if run is not None}, layers)
         config["runs"] = {name: _without_nulls(run) for name, run in runs.items()}
     if isinstance(config.get("rewards"), dict):
         config["rewards"] = {
@@ -91,6 +93,7 @@ def load(config, files=(), given=None):
     _check_columns(config, needed)
     precedence.check_unused(config, layers)
     precedence.check_learning_rates(config, needed, layers, own)
+    config["sweeps"] = swept
     return config
 
 

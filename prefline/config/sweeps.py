@@ -24,13 +24,14 @@ FORMS = (
 
 
 def expand(runs, layers):
-    """Return (runs, paths), where the runs of its points replace each run with a `sweep`.
+    """Return (runs, paths, sweeps), where the runs of its points replace each run with a `sweep`.
 
     runs: {name: section} as merged; layers: as precedence.layers returns them; paths: {run: sections of a
-    config file (list of tuple of keys) that have its own values}. Raises InputError for a sweep that makes no
+    config file (list of tuple of keys) that have its own values}; sweeps: {run: {run of a point: its values,
+    as a grid has them; None for a point with a name}}. Raises InputError for a sweep that makes no
     runs, or runs of the same name.
     """
-    found, paths = {}, {}
+    found, paths, sweeps = {}, {}, {}
     for run, section in runs.items():
         swept = isinstance(section, dict) and section.get("sweep") is not None
         points = _points(run, section["sweep"]) if swept else {}
@@ -41,6 +42,8 @@ def expand(runs, layers):
                     f"config: runs.{run}.sweep makes the run {name}, which `runs` has, too; rename one"
                 )
             _check_later(run, path, values, layers)
+            if swept:
+                sweeps.setdefault(run, {})[name] = values if path == ("runs", run, "sweep") else None
             found[name] = kept | values if swept else kept
             paths[name] = [("runs", run), *([path] if swept else [])]
         if len(found) > MOST_RUNS:
@@ -48,7 +51,7 @@ def expand(runs, layers):
                 f"config: runs.{run}.sweep: more than {MOST_RUNS} runs in all; take fewer values, or "
                 "points by name in place of a grid"
             )
-    return found, paths
+    return found, paths, sweeps
 
 
 def _points(run, sweep):

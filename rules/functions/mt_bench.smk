@@ -40,7 +40,7 @@ def evaluations():
     """Return the targets that show how good the policies are, by the modes of judging."""
     ratings = [f"{FINAL}/mt_bench/ratings.csv"] if "single" in MODES else []
     rates = [f"{FINAL}/winrate.png", f"{FINAL}/winrate.csv"] if COMPARED else []
-    return [*rates, *ratings]
+    return [*rates, *ratings, *([f"{FINAL}/mt_bench/sweeps.png"] if SWEEPS else [])]
 
 
 def start_answers(wildcards):

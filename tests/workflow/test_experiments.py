@@ -53,9 +53,9 @@ def test_a_plan_without_runs_evaluates_models(project):
 def test_a_plan_of_a_sweep_shares_all_but_trainings(project):
     sweep = {"beta": [0.05, 0.5], "learning_rate": [1e-4, 2e-4]}
     (project / "sweep.yaml").write_text(yaml.safe_dump({"runs": {"rebel": None, "dpo": {"sweep": sweep}}}))
-    found = planned(project, "results/winrate.png", "--configfile", "sweep.yaml")
+    found = planned(project, "mt_bench", "--configfile", "sweep.yaml")
     assert found["train_policy"] == found["judge_mt_bench"] == 4
-    assert found["build_preferences"] == found["compute_ref_logps"] == 1
+    assert found["plot_sweeps"] == 1 and found["build_preferences"] == found["compute_ref_logps"] == 1
 
 
 def test_each_experiment_has_its_own_file_for_fastchat(project):
