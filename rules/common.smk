@@ -40,7 +40,7 @@ except InputError as error:
     raise Refusal(str(error))
 
 CODE_READ = {}  # by code_of; no file of CODE changes
-PLANNED_CONFIG = {**config}  # with `machine`
+PLANNED_CONFIG = {**config}  # with `machine` and `sweeps`
 shell.prefix(plan.shell_prefix(CODE, OWN_CODE))
 # Not in the config, so that no params of a job have it (rules/machine.smk).
 MACHINE_SETTINGS = config.pop("machine")

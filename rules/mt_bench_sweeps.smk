@@ -5,7 +5,7 @@
 rule plot_sweeps:
     """Draw the win rates of each sweep against its values."""
     input:
-        winrate=f"{FINAL}/winrate.json",
+        winrate=swept_winrate,
     output:
         picture=report(f"{FINAL}/mt_bench/sweeps.png", caption="captions/sweeps.rst", category="Results"),
     log:

@@ -53,6 +53,13 @@ def start_answers(wildcards):
     return f"results/mt_bench/answers/{START}.jsonl"
 
 
+def swept_winrate(wildcards):
+    """Return the win rates of sweeps; refuse if no run has one."""
+    if not SWEEPS:
+        refuse("no run of the config has a `sweep`, so there is nothing to draw (docs/experiments.md)")
+    return f"{FINAL}/winrate.json"
+
+
 def matches_of(judge):
     """Return the matches that a judge is asked about, as lists of policies."""
     held = JUDGED if judge == JUDGES[0] else COMPARED
