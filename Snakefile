@@ -63,9 +63,10 @@ rule benchmarks:
 rule report:
     """Make the report, the model cards and the picture of drift."""
     input:
-        f"{FINAL}/report.html",
-        f"{FINAL}/drift.png",
+        [f"{FINAL}/report.html"] if COMPARED else [],
+        [f"{FINAL}/drift.png"] if TRAINED else [],
         expand(f"{FINAL}/cards/{{policy}}.md", policy=TRAINED),
+        PAIRS_CARDS,
 
 
 rule all:

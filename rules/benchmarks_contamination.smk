@@ -9,6 +9,7 @@ LEARNT = {
 }
 if GIVEN_PAIRS:
     LEARNT["prompts.preferences"] = [GIVEN_PAIRS["source"], GIVEN_PAIRS["columns"]]
+POOL_COLUMNS = {"messages": "messages", "split": "split"}
 # The file with each benchmark's questions, and their names in it.
 ASKED = {"mt_bench": [config["mt_bench"]["questions"], "turns"]} | {
     name: (
@@ -26,7 +27,7 @@ rule check_contamination:
     """Search the training data for the benchmarks' questions."""
     input:
         training=ancient(data_files(*(source for source, _ in LEARNT.values()))),
-        pool="results/prompts/pool.parquet",
+        pool=["results/prompts/pool.parquet"] if RUNS else [],
         given=ancient(GIVEN_QUESTIONS),
         listed=[path for path, _ in ASKED.values() if path not in GIVEN_QUESTIONS],
     output:
@@ -46,7 +47,7 @@ rule check_contamination:
         contents=contents_of(*GIVEN_QUESTIONS, *data_files(*(source for source, _ in LEARNT.values()))),
         settings=lambda wildcards, input: flags(
             section("prompts", "decontamination_ngram"),
-            training={**LEARNT, "prompts": [input.pool, {"messages": "messages", "split": "split"}]},
+            training=LEARNT | {"prompts": [path, POOL_COLUMNS] for path in input.pool},
             questions=ASKED,
         ),
     shell:

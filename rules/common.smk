@@ -12,7 +12,6 @@ include: "functions/start.smk"
 include: "functions/params.smk"
 
 
-from prefline import policies as naming
 from prefline.config import endpoints, judges, named_files
 from prefline.config import loading as configuration
 from prefline.config.functions import file_of
@@ -41,27 +40,13 @@ except InputError as error:
     raise Refusal(str(error))
 
 CODE_READ = {}  # by code_of; no file of CODE changes
-PLANNED_CONFIG = {**config}  # with `machine`
+PLANNED_CONFIG = {**config}  # with `machine` and `sweeps`
 shell.prefix(plan.shell_prefix(CODE, OWN_CODE))
 # Not in the config, so that no params of a job have it (rules/machine.smk).
 MACHINE_SETTINGS = config.pop("machine")
+SWEEPS = config.pop("sweeps")
 
 HASHES = Hashes(".snakemake/prefline_hashes.json")
-
-START = "sft"
-RUNS = naming.chains(config)  # a run with seeds is one for each of them
-REWARDS = config["rewards"]
-GIVEN_PAIRS = prompts.given_pairs(config["prompts"])
-TRAINED = naming.of_chains(RUNS)
-POLICIES = [START, *TRAINED]
-# Policies whose pairs train a policy, and those whose completions are ranked: a preference dataset replaces the
-# start policy's.
-RUNS_ON_PAIRS = [run for run in RUNS if configuration.method_of(config, run) in ("preference", "kto")]
-DATA_POLICIES = [START] if RUNS_ON_PAIRS else []
-DATA_POLICIES += [f"{run}-{t}" for run in RUNS_ON_PAIRS for t in range(1, RUNS[run]["iterations"])]
-# True if given pairs may be completions with labels, which only kto learns from.
-TAKES_UNPAIRED = all(configuration.method_of(config, run) == "kto" for run in RUNS_ON_PAIRS)
-RANKED = [name for name in DATA_POLICIES if name != START or not GIVEN_PAIRS]
 
 
 def refuse(sentence):
@@ -124,6 +109,7 @@ def number_of_shards():
 ALL_SHARDS = shards("test") + shards("train")
 
 
+include: "functions/names.smk"
 include: "functions/experiments.smk"
 include: "functions/engines.smk"
 include: "functions/models.smk"
@@ -141,10 +127,10 @@ include: "functions/checks.smk"
 wildcard_constraints:
     policy="|".join(POLICIES),
     reference="|".join(POLICIES),
-    run="|".join(RUNS),
+    run="|".join(RUNS) or "(?!)",
     iteration=r"[1-9]\d*",
     model="|".join(config["models"]),
-    reward="|".join(REWARDS),
+    reward="|".join(REWARDS) or "(?!)",
     shard=r"(train|test)-\d{5}",
     part=r"\d{4}",
     match="|".join([*MATCHES, *SINGLE]),

@@ -42,7 +42,7 @@ rule generate_completions:
             """ + (ENGINE_FLAGS)
 
 
-for policy in POLICIES:
+for policy in SAMPLED:
 
     # A name for all shards that are needed of a policy: `snakemake generate_sft`.
     rule:

@@ -9,6 +9,7 @@
 
 include: "mt_bench_judges.smk"
 include: "mt_bench_winrate.smk"
+include: "mt_bench_sweeps.smk"
 
 
 # Each judge's inputs beside the questions and answers, and its flags.
@@ -114,7 +115,7 @@ rule judge_mt_bench:
         "logs/{match}/judge_mt_bench/{judge}.tsv"
     wildcard_constraints:
         judge="reference|reward",
-        match="|".join(MATCHES),
+        match="|".join(MATCHES) or "(?!)",
     conda:
         "../envs/cpu/score.yaml"
     resources:

@@ -9,11 +9,11 @@ rule compute_winrate:
     """Compute every policy's win rate against the start policy, with its interval."""
     input:
         questions=ancient(mt_bench_file("questions")),
-        judgments=judgments(JUDGES[0], TRAINED),
-        other_judgments=[path for judge in JUDGES[1:] for path in judgments(judge, TRAINED)],
-        pairs=judgments(JUDGES[0], [match for match in JUDGED if match not in TRAINED]),
-        answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=TRAINED),
-        start_answers=f"results/mt_bench/answers/{START}.jsonl",
+        judgments=judgments(JUDGES[0], COMPARED),
+        other_judgments=[path for judge in JUDGES[1:] for path in judgments(judge, COMPARED)],
+        pairs=judgments(JUDGES[0], [match for match in JUDGED if match not in COMPARED]),
+        answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=COMPARED),
+        start_answers=start_answers,
     output:
         json=f"{FINAL}/winrate.json",
         csv=f"{FINAL}/winrate.csv",
@@ -31,7 +31,7 @@ rule compute_winrate:
         code=code_of("compute_winrate"),
         contents=contents_of(config["mt_bench"]["questions"]),
         settings=lambda _: flags(section("mt_bench", "max_lost", "bootstrap_samples"), seed=config["seed"]),
-        policies=TRAINED,
+        policies=COMPARED,
         other_judges=JUDGES[1:],
         start=START,
     shell:
@@ -126,7 +126,7 @@ rule merge_judgments:
             wildcards.judge, JUDGED if wildcards.mode == "pair" else list(SINGLE)
         ),
     output:
-        merged="results/mt_bench/model_judgment/{judge}_{mode}.jsonl",
+        merged=f"{FINAL}/mt_bench/model_judgment/{{judge}}_{{mode}}.jsonl",
     log:
         "logs/merge_judgments/{judge}_{mode}.txt",
     benchmark:

@@ -79,7 +79,7 @@ rule sample_prompts:
         """
 
 
-for policy in POLICIES:
+for policy in SAMPLED:
 
     # A name for all shards that are needed of a policy: `snakemake prompts_sft`.
     rule:

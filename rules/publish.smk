@@ -1,8 +1,13 @@
 # results/models/{policy}, results/winrate.json -> results/cards/{policy}.md
 # a model that runs start from, its training -> results/cards/{model}.md
+# pairs -> results/cards/{policy}-pairs.md: publish_pairs.smk
 # a model, its adapters, its card, at an explicit request -> the hub, results/published/{model}.json
 #
 # config: publish; the cards tell of models, prompts, generate, rewards, runs and train
+
+
+include: "publish_pairs.smk"
+
 
 TEMPLATES = [f"scripts/publish/{name}.md.j2" for name in ("card", "trained_card", "numbers", "lineage")]
 SHOWN_IN_CARD = ("models", "prompts", "generate", "rewards", "runs", "train", "publish")
@@ -97,6 +102,7 @@ rule publish:
         manifest="results/models/{model}.json",
         card=f"{FINAL}/cards/{{model}}.md",
         pairs=pushed_pairs,
+        pairs_card=pushed_pairs_card,
     output:
         published="results/published/{model}.json",
     log:
@@ -114,7 +120,7 @@ rule publish:
         code=code_of("publish"),
         settings=lambda wildcards: flags(section("publish", "namespace", "name", "private")),
         given=lambda wildcards, input: {
-            key: input.get(key, []) for key in ("model", "adapter", "base", "pairs")
+            key: input.get(key, []) for key in ("model", "adapter", "base", "pairs", "pairs_card")
         },
     shell:
         r"""
@@ -128,6 +134,7 @@ rule publish:
             --adapter {params.given[adapter]:q} \
             --base {params.given[base]:q} \
             --pairs {params.given[pairs]:q} \
+            --pairs-card {params.given[pairs_card]:q} \
             {params.settings} \
             --out {output.published:q}
         """

@@ -19,7 +19,7 @@ rule build_preferences:
     benchmark:
         "logs/{policy}/build_preferences.tsv"
     wildcard_constraints:
-        policy="|".join(TRAINED if GIVEN_PAIRS else POLICIES),  # import_preferences makes the start policy's
+        policy="|".join(TRAINED if GIVEN_PAIRS else SAMPLED) or "(?!)",  # import_preferences makes the start policy's
     conda:
         "../envs/cpu/data.yaml"
     resources:

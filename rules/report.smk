@@ -39,13 +39,13 @@ rule write_report:
     input:
         assets=ancient(REPORT_ASSETS),
         questions=ancient(mt_bench_file("questions")),
-        pool="results/prompts/pool.json",
+        pool=["results/prompts/pool.json"] if RUNS else [],
         winrate=f"{FINAL}/winrate.json",
         picture=f"{FINAL}/winrate.png",
-        drift=f"{FINAL}/drift.png",
+        drift=[f"{FINAL}/drift.png"] if TRAINED else [],
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
         judgments=[
-            path for judge in JUDGES for path in judgments(judge, JUDGED if judge == JUDGES[0] else TRAINED)
+            path for judge in JUDGES for path in judgments(judge, JUDGED if judge == JUDGES[0] else COMPARED)
         ],
         ratings=[path for judge in JUDGES for path in judgments(judge, SINGLE)] if "single" in MODES else [],
         tables=BENCHMARK_TABLES,

@@ -136,7 +136,7 @@ rule rate_completions:
             """ + (ENGINE_FLAGS)
 
 
-for policy in POLICIES:
+for policy in SAMPLED:
 
     # A name for all rewards that are needed of a policy: `snakemake rewards_sft`.
     rule:

@@ -19,7 +19,7 @@ rule plot_training:
     benchmark:
         "logs/{trained}/plot_training.tsv"
     wildcard_constraints:
-        trained="|".join(TRAININGS),
+        trained="|".join(TRAININGS) or "(?!)",
     conda:
         "../envs/cpu/report.yaml"
     resources:

@@ -28,7 +28,7 @@ from scripts.mt_bench import compute_winrate, plot_winrate
 HASHES = ".snakemake/prefline_hashes.json"
 # Keys that change no policy and no verdict, and those that change no training.
 SILENT = ("experiment", "machine", "report", "publish")
-OF_EVALUATIONS = ("mt_bench", "vibe_check", "benchmarks")
+OF_EVALUATIONS = ("evaluate", "mt_bench", "vibe_check", "benchmarks")
 # Keys of mt_bench that change verdicts, beside those of the judge.
 OF_VERDICTS = ("references", "judge_prompts", "verdicts")
 LONGEST = 200  # letters of a file's name, less those that are added while it is written

@@ -10,7 +10,11 @@ import difflib
 import jsonschema
 
 from prefline import policies
+<<<<<<< HEAD
 from prefline.config import config_text, endpoints, mistakes, precedence
+=======
+from prefline.config import config_text, endpoints, needs, precedence, sweeps
+>>>>>>> exps
 from prefline.config import judges as judge_settings
 from prefline.config import schema as schemas
 from prefline.data import entrances
@@ -42,6 +46,8 @@ FLOATS = jsonschema.validators.extend(
 def load(config, files=(), given=None):
     """Return the config as the rules use it: coerced, validated, complete, without removed runs and rewards.
 
+    Runs with a `sweep` are replaced by those of its points, which `sweeps` (sweeps.py) has by run.
+
     config: dict, as Snakemake merged it; files: its YAML files, overlays first, the later the stronger,
     then config.yaml; given: dict, values of --config. `files` and `given` decide which of several values of
     a training counts (precedence.py), and restore the order of the runs, which merging reverses. Raises
@@ -53,16 +59,14 @@ def load(config, files=(), given=None):
     config = copy.deepcopy(config)
     layers = precedence.layers(files, given) if files else []
     precedence.settle(config, layers)
+    if "runs" in config:
+        config["runs"] = precedence.kept_runs(config["runs"], layers)
     if isinstance(config.get("runs"), dict):
         order = [name for layer in layers for name in _runs_of(layer)]
         names = [*dict.fromkeys(name for name in order if name in config["runs"]), *config["runs"]]
         runs = {name: config["runs"][name] for name in names}
-        config["runs"] = {name: _without_nulls(run) for name, run in runs.items() if run is not None}
-        if not config["runs"]:
-            raise InputError(
-                "config: runs: there is no run, so no policy could be compared with sft; keep a run of "
-                "config.yaml, or add one (null removes one)"
-            )
+        runs, own, swept = sweeps.expand({name: run for name, run in runs.items() if run is not None}, layers)
+        config["runs"] = {name: _without_nulls(run) for name, run in runs.items()}
     if isinstance(config.get("rewards"), dict):
         config["rewards"] = {
             name: _of_its_kind(one) for name, one in config["rewards"].items() if one is not None
@@ -85,10 +89,12 @@ def load(config, files=(), given=None):
     precedence.complete(config)
     _complete_systems(config)
     _check_names(config)
-    needed = needed_models(config, ["sft", *map(endpoints.model_of, config["rewards"].values())])
+    needs.check_evaluated(config)
+    needed = needs.models_with_ancestors(config, needs.used_models(config))
     _check_columns(config, needed)
     precedence.check_unused(config, layers)
-    precedence.check_learning_rates(config, needed, layers)
+    precedence.check_learning_rates(config, needed, layers, own)
+    config["sweeps"] = swept
     return config
 
 
@@ -123,24 +129,6 @@ def of_job(keys):
 def method_of(config, run):
     """Return the method (str) that trains the policies of a run or chain."""
     return config["runs"][policies.run_of(run)].get("method", config["train"]["method"])
-
-
-def needed_models(config, names):
-    """Return the models of `names` (None is no name) and their ancestors, in the config's order."""
-    found, waiting = set(), list(names)
-    for name in waiting:
-        if name is not None and name not in found:
-            found.add(name)
-            if config["models"][name]["source"] is None:
-                waiting.append(config["models"][name]["init"])
-    return [name for name in config["models"] if name in found]
-
-
-def answering_models(config):
-    """Return the models (set of str) that answer or score: sft, and those of rewards and judges."""
-    named = config["mt_bench"]["judges"]
-    asked = [named[name] for name in judge_settings.names_of(config["mt_bench"]) if name in named]
-    return {"sft", *filter(None, map(endpoints.model_of, [*config["rewards"].values(), *asked]))}
 
 
 def _coerce(config, error):

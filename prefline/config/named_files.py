@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 
 from prefline import model_directory, paths
-from prefline.config import functions, schema
+from prefline.config import functions, needs, schema
 from prefline.config import judges as judge_settings
 from prefline.config import loading as configuration
 from prefline.data import sources
@@ -34,7 +34,7 @@ def check(config):
         if error.validator == "path":
             raise InputError(f"config: {'.'.join(map(str, error.absolute_path))}: {error.message}")
     for name, model in config.get("models", {}).items():
-        _check_model(name, model, name in configuration.answering_models(config))
+        _check_model(name, model, name in needs.answering_models(config))
     for name, reward in config.get("rewards", {}).items():
         if reward["kind"] == "function":
             try:
@@ -88,7 +88,9 @@ def _check_categories(section):
 def own_code(config):
     """Return the files (sorted list of str) of the user's that the rewards and losses of a config are in."""
     named = {
-        functions.file_of(reward["function"]) for reward in config["rewards"].values() if "function" in reward
+        functions.file_of(reward["function"])
+        for reward in needs.used_rewards(config).values()
+        if "function" in reward
     }
     for run in config["runs"]:
         named.update(losses.own_files(configuration.training(config, run).get("loss_type", [])))
@@ -105,18 +107,22 @@ def used(config):
     asked = any(name not in judge_settings.BUILT_IN for name in judges)
     models = {
         name: _without(config["models"][name], *_unused_of_model(config["models"][name]))
-        for name in configuration.needed_models(config, configuration.answering_models(config))
+        for name in needs.models_with_ancestors(config, needs.answering_models(config))
     }
     prompts = config["prompts"]
+    unused = [] if config["runs"] else ["source"]
+    unused += [] if config["runs"] and prompts["preferences"]["use"] else ["preferences"]
     mt_bench = _without(
         config["mt_bench"],
         *(() if asked else ("judge_prompts",)),
         *(() if asked or "reference" in judges else ("references",)),
     )
     return {
-        **_without(config, "benchmarks"),
+        **config,
+        "benchmarks": {name: {"kind": one["kind"]} for name, one in config["benchmarks"].items()},
         "models": models,
-        "prompts": prompts if prompts["preferences"]["use"] else _without(prompts, "preferences"),
+        "prompts": _without(prompts, *unused),
+        "rewards": needs.used_rewards(config),
         "mt_bench": mt_bench,
     }
 

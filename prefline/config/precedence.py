@@ -42,6 +42,20 @@ def settle(config, layers):
         _drop(config, layers, path, [("training_defaults",)])
 
 
+def kept_runs(runs, layers):
+    """Return the merged `runs` less those of files before an overlay's `runs: {}` or null.
+
+    Merging ignores an empty section, but the user asks for no runs.
+    """
+    if runs is None:
+        return {}
+    empty = [number for number, layer in enumerate(layers) if "runs" in layer and not layer["runs"]]
+    if not empty or not isinstance(runs, dict):
+        return runs
+    later = {name for layer in layers[empty[-1] + 1 :] for name in _at(layer, ("runs",))}
+    return {name: run for name, run in runs.items() if name in later}
+
+
 def complete(config):
     """Copy the values of training_defaults to all trainings of the config (dict) that do not set them."""
     defaults = config.pop("training_defaults")
@@ -51,30 +65,31 @@ def complete(config):
         model["training"] = {**defaults, **model["training"]}
 
 
-def check_learning_rates(config, needed, layers):
+def check_learning_rates(config, needed, layers, own):
     """Raise InputError if a model that an overlay names would be trained with config.yaml's learning rate.
 
     That rate suits the embedded model of a million parameters and would silently ruin a model of billions.
-    needed: names of the models that the workflow uses.
+    needed: names of the models that the workflow uses; own: {run: the sections (list of tuple of keys) that
+    have its own values}.
     """
     known = {model.get("source") for model in _at(layers[0], ("models",)).values()} if layers else set()
     trainings = [
-        (name, ("models", name, "training"), f"models.{name}.training")
+        (name, [("models", name, "training")], f"models.{name}.training")
         for name in needed
         if config["models"][name]["source"] is None
     ]
-    trainings += [("sft", ("runs", run), "train") for run in config["runs"]]
-    for name, path, where in trainings if len(layers) > 1 else ():
+    trainings += [("sft", own[run], "train") for run in config["runs"]]
+    for name, paths, where in trainings if len(layers) > 1 else ():
         start = _start(config["models"], name)
         source = config["models"][start]["source"]
-        general = [("train",)] * (path[0] == "runs") + [("training_defaults",)]
+        general = [("train",)] * (paths[0][0] == "runs") + [("training_defaults",)]
         if sources.local_files(source) and not os.path.isdir(source):
             continue  # named_files.check has the better message
         if (
             source.rstrip("/") not in known
-            and max(_last(layers, one, "learning_rate") for one in (path, *general)) == 0
+            and max(last_layer(layers, one, "learning_rate") for one in (*paths, *general)) == 0
         ):
-            section = ".".join(path)
+            section = ".".join(paths[0])
             raise InputError(
                 f"config: models.{start}.source names {source}, but {section} has the learning rate of "
                 f"config.yaml, which suits the embedded model; set {where}.learning_rate in your overlay"
@@ -88,9 +103,9 @@ def check_unused(config, layers):
     """
     for name in TRAINED:
         source, path = config["models"][name]["source"], ("models", name)
-        chosen = _last(layers, path, "source")
+        chosen = last_layer(layers, path, "source")
         for key in ("train_data", "eval_data"):
-            last = _last(layers, path, key)
+            last = last_layer(layers, path, key)
             given = last > 0 and _at(layers[last], path)[key] != _at(layers[0], path).get(key)
             if source is not None and given and last >= chosen:
                 raise InputError(
@@ -111,12 +126,12 @@ def _start(models, name):
 def _drop(config, layers, path, less_special, kept=()):
     section = _at(config, path)
     for key in [key for key in section if key not in kept]:
-        last = _last(layers, path, key)
-        if any(_last(layers, general, key) > last for general in less_special):
+        last = last_layer(layers, path, key)
+        if any(last_layer(layers, general, key) > last for general in less_special):
             del section[key]
 
 
-def _last(layers, path, key):
+def last_layer(layers, path, key):
     """Return the number of the last layer that has a key in the section at `path`; -1 if none has."""
     return max((number for number, layer in enumerate(layers) if key in _at(layer, path)), default=-1)
 

@@ -51,6 +51,8 @@ def check_kept(outputs, experiment, start, hashes):
         what = ", ".join(policies or replaced[:3])
         if start in policies:
             advice = "work in another clone"
+        elif policies and "-" not in policies[0]:
+            advice = "give the model another name (models: {other: …}, evaluate: [other])"
         elif policies:
             advice = "give its runs other names (runs: {dpo: null, dpo_other: …})"
         else:

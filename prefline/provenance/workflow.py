@@ -199,6 +199,8 @@ def _others(path, value, schema):
         return [["pairwise-all"]]
     if path == ("endpoints",):
         return [ANOTHER]
+    if path == ("evaluate",):
+        return [["base"]]
     if path == ("mt_bench", "judges"):
         return [{"another": {"endpoint": "another", "max_tokens": 1}}]
     if path == ("benchmarks",):
@@ -218,6 +220,8 @@ def _others(path, value, schema):
         return [
             other for other in losses.LOSSES if other != value and wanted <= losses.hyperparameters(other)
         ][:1]
+    if "enum" in schema.get("items", {}):
+        return [[choice] for choice in schema["items"]["enum"] if [choice] != value][:1]
     if "enum" in schema:
         return [choice for choice in schema["enum"] if choice != value][:1]
     if isinstance(value, bool):

@@ -40,8 +40,8 @@ def rendered_by(model):
     names = [name for name in TRAININGS if configuration.ENTRANCES.get(name, "texts") != "texts"]
     found = [name for name in names if root_of(name) == model]
     if root_of(START) == model:
-        found += [*(["preferences"] if GIVEN_PAIRS else []), "prompts", "vibe_check"]
-    return found
+        found += [*(["preferences"] if GIVEN_PAIRS else []), *(["prompts"] if RUNS else [])]
+    return found + ["vibe_check"] * any(root_of(name) == model for name in [START, *config["evaluate"]])
 
 
 def rendered_data(model):
@@ -108,7 +108,7 @@ CHECKED += [
     for name in (
         *(model for model in TRAININGS if model in configuration.ENTRANCES),
         *(["preferences"] if GIVEN_PAIRS else []),
-        "prompts",
+        *(["prompts"] if RUNS else []),
         "vibe_check",
     )
 ]

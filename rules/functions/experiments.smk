@@ -15,6 +15,12 @@ if EXPERIMENT and "DVC_STAGE" in os.environ:
     )
 
 
+if "DVC_STAGE" in os.environ and not RUNS:
+    raise Refusal(
+        "config: runs has no run, and DVC keeps what runs make; use `snakemake` instead of `dvc repro`"
+    )
+
+
 def refuse_replacing(jobs):
     """Raise Refusal if planned jobs would replace what the results of other experiments are made from."""
     outputs = {str(path) for job in jobs for path in job.output}

@@ -13,10 +13,10 @@ TRAINING_FLAGS = r"""--per-device-train-batch-size {resources.per_device_train_b
             --log-csv {output.log_csv:q}
 """
 
-# The models that the start policy and the rewards use or descend from, without policies of runs.
-NEEDED = configuration.needed_models(config, [START, *map(endpoints.model_of, REWARDS.values())])
+# The models that answer or give rewards, and those that these descend from, without policies of runs.
+NEEDED = needs.models_with_ancestors(config, needs.used_models(config))
 # The models that answer or score; only these must have weights.
-ANSWERING = configuration.answering_models(config)
+ANSWERING = needs.answering_models(config)
 # Models with a log.csv.
 TRAININGS = [name for name in NEEDED if config["models"][name]["source"] is None] + TRAINED
 

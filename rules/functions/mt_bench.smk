@@ -2,11 +2,11 @@
 
 # Matches: a policy's name is its match with the start policy; with _single it is rated alone. Repetitions of a
 # run under other seeds are no opponents.
-MATCHES = {policy: (policy, START) for policy in TRAINED}
+MATCHES = {policy: (policy, START) for policy in COMPARED}
 MATCHES |= {
     f"{a}_vs_{b}": (a, b)
-    for number, a in enumerate(TRAINED)
-    for b in TRAINED[number + 1 :]
+    for number, a in enumerate(COMPARED)
+    for b in COMPARED[number + 1 :]
     if naming.subject_of(a) != naming.subject_of(b)
 }
 SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
@@ -16,7 +16,7 @@ LLM_JUDGES = config["mt_bench"]["judges"]
 PAID = [name for name in JUDGES if name in LLM_JUDGES and LLM_JUDGES[name]["endpoint"]["urls"]]
 MODES = config["mt_bench"]["modes"]
 # The matches that the main judge decides.
-JUDGED = list(MATCHES) if "pairwise-all" in MODES else TRAINED
+JUDGED = list(MATCHES) if "pairwise-all" in MODES else COMPARED
 
 
 def judgments(judge, matches):
@@ -49,10 +49,28 @@ def get_answers(wildcards):
 def evaluations():
     """Return the targets that show how good the policies are, by the modes of judging."""
     ratings = [f"{FINAL}/mt_bench/ratings.csv"] if "single" in MODES else []
-    return [f"{FINAL}/winrate.png", f"{FINAL}/winrate.csv", *ratings]
+    rates = [f"{FINAL}/winrate.png", f"{FINAL}/winrate.csv"] if COMPARED else []
+    return [*rates, *ratings, *([f"{FINAL}/mt_bench/sweeps.png"] if SWEEPS else [])]
+
+
+def start_answers(wildcards):
+    """Return the start policy's answers, for win rates; refuse these if nothing is compared with it."""
+    if not COMPARED:
+        refuse(
+            f"nothing is compared with {START}, so there is no win rate; add a run, or entries of `models` to "
+            "`evaluate` (docs/experiments.md)"
+        )
+    return f"results/mt_bench/answers/{START}.jsonl"
+
+
+def swept_winrate(wildcards):
+    """Return the win rates of sweeps; refuse if no run has one."""
+    if not SWEEPS:
+        refuse("no run of the config has a `sweep`, so there is nothing to draw (docs/experiments.md)")
+    return f"{FINAL}/winrate.json"
 
 
 def matches_of(judge):
     """Return the matches that a judge is asked about, as lists of policies."""
-    held = JUDGED if judge == JUDGES[0] else TRAINED
+    held = JUDGED if judge == JUDGES[0] else COMPARED
     return [list(MATCHES[match]) for match in held] + [[policy] for policy in POLICIES if "single" in MODES]

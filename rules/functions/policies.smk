@@ -2,8 +2,8 @@
 
 
 def iteration(policy):
-    """Return how many times a policy was trained in its run: 0 for the start policy."""
-    return 0 if policy == START else int(policy.rsplit("-", 1)[1])
+    """Return how many times a policy was trained in its run: 0 for one that no run trained."""
+    return int(policy.rsplit("-", 1)[1]) if policy in TRAINED else 0
 
 
 def policy_of(run, iteration):

@@ -4,6 +4,19 @@
 TRAINED_HERE = [name for name in configuration.ENTRANCES if config["models"][name]["source"] is None]
 
 
+# Policies that learnt from pairs.
+WITH_PAIRS = [policy for policy in TRAINED if naming.chain_of(policy) in RUNS_ON_PAIRS]
+# Cards of pairs that are written with the others.
+PAIRS_CARDS = (
+    [f"{FINAL}/cards/{policy}-pairs.md" for policy in WITH_PAIRS] if config["publish"]["pairs"] else []
+)
+
+
+def pairs_of(wildcards, suffix):
+    """Return the pairs that an iteration learns from, or with the suffix json their counts."""
+    return [f"results/samples/{policy}/preferences.{suffix}" for policy in get_data_policies(wildcards)]
+
+
 def trained_manifest(model):
     """Return the manifest of the training of {model}: that of its adapters, or its own."""
     return f"results/{'adapters' if peft_of(model) else 'models'}/{model}.json"
@@ -47,8 +60,12 @@ def base_of(model):
 
 def pushed_pairs(wildcards):
     """Return the pairs that a policy learnt from, if they are pushed, too."""
-    if not config["publish"]["pairs"] or wildcards.model not in TRAINED:
+    if not config["publish"]["pairs"] or wildcards.model not in WITH_PAIRS:
         return []
     run, number = naming.chain_of(wildcards.model), iteration(wildcards.model)
-    learnt = get_data_policies(SimpleNamespace(run=run, iteration=number)) if run in RUNS_ON_PAIRS else []
-    return [f"results/samples/{policy}/preferences.parquet" for policy in learnt]
+    return pairs_of(SimpleNamespace(run=run, iteration=number), "parquet")
+
+
+def pushed_pairs_card(wildcards):
+    """Return the card of these pairs."""
+    return [f"{FINAL}/cards/{wildcards.model}-pairs.md"] if pushed_pairs(wildcards) else []

@@ -43,6 +43,20 @@ def percent(share):
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
+def environment():
+    """Return the jinja2.Environment of all cards, in which texts of others are shown literally."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=False,  # it is Markdown
+        finalize=lambda value: markdown.literal(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters.update(percent=percent, code=markdown.code, public=public, counted=winrate.counted)
+    return made
+
+
 def rendered(template, config, manifest, trained, metrics, hidden, measured, **values):
     """Return a card (str) from a template beside this file.
 
@@ -50,31 +64,28 @@ def rendered(template, config, manifest, trained, metrics, hidden, measured, **v
     hidden: names of its params that the card leaves out; measured: names of metrics before and after; values:
     what else the template shows.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=False,  # it is Markdown, where what others wrote is shown literally
-        finalize=lambda value: markdown.literal(value) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(percent=percent, code=markdown.code, public=public, counted=winrate.counted)
     params, lineage = trained["lineage"]["params"], trained["lineage"]
     packages = lineage["packages"].items()
     before = {name: metrics.get(f"eval_{name}_before") for name in measured}
-    return environment.get_template(template).render(
-        config=config,
-        listed=sources.listed,
-        metrics=metrics,
-        hyperparameters=[(key, json.dumps(value)) for key, value in params.items() if key not in hidden],
-        measured=[(name, one, metrics[f"eval_{name}"]) for name, one in before.items() if one is not None],
-        license=config["publish"]["license"],
-        lineage=lineage,
-        merged=manifest["lineage"]["params"].get("merge_into"),
-        packages=", ".join(f"{name} {version}" for name, version in packages if version),
-        files=sorted(manifest["files"].items()),
-        parents=sorted(lineage["parents"].items()),
-        **values,
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            config=config,
+            listed=sources.listed,
+            metrics=metrics,
+            hyperparameters=[(key, json.dumps(value)) for key, value in params.items() if key not in hidden],
+            measured=[
+                (name, one, metrics[f"eval_{name}"]) for name, one in before.items() if one is not None
+            ],
+            license=config["publish"]["license"],
+            lineage=lineage,
+            merged=manifest["lineage"]["params"].get("merge_into"),
+            packages=", ".join(f"{name} {version}" for name, version in packages if version),
+            files=sorted(manifest["files"].items()),
+            parents=sorted(lineage["parents"].items()),
+            **values,
+        )
     )
 
 

@@ -11,7 +11,8 @@ adapter_config.json and card name the model that they were trained on, and its c
     python -m scripts.publish.publish --policy dpo-1 --namespace org --name my-experiment --private true \\
         --model results/models/dpo-1 --manifest results/models/dpo-1.json --card results/cards/dpo-1.md \\
         --adapter results/adapters/dpo-1 --base results/published/sft.json \\
-        --pairs results/samples/sft/preferences.parquet --out results/published/dpo-1.json
+        --pairs results/samples/sft/preferences.parquet --pairs-card results/cards/dpo-1-pairs.md \\
+        --out results/published/dpo-1.json
 """
 
 import json
@@ -121,6 +122,9 @@ def main(argv=None):
         "--base", nargs="*", required=True, help="of adapters: what they were trained on, as pushed (json)"
     )
     parser.add_argument("--pairs", nargs="*", required=True, help="preferences.parquet files to push, too")
+    parser.add_argument(
+        "--pairs-card", nargs="*", required=True, help="their card, if there are any (Markdown)"
+    )
     parser.add_argument("--out", required=True, help="what was pushed where (json)")
     args = parser.parse_args(argv)
 
@@ -137,7 +141,8 @@ def main(argv=None):
         for adapter, base in zip(args.adapter, args.base, strict=True)
     ]
     if args.pairs:
-        planned.append((f"{repository}-pairs", "pairs", pair_files(args.pairs)))
+        found = pair_files(args.pairs) | dict(zip(["README.md"], args.pairs_card, strict=True))
+        planned.append((f"{repository}-pairs", "pairs", found))
     pushed = [push(*one, args.private, message) for one in planned]
     for one in pushed:
         print(f"{one['kind']} {one['repository']} at {one['commit']}{', private' if one['private'] else ''}")

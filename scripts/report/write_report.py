@@ -145,9 +145,7 @@ def parse(argv):
     for name, text in (
         ("winrate", "winrate.json"),
         ("winrate-picture", "its picture (png)"),
-        ("drift-picture", "the picture of rewards against KL (png)"),
         ("questions", "MT-Bench's questions (jsonl)"),
-        ("pool", "pool.json, of the prompts"),
         ("samples", "folder with a folder for each policy that was sampled"),
         ("training", "folder with a folder for each trained model"),
         ("logs", "folder of Snakemake's logs and benchmark files"),
@@ -156,6 +154,10 @@ def parse(argv):
         ("out", "the page (html)"),
     ):
         parser.add_argument(f"--{name}", required=True, help=text)
+    parser.add_argument(
+        "--drift-picture", nargs="*", required=True, help="of rewards against KL (png), if any"
+    )
+    parser.add_argument("--pool", nargs="*", required=True, help="pool.json, of the prompts, if any")
     parser.add_argument("--policies", nargs="+", required=True, help="all policies, the start policy first")
     parser.add_argument("--answers", nargs="+", required=True, help="their answers (jsonl), in that order")
     parser.add_argument("--judgments", nargs="+", required=True, help="every judge's of two policies (jsonl)")
@@ -172,17 +174,18 @@ def parse(argv):
     section.add(parser, "report")
     args = parser.parse_args(argv)
     args.config, runs = json.loads(args.config), json.loads(args.runs)
-    args.runs = {run: runs[run] for run in dict.fromkeys(map(naming.run_of, args.policies[1:]))}
+    shown = dict.fromkeys(map(naming.run_of, args.policies[1:]))
+    args.runs = {run: runs[run] for run in shown if run in runs}
     return args
 
 
 def main(argv=None):
     args = parse(argv)
     made = files.read_json(args.winrate)
-    start, trained = args.policies[0], args.policies[1:]
+    start, compared = args.policies[0], args.policies[1:]
     questions = fastchat.read_questions(args.questions)
     samples, shards = Path(args.samples), prompts.shards(args.shards)
-    pools = [("prompts", files.read_json(args.pool))]
+    pools = [("prompts", files.read_json(path)) for path in args.pool]
     for policy in args.paired:
         for name, step in (("preferences", "pairs of"), ("tokenized", "tokenized pairs of")):
             pools.append((f"{step} {policy}", files.read_json(samples / policy / f"{name}.json")))
@@ -220,15 +223,16 @@ def main(argv=None):
     page = render(
         title="Preference optimization: results",
         summary=(
-            f"{len(trained)} trained policies, compared with {start} on {made['questions']} questions of "
-            f"MT-Bench by the judge {made['judge']}; seed {args.config['seed']}."
+            f"{len(compared)} {'policy' if len(compared) == 1 else 'policies'}, compared with {start} on "
+            f"{made['questions']} questions of MT-Bench by the judge {made['judge']}; "
+            f"seed {args.config['seed']}."
         ),
         written=written(args.winrate),
         start=start,
         judge=made["judge"],
         pictures={
             "winrate": contents.picture(args.winrate_picture),
-            "drift": contents.picture(args.drift_picture),
+            "drift": next(map(contents.picture, args.drift_picture), None),
         },
         results=contents.results(made),
         over_seeds=contents.over_seeds(made),

@@ -1,5 +1,6 @@
 """Experiments in one clone: they share what is equal, keep each other's results, and can be compared."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import yaml
 from conftest import QUICK, planned, snakemake
 
 RUN = {"iterations": 1, "init": "initial", "reference": "initial", "data": "current"}
+MODELS = {"experiment": "models", "runs": {}, "evaluate": ["base"]}
 COLD = {"experiment": "cold"}
 HOT = {"experiment": "hot", "runs": {"dpo": None, "rebel": None, "dpo_hot": {**RUN, "beta": 0.5}}}
 
@@ -27,6 +29,55 @@ def given(finished, tmp_path):
 
     write.copy = copy
     return write
+
+
+def test_a_plan_without_runs_evaluates_models(project):
+    (project / "models.yaml").write_text(yaml.safe_dump(MODELS))
+    assert planned(project, "--configfile", "models.yaml") == {
+        **{
+            "check_data": 3,
+            "check_model": 1,
+            "fetch_model": 1,
+            "pretrain": 1,
+            "train_sft": 1,
+            "plot_training": 2,
+        },
+        **{"answer_mt_bench": 2, "judge_mt_bench": 1, "compute_winrate": 1, "plot_winrate": 1},
+        **{"answer_vibe_check": 2, "write_vibe_check": 1, "write_config": 1, "write_report": 1},
+    }
+    (project / "sft.yaml").write_text("runs: {}")
+    said = snakemake(project, "-n", "results/winrate.png", "--configfile", "sft.yaml", check=False)
+    assert "nothing is compared with sft, so there is no win rate; add a run" in said.stdout + said.stderr
+
+
+def test_a_plan_of_a_sweep_shares_all_but_trainings(project):
+    sweep = {"beta": [0.05, 0.5], "learning_rate": [1e-4, 2e-4]}
+    (project / "sweep.yaml").write_text(yaml.safe_dump({"runs": {"rebel": None, "dpo": {"sweep": sweep}}}))
+    found = planned(project, "mt_bench", "--configfile", "sweep.yaml")
+    assert found["train_policy"] == found["judge_mt_bench"] == 4
+    assert found["plot_sweeps"] == 1 and found["build_preferences"] == found["compute_ref_logps"] == 1
+
+
+def test_each_experiment_has_its_own_file_for_fastchat(project):
+    target = "mt_bench/model_judgment/reference_pair.jsonl"
+    for overlay, folder in ((COLD, "results/experiments/cold"), ({}, "results")):
+        (project / "mine.yaml").write_text(yaml.safe_dump(overlay))
+        found = planned(project, f"{folder}/{target}", "--configfile", "mine.yaml")
+        assert found["merge_judgments"] == 1
+
+
+@pytest.mark.slow
+def test_models_are_evaluated_without_runs(project):
+    (project / "models.yaml").write_text(yaml.safe_dump(MODELS))
+    flags = [*QUICK, "models.yaml"]
+    snakemake(project, *flags)
+    folder = project / "results/experiments/models"
+    made = json.loads((folder / "winrate.json").read_text())
+    assert made["policies"] == ["base"] and made["start"] == "sft"
+    page = (folder / "report.html").read_text()
+    assert "1 policy, compared with sft" in page and "There is no run." in page
+    assert "base" in (folder / "vibe_check.md").read_text()
+    assert not (folder / "drift.png").exists() and planned(project, *flags) == {}
 
 
 @pytest.mark.slow

@@ -73,7 +73,9 @@ def test_an_unknown_section_is_named():
 
 def test_a_wrong_type_is_named_with_its_key():
     for path in {path[:-1]: path for path in LEAVES}.values():  # one of every section
-        assert refused(changed(path, [[1]])).startswith(f"config: {'.'.join(path)}: ")
+        assert refused(changed(path, [[1]])).startswith(
+            (f"config: {'.'.join(path)}: ", f"config: {'.'.join(path)}.0: ")
+        )
 
 
 @pytest.mark.parametrize("path", [("train", "beta"), ("prompts", "num_prompts")], ids=".".join)
@@ -197,10 +199,6 @@ def test_null_removes_a_run():
     config = copy.deepcopy(DEFAULT)
     config["runs"]["rebel"] = None
     assert list(configuration.load(config)["runs"]) == ["dpo"]
-    config["runs"]["dpo"] = None
-    assert refused(config).startswith(
-        "config: runs: there is no run, so no policy could be compared with sft;"
-    )
 
 
 def test_the_template_of_a_model_that_is_trained_here_is_its_starts():
@@ -247,7 +245,7 @@ def test_every_section_is_closed():
 
 def test_every_section_requires_all_its_keys():
     for name, section in DEFAULT.items():
-        if name not in ("experiment", "seed", "date", "models", "endpoints", "rewards", "runs", "benchmarks"):
+        if isinstance(section, dict) and name not in ("models", "endpoints", "rewards", "runs", "benchmarks"):
             defaults = DEFAULT["training_defaults"] if name == "train" else ()
             required = [*schemas.whole()["properties"][name]["required"], *defaults]
             assert sorted(set(required)) == sorted({*section, *defaults}), name

@@ -168,10 +168,7 @@ REFUSED = {
     **{url(one): "config: endpoints.e.urls.0: " for one in ("1", "null", "[]")},
     url(""): "config: endpoints.e.urls: [] should be non-empty",
     # what is of another kind than it should be
-    **{
-        f"{one}: null": f"config: {one}: "
-        for one in ("rewards", "runs", "mt_bench", "train", "models", "endpoints")
-    },
+    **{f"{one}: null": f"config: {one}: " for one in ("rewards", "mt_bench", "train", "models", "endpoints")},
     **{f"{one}: {{f: {{kind: [x]}}}}": f"config: {one}.f" for one in ("rewards", "benchmarks", "endpoints")},
     **{
         f"{one}: {{f: 3}}": f"config: {one}.f: "

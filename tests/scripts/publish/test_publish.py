@@ -101,7 +101,8 @@ def publish(folder, hub, *pairs, token=TOKEN, namespace="org", private="true", a
         *("--name", "ours", "--private", private, "--model", *[f"{folder}/models/{name}" for name in model]),
         *("--manifest", f"{folder}/models/dpo-1.json", "--card", f"{folder}/card.md"),
         *("--adapter", *[str(path) for path in adapter], "--base", *[f"{folder}/base.json" for _ in adapter]),
-        *("--pairs", *pairs, "--out", f"{folder}/published.json"),
+        *("--pairs", *pairs, "--pairs-card", *([f"{folder}/pairs.md"] if pairs else [])),
+        *("--out", f"{folder}/published.json"),
     ]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -165,9 +166,10 @@ def test_a_push_is_private_whole_and_repeated_without_a_new_commit(policy, hub):
 
 def test_pairs_go_to_a_dataset_of_their_own(policy, hub):
     card(policy)
+    (policy / "pairs.md").write_text("# Pairs\n")
     assert publish(policy, hub, f"{policy}/sft/preferences.parquet").returncode == 0
     pairs = hub.repositories["datasets/org/ours-dpo-1-pairs"]
-    assert pairs["files"] == {"sft.parquet": b"pairs"} and pairs["private"]
+    assert pairs["files"] == {"sft.parquet": b"pairs", "README.md": b"# Pairs\n"} and pairs["private"]
 
 
 def test_a_push_that_broke_off_is_repeated(policy, hub):
@@ -216,6 +218,31 @@ def test_a_card_of_a_policy_that_learnt_from_rewards_speaks_of_no_pairs(policy):
     assert "Trained in 28 steps on the rewards of completions that it sampled during training." in text
     assert "| reward | -1.4 | 6.5 |" in text
     assert "completions of each prompt" not in text
+
+
+@pytest.mark.parametrize("seeds", [[1], [1, 2]], ids=["one", "two"])
+def test_a_card_tells_of_seeds_only_if_there_are_several(policy, seeds):
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    config["runs"]["dpo"]["seeds"] = seeds
+    made = files.read_json(policy / "models/dpo-1.json")
+    metrics = files.read_json(policy / "metrics.json")
+    given = {"config": config, "manifest": made, "trained": made, "metrics": metrics}
+    several = len(seeds) > 1
+    overall = SLICE | {"policies": [f"dpo-s{seed}-1" for seed in seeds], "sd": 0.05 if several else None}
+    rates = {
+        "repeated": {"dpo-1": {"overall": overall}},
+        "win_rates": {"dpo-s1-1": WINRATE["win_rates"]["dpo-1"]},
+    }
+    text = write_model_card.card("dpo-s1-1", given, WINRATE | rates, [])
+    assert (
+        "standard deviation over seeds: 5.0 %). Compared with others, over all seeds:\n\n- -6.2" in text
+    ) == several
+    assert ("Compared with others, as `dpo-1`, of which it is the only seed:\n\n- -6.2" in text) == (
+        not several
+    )
+    assert " - %" not in text and "%\n\n\n\n" not in text
+    alone = write_model_card.card("dpo-s1-1", given, WINRATE | rates | {"comparisons": []}, [])
+    assert "Compared with others" not in alone
 
 
 PEFT = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}

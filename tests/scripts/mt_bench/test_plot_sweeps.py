@@ -1,0 +1,59 @@
+"""The picture of sweeps: a panel for each combination of the other keys, and every point in one."""
+
+import copy
+
+from configs import DEFAULT
+from test_plot_winrate import result
+
+from prefline import policies
+from prefline.config import loading as configuration
+from scripts.mt_bench import plot_sweeps
+
+GRID = {"beta": [0.05, 0.1, 0.5], "loss_type": ["sigmoid", "ipo"]}
+
+
+def swept(sweep, **keys):
+    """Return (what compute_winrate writes, sweeps) of the default's runs with a sweep of dpo."""
+    config = copy.deepcopy(DEFAULT)
+    config["runs"]["dpo"] |= {"sweep": sweep, **keys}
+    config = configuration.load(config)
+    made = result(policies.of_chains(policies.chains(config)))
+    return made, config["sweeps"]
+
+
+def texts_of(figure):
+    found = [text.get_text() for text in figure.texts]
+    return found + [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+
+
+def test_a_grid_has_a_panel_for_each_combination_of_the_other_keys():
+    made, sweeps = swept(GRID)
+    found = plot_sweeps.panels(sweeps)
+    assert [panel["title"] for panel in found] == ["dpo: loss_type sigmoid", "dpo: loss_type ipo"]
+    assert [panel["key"] for panel in found] == ["beta", "beta"]
+    assert found[0]["runs"][1] == ("0.1", "dpo_beta_0p1_loss_type_sigmoid")
+    assert {run for panel in found for _, run in panel["runs"]} == sweeps["dpo"].keys()
+    figure = plot_sweeps.draw(made, sweeps)
+    assert len(figure.axes) == 2 and texts_of(figure).count("0.05") == 2
+
+
+def test_points_with_names_are_one_panel():
+    made, sweeps = swept({"low": {"beta": 0.05}, "long": {"num_train_epochs": 3}})
+    [panel] = plot_sweeps.panels(sweeps)
+    assert panel == {"title": "dpo", "key": "point", "runs": [("low", "dpo_low"), ("long", "dpo_long")]}
+    assert {"low", "long"} <= set(texts_of(plot_sweeps.draw(made, sweeps)))
+
+
+def test_seeds_are_their_mean_and_iterations_have_colours():
+    made, sweeps = swept({"beta": [0.1, 0.2]}, seeds=[1, 2], iterations=2)
+    [axes] = plot_sweeps.draw(made, sweeps).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["iteration 1", "iteration 2"]
+    means = [made["repeated"][f"dpo_beta_0p{n}-1"]["overall"]["win_rate_adjusted"] for n in (1, 2)]
+    assert any(list(line.get_ydata()) == means for line in axes.lines)
+
+
+def test_points_without_a_valid_match_leave_a_gap():
+    made, sweeps = swept({"beta": [0.1, 0.2]})
+    lost = made["win_rates"]["dpo_beta_0p1-1"]["overall"]
+    lost |= dict.fromkeys(("win_rate_adjusted", "ci_low", "ci_high"))
+    assert plot_sweeps.draw(made, sweeps)
