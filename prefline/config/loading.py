@@ -10,11 +10,7 @@ import difflib
 import jsonschema
 
 from prefline import policies
-<<<<<<< HEAD
-from prefline.config import config_text, endpoints, mistakes, precedence
-=======
-from prefline.config import config_text, endpoints, needs, precedence, sweeps
->>>>>>> exps
+from prefline.config import config_text, endpoints, mistakes, needs, precedence, sweeps
 from prefline.config import judges as judge_settings
 from prefline.config import schema as schemas
 from prefline.data import entrances
