@@ -81,8 +81,15 @@ USED = [
 BENCHMARK_KEYS = [path[-1] for path in sorted(LOOK_LIKE_PATHS) if path[0] == "benchmarks"]
 
 
+def test_corrections_of_fetched_references_are_looked_for():
+    section = DEFAULT["mt_bench"] | {"references": f"https://a/b.jsonl#sha256={'0' * 64}"}
+    said = sentence(DEFAULT | {"mt_bench": section | {"corrections": "data/nothing.jsonl"}})
+    assert "mt_bench.corrections" in said and "data/nothing.jsonl" in said
+    assert sentence(DEFAULT | {"mt_bench": section | {"corrections": "data/rubric.txt"}}) is None
+
+
 def test_no_key_of_the_schema_that_is_a_path_is_left_out():
-    tried = {path[-1] for path in USED} | set(BENCHMARK_KEYS)
+    tried = {path[-1] for path in USED} | set(BENCHMARK_KEYS) | {"corrections"}
     assert {path[-1] for path in LOOK_LIKE_PATHS} == tried
     assert len(BENCHMARK_KEYS) == 9
     for path, schema in PROPERTIES:
