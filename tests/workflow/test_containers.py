@@ -34,7 +34,8 @@ def prefixes(hardware):
     return dict(re.findall(r"^COPY (\S+) (/conda-envs/\w+)/environment.yaml$", text, re.M))
 
 
-def test_the_dockerfiles_are_those_of_the_environments(tools, tmp_path):
+def test_the_dockerfiles_are_those_of_the_environments(tools, tmp_path, monkeypatch):
+    monkeypatch.chdir(copy_project(tmp_path / "project"))  # in this folder, another test may run jobs
     write_dockerfiles.main(["--out", str(tmp_path)])
     for hardware in ("cpu", "cuda"):
         made = (tmp_path / f"{hardware}.Dockerfile").read_text()
