@@ -141,7 +141,7 @@ REFUSED = {
     ),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), {}, "has no weights"),
     "broken config": (write("config.json", "{"), {}, r"config\.json"),
-    "unknown type": (lambda path: edit(path, model_type="nobody"), {}, r"config\.json cannot be read"),
+    "unknown type": (lambda path: edit(path, model_type="nobody"), {}, r"cannot use its config\.json"),
     "config is a list": (write("config.json", "[]"), {}, r"config\.json"),
     "broken tokenizer": (write("tokenizer.json", "{}"), {}, "its tokenizer cannot be loaded"),
     "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), {}, "tokenizer"),
