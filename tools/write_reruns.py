@@ -19,7 +19,8 @@ INTRODUCTION = """# What each config value runs again
 After this page you know which jobs an edit of a config value or a module runs again. `snakemake -n` prints
 the same for your own edit.
 
-The columns count jobs of the default config: those that the edit changes, and those that use their results.
+The columns count jobs of `snakemake` with the default config: those that the edit changes, and those that use
+their results.
 "Nothing" means that no job of the default uses the value: a run overrides it, or another method has it. Jobs
 that sample, score, judge or compute log-probabilities compute only rows that are not cached. A training that
 was done before is not repeated ([how reruns work](edits.md)).
