@@ -22,7 +22,8 @@ def project(tmp_path_factory):
 
 def make(project, *words, **variables):
     environment = {**os.environ, **variables}
-    environment.pop("DEVICE", None)
+    for name in ("DEVICE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of `make test`, which may run this
+        environment.pop(name, None)
     return subprocess.run(
         ["make", *words], cwd=project, env=environment, capture_output=True, text=True, check=False
     )

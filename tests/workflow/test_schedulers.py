@@ -47,7 +47,8 @@ def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
     (project / "small.yaml").write_text(
         "models: {base: {source: data/policy}, sft: {training: {num_train_epochs: 0.02}}}"
     )
-    snakemake(project, "--profile", "profiles/pbs", "results/models/sft", "--configfile", "small.yaml")
+    words = ["--profile", "profiles/pbs", "results/models/sft", "--forceall", "--configfile", "small.yaml"]
+    snakemake(project, *words)
     asked = (project / "qsub.txt").read_text()
     assert "-N check_data -l nodes=1:ppn=1:gpus=0,mem=2000mb,walltime=1800 " in asked
     assert "-N fetch_model -l nodes=1:ppn=1:gpus=0,mem=1100mb,walltime=7200 " in asked
