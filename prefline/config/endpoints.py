@@ -42,6 +42,8 @@ OWN_FIELDS = frozenset(
         *("top_logprobs", "prompt_logprobs", "return_token_ids", "skip_special_tokens"),
     ]
 )
+# Names of what carries a key.
+SECRET = re.compile(r"(api|access|auth|subscription)?[-_]?(key|token|secret|password|sig)", re.IGNORECASE)
 # Keys of other sections that moved to an endpoint: {key there: key of the endpoint}.
 MOVED = {
     "generate": {"servers": "urls", "served_model": "model"},
@@ -187,6 +189,12 @@ def _complete(name, endpoint, models):
             f"{key}.model names the model {endpoint['model']!r}, which `models` lacks; known: "
             f"{', '.join(models)}"
         )
+    for part in ("extra_body", "extra_query"):
+        if secret := next((one for one in endpoint.get(part, {}) if SECRET.fullmatch(str(one))), None):
+            raise InputError(
+                f"{key}.{part}.{secret}: keys are not written in a config, which the report repeats; "
+                "export the key, and name its variable in key_variable"
+            )
     if own := sorted(OWN_FIELDS.intersection(endpoint.get("extra_body", {}))):
         raise InputError(f"{key}.extra_body.{own[0]}: Prefline sets this field itself; remove it")
     complete = DEFAULTS | (ANTHROPIC if kind == "anthropic" else {}) | endpoint | {"name": name}

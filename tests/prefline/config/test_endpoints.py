@@ -55,6 +55,7 @@ def test_the_whole_endpoint_stands_where_its_name_did():
     [
         ("generate", {"effort": "low"}, "policies are sampled by `generate` alone"),
         ("rewards", {"temperature": 1}, "extra_body.temperature: Prefline sets this field itself"),
+        ("rewards", {"api_key": "s"}, "extra_body.api_key: keys are not written in a config"),
     ],
 )
 def test_an_endpoint_adds_fields_to_judges_requests_alone(section, extra_body, message):

@@ -1,4 +1,4 @@
-"""Model files that somebody else wrote: each is one sentence that names the model, before any training."""
+"""Model files that somebody else wrote: each mistake is named with the model, before any training."""
 
 import json
 import shutil
