@@ -61,7 +61,8 @@ def add_text(app, docname, source):
     for file, page in PAGES.items():
         if page == docname:
             app.env.note_dependency(str(ROOT / file))
-            source[0] = moved((ROOT / file).read_text(encoding="utf-8"), Path(file).parent) + source[0]
+            rest = source[0] if page == "index" else ""  # the others have only a link to their file
+            source[0] = moved((ROOT / file).read_text(encoding="utf-8"), Path(file).parent) + rest
     if docname not in PAGES.values():
         source[0] = moved(source[0], Path("docs"))
     # A link with its file's name as text gets the title of the page.

@@ -19,11 +19,14 @@ INTRODUCTION = """# What each config value runs again
 After this page you know which jobs an edit of a config value or a module runs again. `snakemake -n` prints
 the same for your own edit.
 
-The columns count jobs of `snakemake` with the default config: those that the edit changes, and those that use
-their results.
-"Nothing" means that no job of the default uses the value: a run overrides it, or another method has it. Jobs
-that sample, score, judge or compute log-probabilities compute only rows that are not cached. A training that
-was done before is not repeated ([how reruns work](edits.md)).
+All counts are for `snakemake` with the default config. The first column has the jobs that use the value
+itself, the second those that use their results. "Nothing" means that no job of the default uses the value: a
+run overrides it, another method has it, or the default has nothing of the kind. A judge on a server, for
+example, is not in the default: in your config, a change of its `model` asks and pays for every question again
+([endpoints.md](endpoints.md)).
+
+Jobs that sample, score, judge or compute log-probabilities compute only rows that are not cached. A training
+that was done before is not repeated ([how reruns work](edits.md)).
 
 `make reruns` writes this page: it changes each value in turn and compares the workflow's jobs.
 """
