@@ -29,7 +29,7 @@ def kill(process):
     process.stdout.close()
 
 
-def gone(pid, seconds=10):
+def gone(pid, seconds=60):
     """Whether the process `pid` ends within that time; a zombie that nobody waits for has ended."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -93,7 +93,7 @@ def test_sigkill_midway_leaves_no_half_thing_and_the_next_writer_succeeds(tmp_pa
         with files.{writer}(sys.argv[1]) as temporary:
             {write_half}
             print("half", flush=True)
-            time.sleep(60)
+            time.sleep(600)
         """
     path = tmp_path / "artifact"
     kill(start(code, path))
@@ -146,7 +146,7 @@ def test_a_job_dies_with_the_parent_that_is_killed():
     job = """
 import time
 from prefline import errors
-errors.run(lambda: (print("on", flush=True), time.sleep(60)))
+errors.run(lambda: (print("on", flush=True), time.sleep(600)))
 """
     parent = start(
         """
@@ -154,7 +154,7 @@ errors.run(lambda: (print("on", flush=True), time.sleep(60)))
         job = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
         assert job.stdout.readline() == "on\\n"
         print(job.pid, flush=True)
-        time.sleep(60)
+        time.sleep(600)
         """,
         job,
     )

@@ -139,6 +139,6 @@ def test_a_failed_run_is_copied_and_stays_failed(tmp_path):
         "snakemake() { mkdir -p work; echo half > work/rows; return 3; }"
     )
     environment = {**os.environ, **TASK["envs"], "KEPT": str(tmp_path / "bucket")}
-    ended = subprocess.run(["bash", "-c", TASK["run"]], cwd=project, env=environment, timeout=60)
+    ended = subprocess.run(["bash", "-c", TASK["run"]], cwd=project, env=environment, timeout=300)
     assert ended.returncode == 3
     assert (tmp_path / "bucket" / "work" / "rows").read_text() == "half\n"

@@ -179,7 +179,7 @@ def test_a_server_of_the_jobs_own_gets_a_random_key_that_no_other_process_sees(t
     for number in range(2):
         monkeypatch.setenv("NOTES", str(tmp_path / f"{number}.json"))
         server = LocalServer({"dtype": "float32"}, "--name")
-        server.process.wait(60)
+        server.process.wait(300)
         server.close()
         noted = json.loads((tmp_path / f"{number}.json").read_text())
         assert noted["key"] == server.key and len(server.key) >= 32

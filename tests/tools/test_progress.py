@@ -174,7 +174,7 @@ def test_a_terminal_is_written_in_place_until_the_run_is_over(folder, monkeypatc
     said = read_until(reader, b"left\r\n")
     monkeypatch.chdir(folder)
     record([*EVENTS, {"event": "finished", "time": 980, "job": 2}, {"event": "end", "time": 980}])
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     said += read_until(reader, b"so far; over")
     lines = said.count("\n", 0, said.index("\x1b[", 3))
     assert f"\x1b[{lines}A\x1b[J2 of 7 jobs done" in said, "the second table stands where the first stood"
@@ -182,7 +182,7 @@ def test_a_terminal_is_written_in_place_until_the_run_is_over(folder, monkeypatc
 
 
 def read_until(reader, words):
-    said, end = b"", time.monotonic() + 20
+    said, end = b"", time.monotonic() + 120
     while words not in said and time.monotonic() < end:
         if select.select([reader], [], [], 0.1)[0]:
             said += os.read(reader, 65536)

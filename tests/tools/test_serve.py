@@ -138,11 +138,11 @@ def test_vllm_ends_where_the_workflow_does(model, tmp_path):
         assert choice["finish_reason"] == "stop"
         assert choice["message"]["content"] == tokenizer.decode(made.ids[:-1], skip_special_tokens=True)
         assert reply["usage"]["prompt_tokens"] == len(chat.prompt_ids(tokenizer, ASKED)), "BOS once"
-        assert httpx2.post(post, json=body, trust_env=False).status_code == 401
+        assert httpx2.post(post, json=body, timeout=100, trust_env=False).status_code == 401
         assert "secret" not in (tmp_path / "log").read_text()
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(300)
         finally:
             process.kill()

@@ -289,6 +289,20 @@ def test_a_bucket_as_remote(copy, tmp_path):
 
 
 @slow
+def test_one_model_is_pulled_and_traced(tracked, tmp_path):
+    git(tmp_path, "clone", "-q", str(tracked), "clone")
+    model = "results/models/dpo-1"
+    run(tmp_path / "clone", "dvc", "pull", model, f"{model}.json", "results/records/models")
+    assert sorted(os.listdir(tmp_path / "clone/results/models")) == ["dpo-1", "dpo-1.json"]
+    said = run(tmp_path / "clone", sys.executable, "-m", "tools.lineage", f"{model}.json")
+    assert "scripts.train.train_policy" in said and "Traceback" not in said
+    asked = ("tools.chat", model, "--max-tokens", "4")
+    assert subprocess.run(
+        [sys.executable, "-m", *asked], cwd=tmp_path / "clone", env=ENVIRONMENT, input=b"Hello", check=True
+    )
+
+
+@slow
 def test_a_remote_that_is_missing_is_named(clone, tmp_path):
     git(tmp_path, "clone", "-q", str(clone()), "other")
     run(tmp_path / "other", "dvc", "remote", "modify", "store", "url", "/nowhere")

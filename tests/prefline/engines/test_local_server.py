@@ -173,7 +173,7 @@ def test_a_server_of_the_jobs_own_that_never_answers_shows_its_log(serving, prox
     begun = time.monotonic()
     with pytest.raises(MachineError, match=f"^the vLLM server that this job started {reason}"):
         server.wait(seconds)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 120
     assert server.process.returncode is not None and proxy == []
 
 
@@ -184,7 +184,7 @@ def test_a_server_of_the_jobs_own_that_dies_ends_the_job_at_once(serving, model,
     begun = time.monotonic()
     with pytest.raises(MachineError, match=r"ended with status 9; the end of its log:\nserving\nkilled\n$"):
         engine.generate(REQUESTS, SAMPLING)
-    assert time.monotonic() - begun < 30 and proxy == []
+    assert time.monotonic() - begun < 120 and proxy == []
 
 
 def test_a_large_model_may_take_longer_to_load(tmp_path):

@@ -111,8 +111,8 @@ def alive(numbers):
 
 
 def gone(numbers):
-    """Whether all processes end within 5 seconds."""
-    deadline = time.monotonic() + 5
+    """Whether all processes end within 5 seconds, or 30 on a busy machine."""
+    deadline = time.monotonic() + 30
     while alive(numbers) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not alive(numbers)
@@ -120,12 +120,12 @@ def gone(numbers):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
 def test_a_killed_job_leaves_no_process(job, number):
-    bystander = subprocess.Popen(["sleep", "60"])
+    bystander = subprocess.Popen(["sleep", "600"])
     process, others = job("stays")
     assert len(alive(others)) == len(others) >= 8
     process.send_signal(number)
     assert gone(others)
-    assert "ending the processes that outlived this job: " in process.communicate(timeout=10)[0]
+    assert "ending the processes that outlived this job: " in process.communicate(timeout=60)[0]
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
@@ -133,7 +133,7 @@ def test_a_killed_job_leaves_no_process(job, number):
 
 def test_a_job_that_ends_leaves_no_process(job):
     process, others = job("ends")
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     assert gone(others)
 
 
@@ -150,7 +150,7 @@ def test_the_lease_lasts_until_the_last_process_is_gone(job):
     pool = process.args[-2]
     process.kill()
     code = "import sys; from prefline.machine import gpus; gpus.lease(1, [sys.argv[1]])"
-    subprocess.run([sys.executable, "-c", code, pool], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", code, pool], check=True, timeout=120)
     assert alive(others) == []
 
 
@@ -160,7 +160,7 @@ def test_a_job_without_children_ends_as_before():
         begun = time.monotonic()
         process = subprocess.run([*lease, command], capture_output=True, text=True)
         assert (process.returncode, process.stdout, process.stderr) == (status, "", "")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 60
 
 
 def test_every_rule_that_asks_for_gpus_runs_its_job_by_the_command_that_guards_it():

@@ -29,7 +29,7 @@ def take(folder, more=""):
 
 def test_only_the_locks_of_the_dead_are_removed(tmp_path):
     lock = tmp_path / ".snakemake/locks/0.input.lock"
-    living = take(tmp_path, "import time; time.sleep(60)")
+    living = take(tmp_path, "import time; time.sleep(600)")
     assert living.stdout.readline() == "taken\n"
     lock.parent.mkdir(parents=True)
     lock.touch()
@@ -37,7 +37,7 @@ def test_only_the_locks_of_the_dead_are_removed(tmp_path):
     assert lock.exists()
     living.send_signal(signal.SIGKILL)
     living.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while lock.exists() and time.monotonic() < deadline:
         take(tmp_path).wait()
     assert not lock.exists()
@@ -72,7 +72,7 @@ def test_a_dry_run_that_is_going_on_does_not_keep_a_run_from_syncing_and_beginni
     """A dry run lets go of its lock once it has synced, long before it ends."""
     code = TAKE.rpartition("\n")[0]  # it syncs, and begins no run
     dry = subprocess.Popen(
-        [sys.executable, "-c", f"{code}\nprint('synced', flush=True)\nimport time; time.sleep(60)"],
+        [sys.executable, "-c", f"{code}\nprint('synced', flush=True)\nimport time; time.sleep(600)"],
         cwd=here,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -88,7 +88,7 @@ def test_a_dry_run_that_is_going_on_does_not_keep_a_run_from_syncing_and_beginni
 
 
 def test_a_second_run_is_one_sentence_and_a_dry_run_beside_a_run_is_told(here):
-    living = take(here, "import time; time.sleep(60)")
+    living = take(here, "import time; time.sleep(600)")
     try:
         assert living.stdout.readline() == "taken\n"
         with driver_lock.syncing() as other:

@@ -86,7 +86,7 @@ def test_a_machine_that_shuts_nothing_in_runs_nothing(tmp_path, monkeypatch):
 
 def test_the_sandbox_ends_with_the_process_that_waits_for_it(tmp_path, shut_in):
     (tmp_path / "program.py").write_text(
-        "import sys, time\nprint('on', file=sys.stderr, flush=True)\ntime.sleep(60)"
+        "import sys, time\nprint('on', file=sys.stderr, flush=True)\ntime.sleep(600)"
     )
     path = str(tmp_path / "program.py")
     code = f"from prefline.machine import sandbox; sandbox.run({path!r}, {{}}, {{}}, **{LIMITS})"
@@ -96,7 +96,7 @@ def test_the_sandbox_ends_with_the_process_that_waits_for_it(tmp_path, shut_in):
     assert len(started) == 3  # see isolation.py
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(alive, started)):
         assert time.monotonic() < deadline
         time.sleep(0.05)

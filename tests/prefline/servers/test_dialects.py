@@ -114,7 +114,7 @@ def test_what_no_retry_mends_ends_a_trial_at_once(start, reply, words):
     with pytest.raises(InputError) as refused:
         talk(server)
     assert words in str(refused.value) and "\n" not in str(refused.value)
-    assert len(server.received) <= 3 and time.monotonic() - began < 10
+    assert len(server.received) <= 3 and time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(("reply", "words"), ENDS.values(), ids=ENDS)
@@ -194,7 +194,7 @@ def test_what_may_be_charged_for_is_tried_three_times(start, reply):
     began = time.monotonic()
     with pytest.raises(InputError, match=r"the server answers no request: .*(an answer|upstream)"):
         talk(server, attempts=10)
-    assert len(server.received) == 3 and time.monotonic() - began < 10
+    assert len(server.received) == 3 and time.monotonic() - began < 60
 
 
 def test_the_providers_words_are_in_the_sentence(start):

@@ -55,7 +55,7 @@ def load(model, *servers, batch_size=4, **options):
     }
     urls = [server if isinstance(server, str) else server.url for server in servers]
     asked = {name: options.pop(name) for name in list(options) if name in endpoint("")}
-    asked = Endpoint(**endpoint("", urls=urls, **{"timeout": 0.5} | asked))
+    asked = Endpoint(**endpoint("", urls=urls, **asked))
     return engines.load("server", model, batch_size, "float32", endpoint=asked, **values | options)
 
 
@@ -67,7 +67,7 @@ def expected(server, requests=REQUESTS):
 def test_what_fails_once_is_tried_again(model, start, fault):
     server = start()
     server.faults = [fault]
-    engine = load(model, server)
+    engine = load(model, server, timeout=5 if fault == "hang" else 30)
     assert engine.generate(REQUESTS, SAMPLING) == expected(server)
     assert engine.report()["server_retries"] == 1
 
@@ -94,7 +94,7 @@ def test_retry_after_holds_back_all_requests(model, start):
 
 def test_no_more_requests_at_once_than_the_batch_size(model, start):
     server = start()
-    engine = load(model, server, batch_size=3)
+    engine = load(model, server, batch_size=3, timeout=5)
     server.faults = ["hang"] * 3
     before = len(server.asked)
     stream = engine.stream(REQUESTS, SAMPLING)

@@ -29,7 +29,7 @@ def test_no_fault_loses_or_doubles_a_verdict(start, judge, tmp_path):
     calm = judge(start(), out=tmp_path / "calm.jsonl", journal=tmp_path / "other")
     server = start()
     server.faults = [fault for pair in zip(FAULTS, [None] * len(FAULTS), strict=True) for fault in pair]
-    assert judge(server, timeout=0.5) == calm
+    assert judge(server, timeout=5) == calm
     asked = verdicts_asked(server)
     assert len(asked) == 40 + len(FAULTS) and len(set(asked)) == 40
     journal = [line for path in (tmp_path / "journal").rglob("*.jsonl") for line in path.open()]

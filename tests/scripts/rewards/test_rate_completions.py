@@ -65,7 +65,7 @@ def rate(tmp_path, monkeypatch):
             "out": tmp_path / "rewards/helpful/train-00000.parquet",
         }
         asked = {name: flags.pop(name) for name in list(flags) if name in endpoint("")}
-        values["endpoint"] = json.dumps(endpoint(server, **{"timeout": 0.5} | asked))
+        values["endpoint"] = json.dumps(endpoint(server, **asked))
         values |= {name.replace("_", "-"): value for name, value in flags.items()}
         Path(values["out"]).parent.mkdir(parents=True, exist_ok=True)
         rate_completions.main([f"--{name}={value}" for name, value in values.items()])

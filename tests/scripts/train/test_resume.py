@@ -269,7 +269,7 @@ def test_killed_with_kill_9_only_the_rest_is_sampled(world, tmp_path, asked):
         [sys.executable, "-m", "scripts.generate.generate_completions", *generation(world, killed, **pace)],
         stdout=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not saved_rows(killed) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.001)

@@ -173,7 +173,7 @@ def test_a_killed_training_leaves_no_process(tmp_path, monkeypatch, number):
     process.send_signal(number)
     said = process.stdout.read()
     assert process.wait() != 0 and (number == signal.SIGKILL or "stopped by SIGTERM" in said)
-    left = psutil.wait_procs(others, timeout=5)[1]
+    left = psutil.wait_procs(others, timeout=30)[1]
     assert [other for other in left if other.status() != psutil.STATUS_ZOMBIE] == []
     for name in small_model.TWO_DEVICES.split(","):
         Path("/tmp", f"prefline-gpu-{name}.lock").unlink()
