@@ -1,4 +1,4 @@
-# results/models/{policy}             -> results/benchmarks/{benchmark}/{policy}.json
+# results/models/{policy}             -> results/benchmarks/{benchmark}/{policy}.json, samples/
 # the tasks of lm-evaluation-harness -> results/benchmarks/{benchmark}/questions.jsonl
 # config: benchmarks of the kind lm_eval, seed
 
@@ -10,6 +10,7 @@ rule evaluate_lm_eval:
         model=ancient("results/models/{policy}"),
         manifest="results/models/{policy}.json",
     output:
+        samples="results/benchmarks/{benchmark}/samples/{policy}.jsonl",
         results="results/benchmarks/{benchmark}/{policy}.json",
     log:
         "logs/{policy}/evaluate_lm_eval/{benchmark}.txt",
@@ -50,6 +51,7 @@ rule evaluate_lm_eval:
             --benchmark {wildcards.benchmark:q} \
             {params.settings} \
             --batch-size {resources.batch_size:q} \
+            --samples {output.samples:q} \
             --out {output.results:q}
         """
 

@@ -7,23 +7,28 @@ missing data names the command that fetches it beforehand.
 
     python -m scripts.benchmarks.evaluate_lm_eval --model results/models/sft --policy sft --benchmark gsm8k \\
         --tasks '["gsm8k"]' --include-path null --num-fewshot 5 --limit null --apply-chat-template true \\
-        --dtype bfloat16 --seed 1 --batch-size 16 --out results/benchmarks/gsm8k/sft.json
+        --dtype bfloat16 --seed 1 --batch-size 16 --samples results/benchmarks/gsm8k/samples/sft.jsonl \\
+        --out results/benchmarks/gsm8k/sft.json
 
-    writes  see prefline/data/benchmark_results.py; a metric is TASK/METRIC or TASK/METRIC,FILTER
+    writes  out: see prefline/data/benchmark_results.py; a metric is TASK/METRIC or TASK/METRIC,FILTER
+            samples: a row for each question and filter, with the library's names: task, doc_id, arguments
+            (what the policy read), resps (what it answered), filtered_resps, target, metrics of this question
 """
 
 import difflib
 import importlib.metadata
+import math
 import os
 from pathlib import Path
 
-from prefline import errors
+from prefline import errors, files
 from prefline.config import schema, section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
 
 # The library's name of the filter that leaves an answer unchanged.
 NO_FILTER = "none"
+SAMPLE = ("doc_id", "filter", "arguments", "resps", "filtered_resps", "target")
 
 
 def load_tasks(names, include_path, benchmark):
@@ -93,6 +98,28 @@ def _of_group(group, results):
     return {"effective": sum(count["effective"] for count in counts)}
 
 
+def samples(results):
+    """Return rows (list of dict) of what was asked and answered, from what the library returns."""
+    return [
+        {"task": task} | {name: _plain(sample[name]) for name in (*SAMPLE, *sample["metrics"])}
+        for task, logged in sorted(results["samples"].items())
+        for sample in logged
+    ]
+
+
+def _plain(value):
+    """Return a value of the library as JSON has it: null for what is no number, text for any other object."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if hasattr(value, "item"):
+        value = value.item()  # numpy's
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
 def _line(error):
     return " ".join(str(error).split())[:200]
 
@@ -107,6 +134,7 @@ def main(argv=None):
     parser.add_argument(
         "--batch-size", type=int, required=True, help="questions that the model reads together"
     )
+    parser.add_argument("--samples", required=True, help="questions and answers (jsonl)")
     parser.add_argument("--out", required=True, help="results (json)")
     args = parser.parse_args(argv)
 
@@ -134,7 +162,7 @@ def main(argv=None):
         limit=args.limit,
         apply_chat_template=args.apply_chat_template,
         fewshot_as_multiturn=args.apply_chat_template,
-        log_samples=False,
+        log_samples=True,
         random_seed=args.seed,
         numpy_random_seed=args.seed,
         torch_random_seed=args.seed,
@@ -148,6 +176,7 @@ def main(argv=None):
     }
     rows = metrics(results, settings)
     version = importlib.metadata.version("lm_eval")
+    files.write_jsonl(args.samples, samples(results))
     benchmark_results.write(args.out, args.policy, args.benchmark, "lm_eval", version, rows, notes=[])
 
 

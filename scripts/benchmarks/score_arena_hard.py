@@ -5,7 +5,8 @@ counts three times, as in arena-hard-auto. The score is the policy's mean. The s
 chance to win against the baseline in a logistic regression over the games of all models. The regression has
 one strength for each model and four weights for differences of style: in length, and in headers, list items
 and bold parts per token. As in arena-hard-auto, the chance is that at the mean difference of style of all
-games.
+games. Arena-Hard v2.0 has a baseline for each category of questions: each category is then a benchmark of its
+own, with its own regression.
 
 Departures from arena-hard-auto: the scores are those of all games, not the median of the bootstrap; the
 bootstrap draws questions, as the games about one are not independent; and the seed is the experiment's.
@@ -14,7 +15,9 @@ bootstrap draws questions, as the games about one are not independent; and the s
         --judgments data/model_judgment/gpt-4.1 --answers data/model_answer --baseline o3-mini-2025-01-31 \\
         --bootstrap-samples 1000 --seed 1 --out results/benchmarks/arena/dpo-1.json
 
-    writes  score and style_controlled_score, in percent
+    writes  score and style_controlled_score, in percent; with a baseline for each category, such as
+            '{"creative_writing": "gemini-2.0-flash-001", "hard_prompt": "o3-mini-2025-01-31"}',
+            creative_writing/score, …
 """
 
 from pathlib import Path
@@ -39,22 +42,33 @@ RIDGE = 1e-4
 STEPS = 50
 
 
-def read_battles(folder, baseline):
-    """Return (battles, number undecided) of a folder's judgments; a battle: (model, question, score, weight).
+def read_battles(folder, baselines):
+    """Return ({category: [battle]}, number undecided) of a folder's judgments.
 
-    Raises InputError for a folder without judgments, and for a judgment against another baseline or with an
-    unknown verdict.
+    baselines: {category (str): model}, or {None: model} for all together. A battle: (model, question, score,
+    weight). Raises InputError for a folder without judgments, and for a judgment of another category, against
+    another baseline or with an unknown verdict.
     """
     paths = sorted(Path(folder).glob("*.jsonl"))
     if not paths:
         raise InputError(
             f"{folder}: holds no judgments (MODEL.jsonl); arena-hard-auto's gen_judgment.py makes them"
         )
-    battles, undecided = [], 0
+    battles, undecided = {category: [] for category in baselines}, 0
     for path in paths:
         for where, row in benchmark_results.read_list(path):
+            category = None if None in baselines else row.get("category")
+            if category not in baselines:
+                raise InputError(
+                    f"{where}: `baseline` has no model for its category {category!r}, only for "
+                    f"{', '.join(baselines)}"
+                )
+            baseline = baselines[category]
             if row.get("baseline", baseline) != baseline:
-                raise InputError(f"{where}: is against {row['baseline']!r}, not the baseline {baseline!r}")
+                raise InputError(
+                    f"{where}: is against {row['baseline']!r}, not the baseline {baseline!r}; if categories "
+                    "have different ones, write baseline: {CATEGORY: MODEL}"
+                )
             verdicts = [(game or {}).get("score") for game in row.get("games") or [None]]
             if len(verdicts) != 2 or None in verdicts:
                 undecided += 1
@@ -63,8 +77,8 @@ def read_battles(folder, baseline):
             if unknown:
                 raise InputError(f"{where}: unknown verdict {unknown[0]!r}; known: {', '.join(VERDICTS)}")
             (first, first_weight), (second, second_weight) = (VERDICTS[verdict] for verdict in verdicts)
-            battles.append((row["model"], row["uid"], 1 - first, first_weight))
-            battles.append((row["model"], row["uid"], second, second_weight))
+            battles[category].append((row["model"], row["uid"], 1 - first, first_weight))
+            battles[category].append((row["model"], row["uid"], second, second_weight))
     return battles, undecided
 
 
@@ -90,7 +104,7 @@ def read_style(folder):
 def style_features(battles, style, baseline):
     """Return the differences of style in each battle: float64 (battles, 4), of mean 0 and deviation 1.
 
-    First the length, (a - b) / (a + b); then each kind of markdown for each token, (a - b) / (a + b + 1).
+    First the length, (a - b) / (a + b); then each kind of markdown per token, (a - b) / (a + b + 1).
     Raises InputError for a battle whose answers are not there.
     """
     pairs = []
@@ -100,9 +114,9 @@ def style_features(battles, style, baseline):
                 raise InputError(f"the answers have none of {name!r} to the question {question!r}")
         pairs.append((style[model][question], style[baseline][question]))
     counts = np.array(pairs, dtype=np.float64)
-    tokens = np.maximum(counts[:, :, :1], 1.0)
-    a, b = (counts[:, :, 1:] / tokens)[:, 0], (counts[:, :, 1:] / tokens)[:, 1]
-    length = (tokens[:, 0] - tokens[:, 1]) / (tokens[:, 0] + tokens[:, 1])
+    tokens, density = counts[:, :, :1], counts[:, :, 1:] / (counts[:, :, :1] + 1)
+    a, b = density[:, 0], density[:, 1]
+    length = (tokens[:, 0] - tokens[:, 1]) / np.maximum(tokens[:, 0] + tokens[:, 1], 1.0)
     features = np.concatenate([length, (a - b) / (a + b + 1)], axis=1)
     weights = np.array([battle[3] for battle in battles], dtype=np.float64)
     features -= weights @ features / weights.sum()
@@ -168,23 +182,30 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="results (json)")
     args = parser.parse_args(argv)
 
-    battles, undecided = read_battles(args.judgments, args.baseline)
-    asked = {battle[1] for battle in battles}
-    own = {battle[1] for battle in battles if battle[0] == args.policy}
-    if not own:
-        raise InputError(f"{args.judgments}: holds no verdict on {args.policy!r}")
-    features = style_features(battles, read_style(args.answers), args.baseline)
+    baselines = args.baseline if isinstance(args.baseline, dict) else {None: args.baseline}
+    categories, undecided = read_battles(args.judgments, baselines)
+    style = read_style(args.answers)
     generator = np.random.default_rng(seeds.derive(args.seed, "arena_hard"))
-    draws = generator.multinomial(len(asked), np.full(len(asked), 1 / len(asked)), args.bootstrap_samples)
-    settings = {
-        "judge": Path(args.judgments).name,
-        "baseline": args.baseline,
-        "bootstrap_samples": args.bootstrap_samples,
-        "models": len({battle[0] for battle in battles}),
-    }
-    found = scores_of(args.policy, battles, features, draws)
-    rows = [benchmark_results.metric(name, *value, len(own), settings) for name, value in found.items()]
-    notes = [f"{undecided} judgments without two verdicts count nowhere"] if undecided else []
+    rows, notes = [], [f"{undecided} judgments without two verdicts count nowhere"] if undecided else []
+    for category, battles in categories.items():
+        asked = {battle[1] for battle in battles}
+        own = {battle[1] for battle in battles if battle[0] == args.policy}
+        if not own:
+            notes.append(f"no verdict on {args.policy} in the category {category}")
+            continue
+        features = style_features(battles, style, baselines[category])
+        draws = generator.multinomial(len(asked), np.full(len(asked), 1 / len(asked)), args.bootstrap_samples)
+        settings = {
+            "judge": Path(args.judgments).name,
+            "baseline": baselines[category],
+            "bootstrap_samples": args.bootstrap_samples,
+            "models": len({battle[0] for battle in battles}),
+        }
+        for name, value in scores_of(args.policy, battles, features, draws).items():
+            named = name if category is None else f"{category}/{name}"
+            rows.append(benchmark_results.metric(named, *value, len(own), settings))
+    if not rows:
+        raise InputError(f"{args.judgments}: holds no verdict on {args.policy!r}")
     benchmark_results.write(args.out, args.policy, args.benchmark, "arena-hard-auto", VERSION, rows, notes)
 
 

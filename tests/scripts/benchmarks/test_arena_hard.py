@@ -134,3 +134,34 @@ def test_bad_input_is_one_sentence(tmp_path):
     write(tmp_path, {"dpo-1": verdicts}, {"dpo-1": {"q1": {}}, "base": same})
     with pytest.raises(InputError, match=r"dpo-1\.jsonl, line 1: no metadata with token_len"):
         score(tmp_path)
+
+
+def test_a_baseline_for_each_category(tmp_path):
+    """Each category has the scores that it has alone, and its own baseline's style."""
+    verdicts = {"hard": {"q1": ("B>A", "A>>B"), "q2": ("A>B", "B>A")}, "writing": {"q3": ("A=B", "A>B")}}
+    judged = [
+        {"uid": uid, "model": "dpo-1", "category": category, "baseline": f"of {category}"}
+        | {"games": games(pair)["games"]}
+        for category, rows in verdicts.items()
+        for uid, pair in rows.items()
+    ]
+    styles = {
+        "dpo-1": {"q1": metadata(20), "q2": metadata(50, headers=3), "q3": metadata(90, items=2)},
+        "of hard": {"q1": metadata(80), "q2": metadata(10)},
+        "of writing": {"q3": metadata(40)},
+    }
+    write(tmp_path, {}, styles)
+    files.write_jsonl(tmp_path / "judgment" / "dpo-1.jsonl", judged)
+    found, notes = score(tmp_path, baseline=json.dumps({name: f"of {name}" for name in verdicts}))
+    assert notes == [] and len(found) == 4
+    for category, rows in verdicts.items():
+        alone = tmp_path / category
+        alone.mkdir()
+        write(alone, {"dpo-1": rows}, {"dpo-1": styles["dpo-1"], "base": styles[f"of {category}"]})
+        for name, one in score(alone)[0].items():
+            assert found[f"{category}/{name}"]["value"] == one["value"]
+            assert found[f"{category}/{name}"]["n"] == len(rows)
+    with pytest.raises(InputError, match=r"is against 'of hard'.*\{CATEGORY: MODEL\}"):
+        score(tmp_path, baseline="of writing")
+    with pytest.raises(InputError, match=r"no model for its category 'hard', only for writing"):
+        score(tmp_path, baseline='{"writing": "of writing"}')

@@ -85,6 +85,7 @@ def evaluate(policy, folder, tmp_path, names=("small_choice", "small_words"), **
         "dtype": "float32",
         "seed": 1,
         "batch-size": 4,
+        "samples": tmp_path / "samples.jsonl",
         "out": tmp_path / "sft.json",
     } | changed
     evaluate_lm_eval.main([f"--{name}={value}" for name, value in values.items()])
@@ -108,6 +109,15 @@ def test_tasks_run_and_their_numbers_stand_in_the_table(policy, tasks, tmp_path)
         "task_version": 1.0,
     }  # fmt: skip
     assert found["small_words/exact_match,first-word"]["settings"]["num_fewshot"] == 1
+
+    kept = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert len(kept) == 12
+    choices = [row for row in kept if row["task"] == "small_choice"]
+    assert [row["doc_id"] for row in choices] == list(range(6))
+    assert sum(row["acc"] for row in choices) / 6 == pytest.approx(p)
+    assert ["Is 3 even?" in row["arguments"][0][0] for row in choices].count(True) == 1
+    words = [row for row in kept if row["task"] == "small_words"]
+    assert all(isinstance(row["resps"][0][0], str) for row in words) and words[0]["target"] == "yes"
 
     gather_benchmarks.main(
         ["--results", str(tmp_path / "sft.json"), "--out", str(tmp_path / "benchmarks.csv")]
