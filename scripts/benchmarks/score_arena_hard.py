@@ -5,8 +5,8 @@ counts three times, as in arena-hard-auto. The score is the policy's mean. The s
 chance to win against the baseline in a logistic regression over the games of all models. The regression has
 one strength for each model and four weights for differences of style: in length, and in headers, list items
 and bold parts per token. As in arena-hard-auto, the chance is that at the mean difference of style of all
-games. Arena-Hard v2.0 has a baseline for each category of questions: each category is then a benchmark of its
-own, with its own regression.
+games. Arena-Hard v2.0 has a baseline for each category of questions: each category is scored as if it were
+alone.
 
 Departures from arena-hard-auto: the scores are those of all games, not the median of the bootstrap; the
 bootstrap draws questions, as the games about one are not independent; and the seed is the experiment's.
