@@ -38,6 +38,7 @@ def experiment(folder, policies, completions, say):
     _mt_bench(folder, policies, say, drawn)
     flags = [
         *("--winrate", f"{folder}/winrate.json", "--winrate-picture", f"{folder}/winrate.png"),
+        *("--sweeps-picture", f"{folder}/winrate.png"),
         *("--drift-picture", f"{folder}/winrate.png"),
         *("--questions", f"{folder}/question.jsonl", "--policies", *policies),
         *("--answers", *(f"{folder}/answers/{policy}.jsonl" for policy in policies)),

@@ -6,7 +6,7 @@ from snakemake.persistence import PersistenceBase
 from snakemake.persistence.file import FilePersistence
 
 from prefline.machine import driver_lock
-from prefline.provenance import dvc_stages, environments, imports, leftovers, metadata, records
+from prefline.provenance import dvc_stages, environments, imports, kept_jobs, leftovers, metadata, records
 
 # The files whose rules make policies.
 MAKING = (
@@ -85,6 +85,7 @@ def sync_records():
         if other is not None:
             print(f"another Snakemake ({other}) is running jobs in this folder", file=sys.stderr)
             return None
+        kept_jobs.settle(HASHES)
         leftovers.drop_markers(HASHES)
         leftovers.drop_shells()
         if "DVC_STAGE" in os.environ and (swept := leftovers.sweep(is_made)):
@@ -112,6 +113,7 @@ LATEST = sync_records()
 if workflow.is_main_process:
     imports.save()
     metadata.mark_touched(FilePersistence, lambda: workflow.touch)
+    kept_jobs.note_starts(PersistenceBase)
     driver_lock.hold_while_running(PersistenceBase, LATEST, Refusal)
 
 

@@ -37,7 +37,7 @@ logger.addFilter(lambda record: "CalledProcessError in file" not in record.getMe
 RECORDER = progress.Recorder()
 if workflow.is_main_process:
     logger.addHandler(RECORDER)
-    checks.hold_back(DAG, JobScheduler, refuse_what_does_not_fit)
+    checks.hold_back(DAG, JobScheduler, refuse_what_does_not_fit, say_what_is_kept)
 
 # `retries` is for the machine's faults. Snakemake asks a failed job how often it may be tried; it has no
 # setting that tells failures apart.

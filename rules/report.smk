@@ -42,6 +42,7 @@ rule write_report:
         pool=["results/prompts/pool.json"] if RUNS else [],
         winrate=f"{FINAL}/winrate.json",
         picture=f"{FINAL}/winrate.png",
+        sweeps=[f"{FINAL}/mt_bench/sweeps.png"] if SWEEPS else [],
         drift=[f"{FINAL}/drift.png"] if TRAINED else [],
         answers=expand("results/mt_bench/answers/{policy}.jsonl", policy=POLICIES),
         judgments=[
@@ -108,6 +109,7 @@ rule write_report:
         exec python -m scripts.report.write_report \
             --winrate {input.winrate:q} \
             --winrate-picture {input.picture:q} \
+            --sweeps-picture {input.sweeps:q} \
             --drift-picture {input.drift:q} \
             --questions {input.questions:q} \
             --policies {params.policies:q} \

@@ -68,25 +68,27 @@ def notice_edits_after_ancient_files(dag_class):
     dag_class.prefline_bfs, dag_class.bfs = search, bfs
 
 
-def hold_back(dag_class, scheduler_class, refuse):
+def hold_back(dag_class, scheduler_class, refuse, tell):
     """Make Snakemake's classes run the checks of a plan first, and all of them.
 
     refuse(jobs): raises the rules' Refusal for jobs that the machine cannot hold. It is called when a plan is
-    made, and again when all models are fetched.
+    made, and again when all models are fetched. tell(dag): prints about a plan that was not refused.
     """
-    dag_class.ready_jobs = property(functools.partial(_startable, refuse))
+    dag_class.ready_jobs = property(functools.partial(_startable, refuse, tell))
     scheduler_class.keepgoing = property(
         lambda scheduler: scheduler.__dict__["keepgoing"] or _checking(scheduler),
         lambda scheduler, value: scheduler.__dict__.update(keepgoing=value),
     )
 
 
-def _startable(refuse, dag):
-    """Return `ready`; first have `refuse` see the jobs of the plan."""
-    stage = _passed(dag)
-    if dag.__dict__.get("prefline_sized") != stage:
+def _startable(refuse, tell, dag):
+    """Return `ready`; first have `refuse` see the jobs of the plan, then `tell`."""
+    stage, before = _passed(dag), dag.__dict__.get("prefline_sized")
+    if before != stage:
         dag.prefline_sized = stage
         refuse(dag.needrun_jobs())
+        if before is None:
+            tell(dag)
     return ready(dag)
 
 

@@ -69,7 +69,7 @@ class Journal:
         self.about = str(about)
         self.file = None
         self.synced = time.monotonic()
-        self.broken = False
+        self.broken = self.named = False
 
     def rows(self, wanted, make):
         """Return the values (dict, by key) of the rows `wanted`, from the journal or computed now.
@@ -81,7 +81,8 @@ class Journal:
         """
         found = self._find(wanted)
         missing = {name: item for name, item in wanted.items() if name not in found}
-        if found:
+        if found or not self.named:  # kept_jobs.py reads the folder from the log
+            self.named = True
             print(f"{len(found)} of {len(wanted)} rows are in the journal {self.folder}", flush=True)
         if missing:
             for made in make(missing):

@@ -217,9 +217,9 @@ def _record(output, made, hashes, planned):
             continue
         if Path(path).is_relative_to(RESULTS):
             # An input that was written after the job began is not the one that the job read.
-            inputs[path] = hashes.of(path) if _older(path, made["starttime"]) else None
+            inputs[path] = hashes.of(path) if is_older(path, made["starttime"]) else None
         else:  # the job's params have the hash of the data from when it was planned
-            data[path] = hashes.of(path) if _older(path, planned["started"] or made["starttime"]) else None
+            data[path] = hashes.of(path) if is_older(path, planned["started"] or made["starttime"]) else None
     _trust_manifest(output, hashes)
     record = {
         "sha256": hashes.of(output),
@@ -242,8 +242,8 @@ def _seconds(made):
     return round(made["endtime"] - made["starttime"], 6)
 
 
-def _older(path, time):
-    """Return whether a file has not changed since `time`.
+def is_older(path, time):
+    """Return whether a file exists and has not changed since `time` (seconds since the epoch).
 
     Its ctime counts, which nobody can set back. Hard links change that too: of a file with several, only the
     time of its content counts.
@@ -273,7 +273,7 @@ def _trust_manifest(output, hashes):
     with contextlib.suppress(ValueError, KeyError, AttributeError):
         for name, sha in files.read_json(described)["files"].items():
             member = Path(output, name)
-            if member.is_file() and _older(member, os.stat(described).st_ctime):
+            if member.is_file() and is_older(member, os.stat(described).st_ctime):
                 hashes.put(member, sha)
 
 

@@ -85,6 +85,8 @@ def restore(settings, key, rule, parents):
     The manifest is written again, as by a training. rule and parents: see manifest.write.
     """
     folder = Path(settings.work_dir) / key
+    if process.is_main():
+        print(f"this training is kept in {folder}", flush=True)  # kept_jobs.py reads the folder from the log
     hashes = cache.whole(folder)
     if hashes is None:
         return False
@@ -92,7 +94,7 @@ def restore(settings, key, rule, parents):
         cache.restore(folder, settings.out, _others(settings))
         model = {name.removeprefix("model/"): value for name, value in hashes.items() if "/" in name}
         manifest.write(settings.manifest, settings.out, rule, settings.params, parents, model)
-        print(f"nothing to train: this very training was done before, and {folder} kept its results")
+        print("nothing to train: this very training was done before, and its results are kept")
     return True
 
 

@@ -1,6 +1,7 @@
-# Comparison of a plan with the machine's GPUs and disks, before its first job starts.
+# Comparison of a plan with the machine's GPUs and disks, and with work/, before its first job starts.
 
 from prefline.machine import disk
+from prefline.provenance import kept_jobs
 from snakemake.logging import logger
 
 
@@ -31,3 +32,14 @@ def refuse_what_does_not_fit(jobs):
         logger.warning(sentence)
     elif sentence:
         raise Refusal(sentence)
+
+
+def keeps_work(job):
+    """Return whether a job keeps its rows or its training in work/."""
+    return bool(job.output) and ("--journal " in job.rule.shellcmd or derive.ROWS in job.rule.resources)
+
+
+def say_what_is_kept(dag):
+    """Print which planned jobs will find their rows or their training in work/."""
+    if said := kept_jobs.table(kept_jobs.forecast(dag, workflow.persistence, HASHES, keeps_work)):
+        logger.info(said)

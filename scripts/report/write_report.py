@@ -155,6 +155,9 @@ def parse(argv):
     ):
         parser.add_argument(f"--{name}", required=True, help=text)
     parser.add_argument(
+        "--sweeps-picture", nargs="*", required=True, help="win rates of sweeps (png), if any"
+    )
+    parser.add_argument(
         "--drift-picture", nargs="*", required=True, help="of rewards against KL (png), if any"
     )
     parser.add_argument("--pool", nargs="*", required=True, help="pool.json, of the prompts, if any")
@@ -232,6 +235,7 @@ def main(argv=None):
         judge=made["judge"],
         pictures={
             "winrate": contents.picture(args.winrate_picture),
+            "sweeps": next(map(contents.picture, args.sweeps_picture), None),
             "drift": next(map(contents.picture, args.drift_picture), None),
         },
         results=contents.results(made),

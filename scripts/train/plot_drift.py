@@ -21,6 +21,7 @@ from prefline.reporting.pictures import COLOURS, GRID, MUTED, STYLE, shortened
 WIDTH, TALL = 9.0, 2.1  # of the paper, of a panel
 LEFT, EDGE, BETWEEN = 0.75, 0.25, 0.85  # at the sides, between panels abreast
 TOP, BELOW, BOTTOM = 1.1, 0.85, 0.6  # over the upper panels, to those below, under the last
+LETTER, LINE = 4.9, 9.5  # points of a label: its letters' mean width, its height
 Z = 1.96  # standard errors in half a 95 % interval
 
 
@@ -83,7 +84,7 @@ def draw_points(axes, policies, kl, values, at_start, limits):
     """
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.axhline(at_start, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    runs = list(dict.fromkeys(map(naming.run_of, policies)))
+    runs, named = list(dict.fromkeys(map(naming.run_of, policies))), []
     for chain in dict.fromkeys(map(naming.chain_of, policies)):
         colour = COLOURS[runs.index(naming.run_of(chain)) % len(COLOURS)]
         own = [place for place, policy in enumerate(policies) if naming.chain_of(policy) == chain]
@@ -97,14 +98,32 @@ def draw_points(axes, policies, kl, values, at_start, limits):
             # The estimate may be below zero, but no KL is.
             axes.plot([max(x - error, min(x, 0)), x + error], [value, value], color=colour, linewidth=1.6)
             axes.plot(x, value, "o", color=colour, markersize=6, markeredgecolor="white", clip_on=False)
-            axes.annotate(
-                shortened(policies[place]), (x, value), xytext=(6, 5), textcoords="offset points", fontsize=8
-            )
+            named.append((x, value, shortened(policies[place])))
     axes.margins(x=0.14, y=0.18)
     lowest = min(found["nats_per_sequence"] for found in kl)
     axes.set_xlim(min(lowest * 1.14, 0), axes.get_xlim()[1])
     (bottom, top), (least, most) = axes.get_ylim(), limits
     axes.set_ylim(max(bottom, least), min(top, most))
+    points = axes.transData.transform([point[:2] for point in named]) * 72 / axes.figure.dpi if named else []
+    lifts = lifted([(x, y, len(name) * LETTER) for (x, y), (_, _, name) in zip(points, named, strict=True)])
+    for (x, value, name), lift in zip(named, lifts, strict=True):
+        axes.annotate(name, (x, value), xytext=(6, 5 + lift), textcoords="offset points", fontsize=8)
+
+
+def lifted(labels):
+    """Return how much higher (points) each label must be so that none covers another.
+
+    labels: list of (left, bottom, width), in points.
+    """
+    lifts, done = [0.0] * len(labels), []
+    for place in sorted(range(len(labels)), key=lambda place: labels[place][1]):
+        left, bottom, width = labels[place]
+        for other, low, wide in sorted(done, key=lambda label: label[1]):
+            if left < other + wide and other < left + width and low - LINE < bottom < low + LINE:
+                bottom = low + LINE
+        lifts[place] = bottom - labels[place][1]
+        done.append((left, bottom, width))
+    return lifts
 
 
 def main(argv=None):

@@ -1,5 +1,6 @@
 """Experiments in one clone: they share what is equal, keep each other's results, and can be compared."""
 
+import base64
 import json
 import os
 import shutil
@@ -78,6 +79,20 @@ def test_models_are_evaluated_without_runs(project):
     assert "1 policy, compared with sft" in page and "There is no run." in page
     assert "base" in (folder / "vibe_check.md").read_text()
     assert not (folder / "drift.png").exists() and planned(project, *flags) == {}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_sweep_runs_to_its_picture_and_report(given):
+    sweep = {"beta": [0.05, 0.5], "learning_rate": [1e-4, 2e-4]}
+    flags = given({"experiment": "sweep", "runs": {"rebel": None, "dpo": {"sweep": sweep}}})
+    snakemake(given.copy, *flags)
+    folder = given.copy / "results/experiments/sweep"
+    made = json.loads((folder / "winrate.json").read_text())
+    assert len(made["policies"]) == 4 and "dpo_beta_0p05_learning_rate_0p0001-1" in made["policies"]
+    picture = base64.b64encode((folder / "mt_bench/sweeps.png").read_bytes()).decode()
+    assert picture in (folder / "report.html").read_text()
+    assert planned(given.copy, *flags) == {}
 
 
 @pytest.mark.slow

@@ -239,3 +239,12 @@ def test_templates_and_their_like_are_inputs_of_rules():
     # The cards' templates are named without their suffix.
     assert len(read) == 9
     assert all(name in rules or f'"{name.removesuffix(".md.j2")}"' in rules for name in read)
+
+
+def test_sweeps_are_shown_where_a_run_has_one(page, tmp_path):
+    assert "<h3>Sweeps</h3>" in page.read_text()
+    flags = experiment(tmp_path, POLICIES, 100, lambda kind: kind)
+    place = flags.index("--sweeps-picture")
+    del flags[place + 1]
+    write_report.main([*flags, "--prompts", "5", "--out", str(tmp_path / "report.html")])
+    assert "Sweeps" not in (tmp_path / "report.html").read_text()

@@ -1,5 +1,6 @@
 """Over-optimization: the divergence is that of the samples at their temperature; the picture shows it."""
 
+import itertools
 import math
 import random
 
@@ -176,3 +177,11 @@ def test_the_configured_attention_is_the_one_that_measures(world, tmp_path, monk
     monkeypatch.setattr(logps, "load", loaded)
     measure(world, tmp_path / "drift.json", attn_implementation="eager")
     assert {model.config._attn_implementation for model in used} == {"eager"}
+
+
+def test_labels_of_near_points_do_not_cover_each_other():
+    labels = [(10, 50, 40), (20, 51, 40), (30, 49, 40), (200, 50, 40)]
+    lifts = plot_drift.lifted(labels)
+    heights = sorted(bottom + lift for (_, bottom, _), lift in zip(labels[:3], lifts, strict=False))
+    assert all(high - low >= plot_drift.LINE for low, high in itertools.pairwise(heights))
+    assert lifts[2:] == [0, 0] and plot_drift.lifted([]) == []
