@@ -71,8 +71,9 @@ def draw(result, sweeps):
     of_run = {}
     for name in naming.subjects(result["policies"]):
         of_run.setdefault(naming.run_of(name), []).append(rates[name]["overall"])
-    bands = -(-len(shown) // ABREAST)
-    width = (WIDTH - LEFT - EDGE - (ABREAST - 1) * BETWEEN) / ABREAST
+    abreast = min(ABREAST, len(shown))
+    bands = -(-len(shown) // abreast)
+    width = (WIDTH - LEFT - EDGE - (abreast - 1) * BETWEEN) / abreast
     height = TOP + bands * TALL + (bands - 1) * BELOW + BOTTOM + 0.3
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
@@ -86,7 +87,7 @@ def draw(result, sweeps):
             EDGE, 0.58, f"{result['questions']} questions, judge: {shortened(result['judge'])}", color=MUTED
         )
         for number, panel in enumerate(shown):
-            band, place = divmod(number, ABREAST)
+            band, place = divmod(number, abreast)
             x, top = LEFT + place * (width + BETWEEN), TOP + band * (TALL + BELOW)
             axes = figure.add_axes([x / WIDTH, 1 - (top + TALL) / height, width / WIDTH, TALL / height])
             write(x, top - 0.12, _cut(panel["title"], 40), fontweight="bold", fontsize=8)
