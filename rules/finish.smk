@@ -4,9 +4,11 @@
 from snakemake.deployment.singularity import Singularity
 from snakemake.persistence import PersistenceBase
 from snakemake.persistence.file import FilePersistence
+from snakemake.report.html_reporter import data as report_data
 
 from prefline.machine import driver_lock
 from prefline.provenance import dvc_stages, environments, imports, kept_jobs, leftovers, metadata, records
+from prefline.reporting import snakemake_report
 
 # The files whose rules make policies.
 MAKING = (
@@ -63,6 +65,9 @@ if IMAGES:
 PersistenceBase.has_metadata = lambda self, job: (
     not job.output or any(self.metadata(path) for path in job.output)
 )
+
+# For `snakemake --report`.
+snakemake_report.make_inert(report_data)
 
 
 def is_made(path):

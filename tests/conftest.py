@@ -36,6 +36,8 @@ def pytest_addoption(parser):
         default=math.inf,
         help="skip slow tests that would begin later than so many minutes after the start",
     )
+    parser.addoption("--edits", type=int, default=20, help="random edits of test_random_edits.py")
+    parser.addoption("--edits-seed", type=int, help="their seed; none: another each time, which is printed")
 
 
 def pytest_configure(config):

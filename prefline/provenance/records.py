@@ -5,7 +5,7 @@ then it runs everything again, or nothing although the data differ. Before Snake
 corrects both by contents:
 
 - Metadata of jobs that ran here becomes records. Records that came from elsewhere (`dvc pull`, `dvc
-  checkout`) become metadata.
+  checkout`) become metadata. Records that were lost since are written again.
 - An output gets a time after its inputs if it was made from them, and a time before them otherwise.
 - A file that does not match its record was changed by hand. That is an error before any job starts.
 
@@ -58,20 +58,27 @@ def _read(path):
     """Return the record (dict) in a file; None if it has none, with one warning."""
     try:
         record = files.read_json(path)
-        if (
-            record.keys() >= KEYS
-            and record["snakemake"].keys() >= set(metadata.COMPARED)
-            and isinstance(record["seconds"], (int, float))
-            and all(isinstance(record[key], dict) for key in ("inputs", "data", "packages"))
-            and all(isinstance(record["snakemake"][key], list) for key in ("input", "log", "params"))
-        ):
+        if _is_record(record):
             return record
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError):
         pass
     metadata.name_once(path, "is not a record of a result, and counts as missing; delete it")
     return None
+
+
+def _is_record(found):
+    try:
+        return (
+            found.keys() >= KEYS
+            and found["snakemake"].keys() >= set(metadata.COMPARED)
+            and isinstance(found["seconds"], (int, float))
+            and all(isinstance(found[key], dict) for key in ("inputs", "data", "packages"))
+            and all(isinstance(found["snakemake"][key], list) for key in ("input", "log", "params"))
+        )
+    except (AttributeError, TypeError):
+        return False
 
 
 def origin(output):
@@ -98,7 +105,7 @@ def sync(hashes, conda_prefix, images):
     unfinished = dict(metadata.entries(metadata.INCOMPLETE))
     metadata.repair_markers(unfinished.values())
     planned = plan.read() or {"started": None, "packages": manifest.packages(manifest.NUMERIC)}
-    for output in sorted(ran.keys() | dict(_record_files()).keys()):
+    for output in sorted(ran.keys() | dict(_record_files()).keys() | seen.keys()):
         if output in unfinished or not Path(output).exists():
             continue
         record = _settle(output, ran.get(output), seen, hashes, stacks, planned)
@@ -182,14 +189,17 @@ def _settle(output, metadata_file, seen, hashes, stacks, planned):
     record_file = path_of(output)
     looks = [_look(metadata_file), _look(record_file)]
     record = _read(record_file)
-    if record is not None and looks == seen.get(output):
+    before = seen.get(output, [None, None, None])
+    if record is not None and looks == before[:2]:
         return record
-    before = seen.get(output, [None, None])
     made = metadata.read(metadata_file) or {}
     # Snakemake notes the environment, `metadata.write` does not. In a copied project the files look new, but
     # the record of the same job is there.
     ran_here = looks[0] != before[0] and "conda_env" in made
     ran_here = ran_here and not (record is not None and record["seconds"] == _seconds(made))
+    if record is None and not ran_here and before[2]:  # the record was lost since
+        record = before[2]
+        files.write_json(record_file, record)
     true = record is not None and record["sha256"] == hashes.of(output)
     if ran_here and not (looks[1] != before[1] and true):
         new = _record(output, made, hashes, planned)
@@ -202,7 +212,7 @@ def _settle(output, metadata_file, seen, hashes, stacks, planned):
         metadata.write(output, record["snakemake"], record["seconds"], stacks)
     else:  # no metadata for Snakemake: it would later seem that the job had run here
         return record
-    seen[output] = [_look(metadata.path_of(output)), _look(record_file)]
+    seen[output] = [_look(metadata.path_of(output)), _look(record_file), record]
     return record
 
 
@@ -245,14 +255,14 @@ def _seconds(made):
 def is_older(path, time):
     """Return whether a file exists and has not changed since `time` (seconds since the epoch).
 
-    Its ctime counts, which nobody can set back. Hard links change that too: of a file with several, only the
-    time of its content counts.
+    Its ctime counts, which nobody can set. Hard links change that too: of a file with several, the time of
+    its content counts.
     """
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return False
-    return status.st_mtime <= time and (status.st_ctime <= time or status.st_nlink > 1)
+    return status.st_ctime <= time or (status.st_nlink > 1 and status.st_mtime <= time)
 
 
 def _unknown(record):
@@ -370,6 +380,6 @@ def _look(path):
 def _read_seen():
     try:
         seen = files.read_json(SEEN)
-        return {output: looks for output, looks in seen.items() if len(looks) == 2}
+        return {output: one for output, one in seen.items() if len(one) == 3 and _is_record(one[2])}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

@@ -136,16 +136,16 @@ def attend(answer):
     os.chdir(asked["directory"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.argv = [SNAKEMAKE, *asked["words"]]
-    sys.path[0] = str(Path(SNAKEMAKE).parent)
-    from snakemake.workflow import Workflow
-
-    Workflow._rundir = asked["directory"]  # which is found at the import
+    sys.argv[1:] = asked["words"]
 
 
 if __name__ == "__main__":
     prepare()
     serve(sys.argv[1])
     import snakemake.cli
+    from snakemake.workflow import Workflow
 
+    Workflow._rundir = os.getcwd()  # which is found at the import
+    sys.argv[0] = SNAKEMAKE
+    sys.path[0] = str(Path(SNAKEMAKE).parent)
     sys.exit(snakemake.cli.main())

@@ -15,6 +15,7 @@ import hostile_models
 import hostile_programs
 import injections
 import pytest
+import yaml
 from configs import DEFAULT, changed, refused
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -101,6 +102,27 @@ def test_the_page_has_the_numbers_of_what_is_tried():
     assert len(found) == len(tried)
     for begin, number in tried.items():
         assert [count for words, count in found.items() if words.startswith(begin)] == [number], begin
+
+
+# What CI may do.
+
+WORKFLOWS = sorted(Path(".github/workflows").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_read_and_only_jobs_that_publish_may_write(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for name, job in workflow["jobs"].items():
+        written = {what for what, how in job.get("permissions", {}).items() if how == "write"}
+        assert not written or name == "publish", name
+        assert "contents" not in written
+        used = [step["uses"] for step in job["steps"] if "uses" in step]
+        assert all(re.fullmatch(r"actions/[\w-]+@(v\d+|[0-9a-f]{40})", one) for one in used), used
+        if "packages" in written:
+            assert all(re.fullmatch(r".*@[0-9a-f]{40}", one) for one in used), used
+        for step in job["steps"]:
+            assert "secrets." not in step.get("run", ""), "secrets reach no command line"
 
 
 # Keys.

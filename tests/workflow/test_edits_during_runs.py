@@ -86,6 +86,13 @@ def test_a_byte_flipped_in_weights_is_seen_although_their_date_is_set_back(copy)
     assert planned(copy, "results/models/start", *ARGUMENTS[2:]) == {"fetch_model": 1}
 
 
+def test_data_with_a_date_in_the_future_fails_no_job_that_is_done(copy):
+    for path in (copy / "given").glob("*.json"):
+        os.utime(path, (4e9, 4e9))
+    snakemake(copy, "--forceall", *ARGUMENTS)
+    assert planned(copy, *ARGUMENTS) == {}
+
+
 def test_touch_records_no_computation(copy):
     record = copy / "results/records/models/start.json.json"
     made = json.loads(record.read_text())

@@ -48,6 +48,26 @@ def test_records_are_enough(copy):
     assert "Nothing to be done" in planned(copy)
 
 
+def test_records_that_are_lost_are_written_again_and_bless_nothing(copy):
+    planned(copy)
+    for path in ("winrate.json.json", "samples/sft/preferences.json.json"):
+        (copy / "results/records" / path).unlink()
+    assert "Nothing to be done" in planned(copy)
+    record = json.loads((copy / "results/records/winrate.json.json").read_text())
+    assert "--bootstrap-samples 200" in str(record["snakemake"]["params"])
+    shutil.rmtree(copy / ".snakemake")
+    assert "Nothing to be done" in planned(copy)
+
+
+def test_a_result_changed_by_hand_is_named_although_its_record_is_lost(copy):
+    planned(copy)
+    (copy / "results/records/samples/sft/preferences.json.json").unlink()
+    path = copy / "results/samples/sft/preferences.json"
+    path.write_text(path.read_text().replace("1", "2"))
+    for _ in range(2):
+        assert "changed since the workflow made them: results/samples/sft/preferences.json;" in refusal(copy)
+
+
 def test_an_edit_is_seen_although_the_metadata_came_from_records(copy):
     shutil.rmtree(copy / ".snakemake")
     config = copy / "tests/workflow/quick.yaml"
