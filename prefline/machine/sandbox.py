@@ -177,7 +177,10 @@ class _Counter:
     """Count the processes in the PID namespace that the process `pid` gives its children."""
 
     def __init__(self, pid):
-        self.namespace = os.readlink(f"/proc/{pid}/ns/pid_for_children")
+        try:
+            self.namespace = os.readlink(f"/proc/{pid}/ns/pid_for_children")
+        except FileNotFoundError:  # it has ended, and all others with it
+            self.namespace = None
         self.others = set()
 
     def excess(self, kilobytes):

@@ -84,6 +84,12 @@ def test_a_machine_that_shuts_nothing_in_runs_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_program_may_end_before_it_is_counted():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert sandbox._Counter(process.pid).excess(0) is None
+
+
 def test_the_sandbox_ends_with_the_process_that_waits_for_it(tmp_path, shut_in):
     (tmp_path / "program.py").write_text(
         "import sys, time\nprint('on', file=sys.stderr, flush=True)\ntime.sleep(600)"
