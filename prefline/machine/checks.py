@@ -97,8 +97,8 @@ class Refetched:
 def refetch_alone(dag_class, fetches):
     """Make Snakemake fetch a missing directory without running again what was made from it before.
 
-    The params of the job hold all that shapes the content of its outputs, and what they are left of (the
-    manifest) is as it was. fetches: a function that tells whether a job is of this kind.
+    The params of the job hold all that shapes the content of its outputs, and what is left of them (the
+    manifest) is unchanged. fetches: a function that tells whether a job is of this kind.
     """
     update = dag_class.__dict__.get("prefline_update", dag_class.update_needrun)
 
