@@ -62,6 +62,12 @@ def is_slow(item):
     return item.get_closest_marker("slow") is not None
 
 
+def pytest_itemcollected(item):
+    """Mark as slow what has the whole chain run first."""
+    if "finished" in getattr(item, "fixturenames", ()) and item.get_closest_marker("long") is None:
+        item.add_marker("slow")
+
+
 @pytest.hookimpl(trylast=True)  # after those that were not asked for are out
 def pytest_collection_modifyitems(items):
     """Run fast tests first; but before them one that has the whole chain run, for which others would wait."""

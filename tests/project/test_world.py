@@ -37,6 +37,7 @@ def tokenizer():
     return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(DATA / "policy")
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_same_bytes(tmp_path):
     make_world.main(["--out", str(tmp_path)])
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())

@@ -102,6 +102,7 @@ def test_rules_run_in_the_image_of_their_hardware(tools, tmp_path, monkeypatch):
     assert "Unable to find environment in container image" in process.stderr
 
 
+@pytest.mark.slow
 def test_without_images_they_are_not_in_what_snakemake_compares(project):
     """A finished project has nothing to do because images were added to the workflow."""
     snakemake(project, "--", TARGET)

@@ -30,6 +30,7 @@ def remount(disk, option):
     subprocess.run(["mount", "-o", f"remount,{option}", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written_and_is_no_users_mistake(project, disk):
     done = snakemake(project, TARGET, check=False)
     said = done.stdout + done.stderr

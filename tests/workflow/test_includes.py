@@ -66,7 +66,7 @@ def expected(project):
     return found
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_order_of_includes_does_not_matter(project, expected, tmp_path, number):
     """The middle of the Snakefile is turned around or shuffled; files include their parts at their end."""
     copy = copy_project(tmp_path)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT, snakemake
 
 sys.path.insert(0, str(ROOT / "tests/helpers"))
@@ -21,6 +22,7 @@ def say(project, *flags):
     return subprocess.check_output(command, cwd=project, env=os.environ, text=True).splitlines()
 
 
+@pytest.mark.slow
 def test_jobs_that_end_and_that_fail_are_told(project):
     small_model.make_model(project / "given")
     (project / "missing").mkdir()

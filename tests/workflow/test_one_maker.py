@@ -139,7 +139,7 @@ TYPOS = {
 }
 
 
-@pytest.fixture(params=["project", pytest.param("finished", marks=pytest.mark.slow)])
+@pytest.fixture(params=["project", "finished"])
 def clone(request, tmp_path):
     """A new or a finished project, with files of a user in `mine`."""
     folder = shutil.copytree(request.getfixturevalue(request.param), tmp_path / "copy", symlinks=True)
@@ -153,6 +153,7 @@ def clone(request, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_typo_in_a_path_is_one_sentence_in_a_new_and_in_a_finished_project(clone):
     for name, (overlay, message) in TYPOS.items():
         (clone / "mine.yaml").write_text(overlay)
@@ -163,6 +164,7 @@ def test_a_typo_in_a_path_is_one_sentence_in_a_new_and_in_a_finished_project(clo
         assert "Nothing to be done" not in said and "Job stats" not in said, name
 
 
+@pytest.mark.slow
 def test_a_missing_file_of_a_benchmark_is_one_sentence_once_it_is_needed(project):
     section = "{kind: alpaca_eval_annotations, annotations: mine.jsonl, regression_data: null}"
     (project / "mine.yaml").write_text(f"benchmarks: {{own: {section}}}")

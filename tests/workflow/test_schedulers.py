@@ -55,6 +55,7 @@ def test_pbs_is_asked_for_what_each_rule_needs(project, tmp_path):
     assert "-N train_sft -l nodes=1:ppn=2:gpus=1,mem=3000mb,walltime=86400 " in asked
 
 
+@pytest.mark.slow
 def test_gpu_jobs_of_this_machine_lease_its_gpus(project, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     monkeypatch.setenv("PYTHONPATH", PRETENDED_GPUS)

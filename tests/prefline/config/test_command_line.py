@@ -53,6 +53,7 @@ def test_a_target_or_a_missing_file_after_the_flag_is_one_sentence(words, senten
     assert sentence in ended.value.code and "\n" not in ended.value.code
 
 
+@pytest.mark.slow
 def test_snakemake_prints_it_whether_the_target_exists_or_not(tmp_path):
     project = copy_project(tmp_path / "project")
     for _ in range(2):

@@ -100,6 +100,7 @@ def test_killed_at_any_steps_it_is_the_same(world, undisturbed, tmp_path, seed):
     assert_same(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_of_that_step(world, undisturbed, tmp_path):
     changed = EVERY_STEP | {"save_steps": 1000}
     assert stop_at(start(world, tmp_path, **changed), 8, signal.SIGTERM) == loop.TERMINATED

@@ -192,6 +192,7 @@ def test_no_cell_of_a_table_begins_like_a_formula(tmp_path):
     assert {row["number"] for row in found} == {"-1.5"}
 
 
+@pytest.mark.slow
 def test_a_picture_shows_any_category_and_judge(page, recwarn):
     made = files.read_json(page.parent / "winrate.json")
     summary = next(iter(made["win_rates"]["dpo-1"]["category"].values()))

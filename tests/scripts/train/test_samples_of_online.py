@@ -85,6 +85,7 @@ def test_after_the_prompt_a_forward_pass_has_one_token_a_row(
         assert files.read_json(tmp_path / "model/config.json")["use_cache"] is False, "as the start's"
 
 
+@pytest.mark.slow
 def test_recomputed_activations_change_no_sample(world, trained, tmp_path):
     """While they are, transformers hides the cache from the layers of a model."""
     for method in ("rloo", "ppo"):

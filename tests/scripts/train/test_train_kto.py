@@ -79,11 +79,8 @@ def test_held_out_completions_are_looked_at_meanwhile(world, tmp_path):
     assert metrics["eval_loss"] < wanted_metrics["eval_loss"]
 
 
-@pytest.mark.parametrize(
-    "peft",
-    [small_model.LORA, pytest.param(small_model.QLORA, marks=pytest.mark.slow)],
-    ids=["lora", "qlora"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("peft", [small_model.LORA, small_model.QLORA], ids=["lora", "qlora"])
 def test_adapters_learn_it_too_and_are_merged(world, tmp_path, peft):
     """Held to the reference itself, not to the weights beneath the adapters, which may be rounded."""
     more = {"num_train_epochs": 8, "learning_rate": 1e-2}

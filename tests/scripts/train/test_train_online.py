@@ -84,6 +84,7 @@ def test_bfloat16_is_computed_in_throughout(world, tmp_path, method, peft, monke
     assert metrics["eval_reward"] > metrics["eval_reward_before"] + 0.5
 
 
+@pytest.mark.slow
 def test_a_policy_learns_what_reward_models_like(world, tmp_path):
     models = [world / "one_head", world / "two_heads"]
     more = {"num_generations": 16, "global_batch_size": 64, "per_device_train_batch_size": 64}
@@ -94,7 +95,8 @@ def test_a_policy_learns_what_reward_models_like(world, tmp_path):
     assert metrics["eval_reward"] == pytest.approx(20 * sum(parts))
 
 
-@pytest.mark.parametrize("method", ["rloo", pytest.param("grpo", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rloo", "grpo"])
 def test_the_weights_do_not_depend_on_what_fits_in_memory_at_once(world, tmp_path, method):
     changed = {"num_iterations": 2, "num_train_epochs": 0.5}
     wanted, _, _ = train(world, tmp_path / "whole", method, **changed)
@@ -118,6 +120,7 @@ def test_dropout_of_any_kind_is_no_part_of_a_log_ratio(world, tmp_path, method):
     assert files.read_json(tmp_path / "out/model/config.json")["attention_dropout"] == 0.5
 
 
+@pytest.mark.slow
 def test_ppo_can_be_watched_and_drawn(world, tmp_path):
     _, _, log = train(world, tmp_path, "ppo")
     for column in ("loss", "kl", "learning_rate"):
@@ -246,10 +249,8 @@ def test_what_cannot_be_shared_out_is_one_sentence(world, tmp_path, monkeypatch)
         train(world, tmp_path, "grpo")
 
 
-@pytest.mark.parametrize(
-    ("method", "peft"),
-    [("rloo", small_model.LORA), pytest.param("grpo", small_model.QLORA, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "peft"), [("rloo", small_model.LORA), ("grpo", small_model.QLORA)])
 def test_adapters_are_held_to_the_reference_that_is_named(world, tmp_path, method, peft):
     """Not to the weights beneath them, which TRL would take."""
     more = {"peft": peft, "num_train_epochs": 3, "learning_rate": 1e-2}
