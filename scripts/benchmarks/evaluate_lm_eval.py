@@ -21,7 +21,7 @@ import math
 import os
 from pathlib import Path
 
-from prefline import errors, files
+from prefline import errors, files, unicode
 from prefline.config import schema, section
 from prefline.data import benchmark_results
 from prefline.errors import InputError
@@ -176,7 +176,7 @@ def main(argv=None):
     }
     rows = metrics(results, settings)
     version = importlib.metadata.version("lm_eval")
-    files.write_jsonl(args.samples, samples(results))
+    files.write_jsonl(args.samples, unicode.valid(samples(results)))
     benchmark_results.write(args.out, args.policy, args.benchmark, "lm_eval", version, rows, notes=[])
 
 

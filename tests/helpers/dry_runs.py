@@ -59,10 +59,14 @@ def run(words, directory, environment):
 
 @functools.cache
 def _server():
-    """The path of the socket of this process' server, which ends with it."""
-    folder = tempfile.mkdtemp()
+    """The path of the socket of this process' server."""
+    return launch(__file__, tempfile.mkdtemp(), STARTED)
+
+
+def launch(script, folder, environment):
+    """Start a script that calls `serve`; the path of its socket in `folder`. Both end with this process."""
     path = f"{folder}/socket"
-    process = subprocess.Popen([sys.executable, __file__, path], stdin=subprocess.PIPE, env=STARTED)
+    process = subprocess.Popen([sys.executable, script, path], stdin=subprocess.PIPE, env=environment)
 
     def close():
         process.stdin.close()
@@ -71,7 +75,7 @@ def _server():
 
     atexit.register(close)
     while not os.path.exists(path):
-        assert process.poll() is None, "the server of dry runs did not start"
+        assert process.poll() is None, f"{script} did not start"
         time.sleep(0.05)
     return path
 

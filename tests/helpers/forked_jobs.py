@@ -6,14 +6,10 @@
 at SOCKET, in which nothing of the project is imported: each job imports the project's modules itself.
 """
 
-import atexit
 import os
 import runpy
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import dry_runs
@@ -35,25 +31,11 @@ with socket.socket(socket.AF_UNIX) as ask:
 def start():
     """Start the process; the folder (str) to put first on the PATH. Both end with this process."""
     folder = tempfile.mkdtemp()
-    path = f"{folder}/socket"
     (Path(folder) / "bin").mkdir()
     python = Path(folder) / "bin/python"
-    python.write_text(PYTHON.format(python=sys.executable, socket=path))
+    python.write_text(PYTHON.format(python=sys.executable, socket=f"{folder}/socket"))
     python.chmod(0o755)
-    environment = dict(os.environ, FORKED_PYTHON=str(python))
-    process = subprocess.Popen(
-        [sys.executable, __file__, path], stdin=subprocess.PIPE, env=environment, cwd=folder
-    )
-
-    def close():
-        process.stdin.close()
-        process.wait()
-        shutil.rmtree(folder)
-
-    atexit.register(close)
-    while not os.path.exists(path):
-        assert process.poll() is None, "the server of jobs did not start"
-        time.sleep(0.05)
+    dry_runs.launch(__file__, folder, dict(os.environ, FORKED_PYTHON=str(python)))
     return str(python.parent)
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import small_model
 
-from prefline import files
+from prefline import files, unicode
 from prefline.errors import InputError
 from scripts.benchmarks import evaluate_lm_eval, gather_benchmarks
 
@@ -129,6 +129,15 @@ def test_tasks_run_and_their_numbers_stand_in_the_table(policy, tasks, tmp_path)
         ("sft", "small", "lm_eval", "0.4.13")
     }
     assert json.loads(rows[0]["settings"])["apply_chat_template"] is True
+
+
+def test_what_json_cannot_hold_is_kept_as_it_can():
+    sample = {"doc_id": 0, "filter": "none", "arguments": [("half \ud83d", {"until": []})]}
+    sample |= {"resps": [[(float("-inf"), True)]], "filtered_resps": [{1}], "target": None}
+    results = {"samples": {"task": [sample | {"metrics": ["acc"], "acc": float("nan")}]}}
+    [row] = evaluate_lm_eval.samples(results)
+    assert (row["resps"], row["filtered_resps"], row["acc"]) == ([[[None, True]]], ["{1}"], None)
+    assert unicode.valid(row)["arguments"][0][0] == "half \ufffd"
 
 
 def test_a_limit_takes_the_first_questions(policy, tasks, tmp_path):
