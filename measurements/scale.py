@@ -116,12 +116,10 @@ from prefline import files
 from prefline.training import ref_logps
 from scripts.train import train_policy
 reference = files.read_json({manifest!r})["files"]
-pairs = ref_logps.joined([{tokenized!r}], [{logps!r}], reference, 1.0)
+pairs = ref_logps.joined([{tokenized!r}], [{logps!r}], reference, 1.0, 10**9, {folder!r})
 train_policy.check_pairs(pairs, "sigmoid", {{}})
-ref_logps.check_ids(pairs, 10**9, "-")
-train = train_policy.split_of(pairs, "train")
 from prefline.training.preference_trainer import Pairs
-made = Pairs(train)
+made = Pairs(pairs, train_policy.split_of(pairs, "train"))
 print(len(made), sum(len(made[row]["chosen_ids"]) for row in range(0, len(made), 97)))
 """
 LIBRARIES = "from prefline.training.preference_trainer import Pairs; from scripts.train import train_policy"
@@ -218,7 +216,7 @@ def commands(folder, args):
     score = ["-m", "scripts.logps.compute_ref_logps", *words_of(flags)]
     yield "compute_ref_logps", score, [flags["tokenized"], flags["out"]]
     named = {"manifest": folder / "model.json", "tokenized": folder / "tokenized.parquet"}
-    named["logps"] = folder / "logps.parquet"
+    named |= {"logps": folder / "logps.parquet", "folder": folder / "work"}
     train = TRAIN.format(**{name: str(path) for name, path in named.items()})
     yield "libraries of train_policy", ["-c", LIBRARIES], []
     yield "train_policy", ["-c", train], [named["tokenized"], named["logps"]]

@@ -220,7 +220,7 @@ def _in_order(path, places):
         first = 0
         try:
             with contextlib.ExitStack() as stack:
-                written = [stack.enter_context(_stream(part, schema)) for part in parts]
+                written = [stack.enter_context(_stream(part, schema, "lz4")) for part in parts]
                 for batch in source.iter_batches(ROWS_AT_ONCE):
                     ranks = to[first : first + len(batch)]
                     first += len(batch)
@@ -229,8 +229,7 @@ def _in_order(path, places):
                         some = batch.take(pa.array(mine)).append_column("to", pa.array(ranks[mine]))
                         written[part].write_batch(some)
             for part in parts:
-                with pa.memory_map(str(part)) as file, pa.ipc.open_stream(file) as stream:
-                    rows = stream.read_all()
+                rows = map_arrow(part)
                 order = np.argsort(rows["to"].to_numpy())
                 rows = rows.drop_columns("to")
                 for start in range(0, len(order), ROWS_AT_ONCE):
@@ -240,9 +239,25 @@ def _in_order(path, places):
                 part.unlink(missing_ok=True)
 
 
+def write_arrow(path, groups, schema):
+    """Write Tables of `schema` (iterable), one after the other, to the file `path`, for `map_arrow`."""
+    with files.atomic(path) as temporary, _stream(temporary, schema, None) as stream:
+        for group in groups:
+            stream.write_table(group)
+
+
+def map_arrow(path):
+    """Return the rows of `write_arrow`'s file (Table). Only what is read of it is in memory.
+
+    Processes of one machine share that memory, and the kernel may take it back.
+    """
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        return stream.read_all()
+
+
 @contextlib.contextmanager
-def _stream(path, schema):
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
+def _stream(path, schema, compression):
+    options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema, options=options) as stream:
         yield stream
 
@@ -280,20 +295,21 @@ def batches(path, schema, number):
             yield pa.Table.from_batches([batch])
 
 
-def read(paths, schema):
+def read(paths, schema, columns=None):
     """Return one pyarrow Table of the parquet file(s) `paths`, in the order given.
 
-    Raises InputError if a file does not have exactly the columns of `schema`.
+    columns: names of those to read; None: all. Raises InputError if a file does not have exactly the columns
+    of `schema`.
     """
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    tables = [table for path in paths for table in _groups(path, schema)]
+    tables = [table for path in paths for table in _groups(path, schema, columns)]
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
-def _groups(path, schema):
+def _groups(path, schema, columns):
     """Return the row groups of a file (list of Table): of a nested column 2 GiB can be read at once."""
     with opened(path, schema) as file:
-        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+        groups = [file.read_row_group(number, columns=columns) for number in range(file.num_row_groups)]
         return groups or [file.schema_arrow.empty_table()]
 
 

@@ -9,6 +9,7 @@ distributes its pairs of a step over batches of similar size, since the largest 
 import contextlib
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from transformers import Trainer
 
@@ -32,30 +33,38 @@ SCALARS = (*COLUMNS, "chosen_tokens", "rejected_tokens", "mean_chosen_tokens")
 
 
 class Pairs:
-    """The rows of a pyarrow Table as training examples; ids stay in Arrow's memory until they are asked for.
+    """Rows of a pyarrow Table as training examples; ids stay in Arrow's memory until they are asked for.
 
     The table has prompt_ids, chosen_ids and rejected_ids, lists of int32, and COLUMNS, float32; what is null
-    there becomes NaN.
+    there becomes NaN. rows: int64 (n,), numbers of those that are examples; None: all.
     """
 
-    def __init__(self, table):
-        self.ids = {}
+    def __init__(self, table, rows=None):
+        self.rows = np.arange(len(table)) if rows is None else rows
+        self.ids, self.starts = {}, {}
         for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
-            column = table[name].combine_chunks()
-            self.ids[name] = column.values.to_numpy(), column.offsets.to_numpy()
-        self.scalars = {name: table[name].to_numpy().astype(np.float32) for name in COLUMNS}
+            chunks = table[name].chunks
+            self.ids[name] = [(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in chunks]
+            self.starts[name] = np.cumsum([0, *map(len, chunks)])
+        self.scalars = {name: self._numbers(table[name]) for name in COLUMNS}
         for side in ("chosen", "rejected"):
-            self.scalars[f"{side}_tokens"] = np.diff(self.ids[f"{side}_ids"][1]).astype(np.float32)
+            self.scalars[f"{side}_tokens"] = self._numbers(pc.list_value_length(table[f"{side}_ids"]))
         tokens = self.scalars["chosen_tokens"]
         self.scalars["mean_chosen_tokens"] = np.full_like(tokens, tokens.mean(dtype=np.float64))
-        self.rows = len(table)
+
+    def _numbers(self, column):
+        return column.to_numpy().astype(np.float32)[self.rows]
 
     def __len__(self):
-        return self.rows
+        return len(self.rows)
 
-    def __getitem__(self, row):
-        pair = {name: values[row] for name, values in self.scalars.items()}
-        for name, (values, offsets) in self.ids.items():
+    def __getitem__(self, number):
+        pair = {name: values[number] for name, values in self.scalars.items()}
+        for name, chunks in self.ids.items():
+            row = self.rows[number]
+            chunk = np.searchsorted(self.starts[name], row, side="right") - 1
+            values, offsets = chunks[chunk]
+            row -= self.starts[name][chunk]
             pair[name] = values[offsets[row] : offsets[row + 1]].astype(np.int64)
         return pair
 

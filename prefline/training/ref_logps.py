@@ -5,16 +5,20 @@ without a complaint, to something else. So each part's parquet file holds, as me
 it was computed for and of the reference's weights, and the temperature; `joined` compares them.
 """
 
+import functools
 import hashlib
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prefline.data import tables
 from prefline.errors import InputError
+from prefline.training import process
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+MAPPED = "tokenized.arrow"  # all pairs of a training, which its processes map into their memory
 
 
 def origin(column, contents, temperature):
@@ -80,26 +84,57 @@ def check_ids(pairs, vocabulary, where, first_row=0):
             start += len(column)
 
 
-def joined(tokenized_paths, ref_logps_paths, contents, temperature):
+def joined(tokenized_paths, ref_logps_paths, contents, temperature, vocabulary, folder):
     """Return all pairs with their log-probabilities (Table); InputError if the two do not match.
 
     tokenized_paths: one file for each policy; ref_logps_paths: all parts of the first, of the second, …;
     contents: {file: sha256} of the reference that the training names, as its manifest has it; temperature:
-    float, the training's.
+    float, the training's; vocabulary: int, tokens of its model; folder: where the pairs are written, for all
+    processes of a training to map. The first one writes and checks them: the others call this afterwards.
     """
-    tokenized = tables.read(tokenized_paths, tables.TOKENIZED)
-    parts = [tables.read(path, tables.REF_LOGPS) for path in ref_logps_paths]
+    path = Path(folder) / MAPPED
+    if process.is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables.write_arrow(path, _checked(tokenized_paths, vocabulary), tables.TOKENIZED)
+    elif not path.exists():
+        raise InputError(f"{path}: the first process has not written it; its own message has the reason")
+    tokenized = tables.map_arrow(path)
+    parts = [tables.read(each, tables.REF_LOGPS) for each in ref_logps_paths]
     logps = pa.concat_tables([part.replace_schema_metadata() for part in parts])
-    _check_rows(tokenized, logps)
-    start = 0
-    for path, part in zip(ref_logps_paths, parts, strict=True):
-        rows = tokenized.slice(start, len(part))
-        wanted = origin(lambda name, rows=rows: rows[name].chunks, contents, temperature)
-        _check_origin(path, tables.metadata(part.schema), wanted)
-        start += len(part)
+    if process.is_main():
+        _check_rows(tokenized, logps)
+        start = 0
+        for each, part in zip(ref_logps_paths, parts, strict=True):
+            column = functools.partial(_column, tokenized_paths, start, len(part))
+            _check_origin(each, tables.metadata(part.schema), origin(column, contents, temperature))
+            start += len(part)
     for name in ("ref_chosen_logps", "ref_rejected_logps"):
         tokenized = tokenized.append_column(name, logps[name])
     return tokenized
+
+
+def _checked(paths, vocabulary):
+    """Yield the rows of tokenized files (Tables), each after `check_ids`."""
+    for path in paths:
+        first = 0
+        for pairs in tables.batches(path, tables.TOKENIZED, tables.ROWS_IN_GROUP):
+            check_ids(pairs, vocabulary, path, first)
+            first += len(pairs)
+            yield pairs
+
+
+def _column(paths, first, number, name):
+    """Yield a column (ListArrays) of the rows first … first + number - 1 of all tokenized files.
+
+    It is read from them, since a mapped page counts as this process's memory once it was read.
+    """
+    for path in paths:
+        with tables.opened(path, tables.TOKENIZED) as file:
+            rows = file.metadata.num_rows
+        begin, end = max(first, 0), min(first + number, rows)
+        if begin < end:
+            yield from tables.read_column(path, tables.TOKENIZED, name, begin, end - begin)
+        first -= rows
 
 
 def _check_rows(tokenized, logps):

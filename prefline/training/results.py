@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prefline import files
 from prefline.provenance import imports, manifest
-from prefline.training import adapters, cache, fidelity, models, process, sharding
+from prefline.training import adapters, cache, fidelity, models, process, ref_logps, sharding
 
 
 def work_key(settings, script, inputs, own_files=()):
@@ -38,6 +38,11 @@ def work_key(settings, script, inputs, own_files=()):
         "packages": manifest.packages(manifest.PACKAGES),
     }
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def folder(settings, key):
+    """Return the folder (Path) in which a training keeps checkpoints and, in the end, its results."""
+    return Path(settings.work_dir) / key
 
 
 def parents(settings, inputs):
@@ -84,14 +89,14 @@ def restore(settings, key, rule, parents):
 
     The manifest is written again, as by a training. rule and parents: see manifest.write.
     """
-    folder = Path(settings.work_dir) / key
+    kept = folder(settings, key)
     if process.is_main():
-        print(f"this training is kept in {folder}", flush=True)  # kept_jobs.py reads the folder from the log
-    hashes = cache.whole(folder)
+        print(f"this training is kept in {kept}", flush=True)  # kept_jobs.py reads the folder from the log
+    hashes = cache.whole(kept)
     if hashes is None:
         return False
     if process.is_main():
-        cache.restore(folder, settings.out, _others(settings))
+        cache.restore(kept, settings.out, _others(settings))
         model = {name.removeprefix("model/"): value for name, value in hashes.items() if "/" in name}
         manifest.write(settings.manifest, settings.out, rule, settings.params, parents, model)
         print("nothing to train: this very training was done before, and its results are kept")
@@ -99,14 +104,15 @@ def restore(settings, key, rule, parents):
 
 
 def finish(settings, key, metrics):
-    """Write a training's metrics (dict), keep its results, now all written, and delete its checkpoints."""
+    """Write a training's metrics (dict), keep its results, now all written, and delete what else it kept."""
     if not process.is_main():
         return
     files.write_json(settings.metrics, metrics)
-    folder = Path(settings.work_dir) / key
-    cache.keep(folder, settings.out, _others(settings))
-    for checkpoint in folder.glob("checkpoint-*"):
+    kept = folder(settings, key)
+    cache.keep(kept, settings.out, _others(settings))
+    for checkpoint in kept.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
+    (kept / ref_logps.MAPPED).unlink(missing_ok=True)
 
 
 def _others(settings):

@@ -80,18 +80,17 @@ def scale_rewards(pairs, reward_scaling, first):
     """
     columns = losses.COLUMNS["rebel"]
     train = split_of(pairs, "train")
-    chosen, rejected = (train[name].to_numpy().astype(float) for name in columns)
+    chosen, rejected = (pairs[name].to_numpy().astype(float)[train] for name in columns)
     if np.array_equal(chosen, rejected):
         raise InputError(
             f"--tokenized: in each of the {len(train)} train pairs, beginning with prompt_id "
-            f"{train['prompt_id'][0]}, chosen_reward equals rejected_reward, and REBEL learns from their "
-            "difference; see rewards and rank.min_margin, or take loss_type sigmoid"
+            f"{pairs['prompt_id'][train[0]]}, chosen_reward equals rejected_reward, and REBEL learns from "
+            "their difference; see rewards and rank.min_margin, or take loss_type sigmoid"
         )
     if reward_scaling == "none":
         return pairs
-    if reward_scaling == "by_run":
-        train = split_of(first, "train")
-    rewards = np.concatenate([train[name].to_numpy().astype(float) for name in columns])
+    of, rows = (first, split_of(first, "train")) if reward_scaling == "by_run" else (pairs, train)
+    rewards = np.concatenate([of[name].to_numpy().astype(float)[rows] for name in columns])
     if not rewards.std() > 0:
         raise InputError(
             f"--scale-by: the {len(rewards)} rewards of its train pairs have the standard deviation "
@@ -104,17 +103,17 @@ def scale_rewards(pairs, reward_scaling, first):
     return pairs
 
 
-def reach_warning(pairs, eta):
-    """Return a warning (str) if eta asks too much or almost nothing of a typical pair; else None.
+def reach_warning(pairs, rows, eta):
+    """Return a warning (str) if eta asks too much or almost nothing of a typical pair of `rows`; else None.
 
     REBEL wants the log-ratio of chosen to exceed that of rejected by eta times the difference of rewards.
     Chosen can gain little, what the reference lacks of certainty; so rejected must lose it, token by token.
     """
-    chosen, rejected = (pairs[name].to_numpy().astype(float) for name in losses.COLUMNS["rebel"])
+    chosen, rejected = (pairs[name].to_numpy().astype(float)[rows] for name in losses.COLUMNS["rebel"])
     apart = np.abs(chosen - rejected)
     # Equal rewards ask for nothing. Many are where they say right or wrong, but never all: see scale_rewards.
     spread = float(np.median(apart[apart > 0]))
-    tokens = float(np.median(pc.list_value_length(pairs["rejected_ids"]).to_numpy()))
+    tokens = float(np.median(pc.list_value_length(pairs["rejected_ids"]).to_numpy()[rows]))
     asked, least, most = eta * spread, LEAST_NATS * tokens, MOST_NATS * tokens
     if least <= asked <= most:
         return None
@@ -129,20 +128,20 @@ def reach_warning(pairs, eta):
 
 
 def split_of(pairs, split):
-    """Return the pairs of a split; InputError if there are none."""
-    chosen = pairs.filter(pc.equal(pairs["split"], split))
-    if not len(chosen):
+    """Return the numbers (int64 array) of a split's rows; InputError if there are none."""
+    rows = pc.indices_nonzero(pc.equal(pairs["split"], split)).to_numpy().astype(np.int64)
+    if not len(rows):
         raise InputError(
             f"--tokenized has no {split} pairs among its {len(pairs)}; see the counts of dropped pairs in "
             "preferences.json and tokenized.json beside it, or raise prompts.num_prompts or num_test_prompts"
         )
-    return chosen
+    return rows
 
 
-def sequences(pairs):
-    """Return a Table's first completions, for results.save: list of (prompt ids, completion ids)."""
-    rows = pairs.slice(0, adapters.HELD_OUT).to_pylist()
-    return [(row["prompt_ids"], row[f"{side}_ids"]) for row in rows for side in ("chosen", "rejected")]
+def sequences(pairs, rows):
+    """Return completions of a Table's `rows`, for results.save: list of (prompt ids, completion ids)."""
+    some = pairs.take(rows[: adapters.HELD_OUT]).to_pylist()
+    return [(row["prompt_ids"], row[f"{side}_ids"]) for row in some for side in ("chosen", "rejected")]
 
 
 def check_batch(settings, values):
@@ -225,19 +224,6 @@ def main(argv=None):
         return
     check_batch(settings, vars(args))
     reference = files.read_json(args.reference)["files"]
-    pairs = ref_logps.joined(args.tokenized, args.ref_logps, reference, args.temperature)
-    check_pairs(pairs, args.loss_type, vars(args))
-    rebel = "reward_scaling" in losses.hyperparameters(args.loss_type)
-    if rebel:
-        first = tables.read(args.scale_by, tables.TOKENIZED)
-        pairs = scale_rewards(pairs, args.reward_scaling, first)
-    train, test = split_of(pairs, "train"), split_of(pairs, "test")
-    if process.is_main():
-        print(f"{len(train)} train pairs, {len(test)} test pairs", flush=True)
-        warning = reach_warning(train, args.eta) if rebel else None
-        if warning:
-            print(warning, flush=True)
-
     process.quiet()
     adapters.import_packages(args.peft)
     import torch
@@ -246,33 +232,50 @@ def main(argv=None):
     from prefline.training import logps, loop
     from prefline.training.preference_trainer import Pairs, PreferenceTrainer
 
-    ref_logps.check_ids(pairs, models.vocabulary(args.model), "--tokenized")
+    training_arguments = arguments.make(settings, remove_unused_columns=False)
+    vocabulary, folder = models.vocabulary(args.model), results.folder(settings, key)
+    with training_arguments.main_process_first(local=False):
+        pairs = ref_logps.joined(
+            args.tokenized, args.ref_logps, reference, args.temperature, vocabulary, folder
+        )
+    check_pairs(pairs, args.loss_type, vars(args))
+    rebel = "reward_scaling" in losses.hyperparameters(args.loss_type)
+    if rebel:
+        scaling = ("prompt_id", "split", *losses.COLUMNS["rebel"])
+        first = tables.read(args.scale_by, tables.TOKENIZED, scaling)
+        pairs = scale_rewards(pairs, args.reward_scaling, first)
+    train, test = split_of(pairs, "train"), split_of(pairs, "test")
+    if process.is_main():
+        print(f"{len(train)} train pairs, {len(test)} test pairs", flush=True)
+        warning = reach_warning(pairs, train, args.eta) if rebel else None
+        if warning:
+            print(warning, flush=True)
+
     model = weights.load(settings, AutoModelForCausalLM)
     models.disable_dropout(model)
-    training_arguments = arguments.make(settings, remove_unused_columns=False)
     device = training_arguments.device
     with torch.autocast(device.type, torch.bfloat16, enabled=training_arguments.bf16):
         logps.prepare(model.to(device), args.attn_implementation)
     preference_trainer = PreferenceTrainer(
         model=model,
         args=training_arguments,
-        train_dataset=Pairs(train),
-        eval_dataset=Pairs(test),
+        train_dataset=Pairs(pairs, train),
+        eval_dataset=Pairs(pairs, test),
         pair_loss=lambda batch: losses.total(batch, args.loss_type, vars(args)),
         implied_rewards=lambda batch: losses.implied_rewards(batch, args.loss_type, vars(args)),
         temperature=args.temperature,
         router_aux_loss_coef=args.router_aux_loss_coef,
     )
-    held_out = test["prompt_id"].to_pylist()
+    held_out = pairs["prompt_id"].take(test).to_pylist()
     before = evaluate(preference_trainer, held_out)
-    rows = [f"prompt_id {prompt_id}" for prompt_id in train["prompt_id"].to_pylist()]
+    rows = [f"prompt_id {prompt_id}" for prompt_id in pairs["prompt_id"].take(train).to_pylist()]
     metrics = loop.fit(
         preference_trainer, settings, key, rows, lambda: evaluate(preference_trainer, held_out)
     )
     after = evaluate(preference_trainer, held_out)
     metrics |= {f"eval_{name}": value for name, value in after.items()}
     metrics |= {f"eval_{name}_before": value for name, value in before.items()}
-    results.save(model, settings, "train_policy", parents, sequences(test))
+    results.save(model, settings, "train_policy", parents, sequences(pairs, test))
     if process.is_main():
         for name in ("loss", "rewards/margins", "rewards/accuracies"):
             print(f"held-out {name} {before[name]:.4g} -> {after[name]:.4g}")

@@ -1,12 +1,15 @@
-"""How a step's pairs are dealt out to batches."""
+"""Pairs as training examples, and how a step's are dealt out to batches."""
+
+import itertools
 
 import numpy as np
+import pyarrow as pa
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prefline.training import logps
-from prefline.training.preference_trainer import SCALARS, balanced, collate
+from prefline.training.preference_trainer import COLUMNS, SCALARS, Pairs, balanced, collate
 
 SIDES = ("chosen_ids", "rejected_ids")
 ids = st.lists(st.integers(0, 60), min_size=1, max_size=30).map(np.array)
@@ -45,3 +48,21 @@ def test_the_largest_batch_is_hardly_larger_than_the_mean():
     before = batches_of(pairs, 4)
     largest, drawn = (max(len(batch["input_ids"]) for batch in made) for made in (balanced(before), before))
     assert largest < 1.1 * lengths.sum() / 8 < 1.4 * lengths.sum() / 8 < drawn
+
+
+@given(st.lists(st.lists(pairs, max_size=4), min_size=1, max_size=4), st.randoms())
+def test_examples_are_the_rows_asked_for_in_any_chunks(chunks, draw):
+    rows = [pair | {"number": number} for number, pair in enumerate(itertools.chain(*chunks))]
+    schema = pa.schema([(name, pa.list_(pa.int32())) for name in ("prompt_ids", *SIDES)])
+    table = pa.concat_tables(pa.Table.from_pylist(chunk, schema) for chunk in chunks)
+    for name in COLUMNS:
+        table = table.append_column(name, pa.array([row["number"] for row in rows], pa.float32()))
+    wanted = [number for number in range(len(rows)) if draw.random() < 0.5]
+    draw.shuffle(wanted)
+    examples = Pairs(table, np.array(wanted, dtype=np.int64)) if wanted else []
+    assert len(examples) == len(wanted)
+    for example, number in zip(examples, wanted, strict=True):
+        assert example["chosen_reward"] == number
+        assert example["rejected_tokens"] == len(rows[number]["rejected_ids"])
+        for name in ("prompt_ids", *SIDES):
+            assert example[name].tolist() == rows[number][name].tolist()

@@ -33,10 +33,15 @@ class TestJoin:
     def files(self, world):
         return world / "tokenized.parquet", [world / f"ref_logps_{part}_2.parquet" for part in range(2)]
 
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path):
+        self.work = tmp_path / "work"
+
     def join(self, world, tokenized=None, parts=None, model="sft", temperature=1.0):
         usual = self.files(world)
         contents = manifest.contents(world / model)
-        return ref_logps.joined(tokenized or usual[0], parts or usual[1], contents, temperature)
+        tokenized, parts = [tokenized or usual[0]], parts or usual[1]
+        return ref_logps.joined(tokenized, parts, contents, temperature, VOCABULARY, self.work)
 
     def changed(self, world, tmp_path, **ids):
         """The tokenized file with other ids in row 7."""
@@ -48,6 +53,23 @@ class TestJoin:
     def test_rows_get_their_log_probabilities(self, world):
         parts = tables.read(self.files(world)[1], tables.REF_LOGPS)
         assert self.join(world)["ref_chosen_logps"].to_pylist() == parts["ref_chosen_logps"].to_pylist()
+
+    def test_pairs_are_mapped_and_take_no_memory_of_their_own(self, world):
+        before = pa.total_allocated_bytes()
+        pairs = self.join(world)
+        ids = sum(pairs[name].nbytes for name in ref_logps.IDS)
+        assert pa.total_allocated_bytes() - before < ids / 4
+        read = tables.read(self.files(world)[0], tables.TOKENIZED)
+        assert pairs.select(read.column_names).equals(read)
+
+    def test_other_processes_map_what_the_first_wrote(self, world, monkeypatch):
+        monkeypatch.setenv("RANK", "1")
+        with pytest.raises(InputError, match=r"tokenized\.arrow: the first process has not written it"):
+            self.join(world)
+        monkeypatch.setenv("RANK", "0")
+        wanted = self.join(world)
+        monkeypatch.setenv("RANK", "1")
+        assert self.join(world).equals(wanted)
 
     def test_rows_in_other_chunks_are_the_same_rows(self, world):
         table = tables.read(self.files(world)[0], tables.TOKENIZED)

@@ -107,14 +107,16 @@ class TestRewards:
         pairs = pairs_with(
             chosen_reward=[0.5, 1.5, 9.0], rejected_reward=[0.25, 1.0, 0.0], rejected_ids=[[1] * 4] * 3
         )
-        warning = train_policy.reach_warning(pairs, eta)
+        warning = train_policy.reach_warning(pairs, [0, 1, 2], eta)
         assert warning is None if said is None else re.search(said, warning)
 
     def test_equal_rewards_do_not_hide_the_others(self):
         """As where they say right or wrong, and most pairs' are both the same."""
         pairs = pairs_with(chosen_reward=[1.0, 1.0, 0.0], rejected_reward=[1.0, 0.0, 0.0])
-        assert "rewards' median difference 1, where they differ" in train_policy.reach_warning(pairs, 1e6)
-        assert train_policy.reach_warning(pairs.slice(1), 2.0) is None
+        assert "rewards' median difference 1, where they differ" in train_policy.reach_warning(
+            pairs, [0, 1, 2], 1e6
+        )
+        assert train_policy.reach_warning(pairs, [1, 2], 2.0) is None
 
     def test_a_training_says_so(self, world, tmp_path, capsys):
         train(world, tmp_path, loss_type="rebel", eta=1e6, num_train_epochs=0.1)

@@ -273,5 +273,7 @@ def test_the_manifest_names_every_parent(world, undisturbed, tmp_path):
 def test_a_policy_with_fewer_tokens_than_its_reference(world, tmp_path, monkeypatch):
     monkeypatch.setattr("prefline.training.weights.load", lambda *_: pytest.fail("it was loaded"))
     small_model.make_model(tmp_path / "small", vocab_size=VOCABULARY - 2)
-    with pytest.raises(InputError, match=rf"--tokenized, row \d+, .* vocabulary has {VOCABULARY - 2} tokens"):
+    with pytest.raises(
+        InputError, match=rf"tokenized\.parquet, row \d+, .* vocabulary has {VOCABULARY - 2} tokens"
+    ):
         train(world, tmp_path / "out", model=tmp_path / "small")
