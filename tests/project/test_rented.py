@@ -64,6 +64,7 @@ def begin(folder, *words, **options):
     return subprocess.run([folder / "containers/start.sh", *words], capture_output=True, text=True, **options)
 
 
+@pytest.mark.slow
 def test_the_image_starts_in_a_volume_and_keeps_what_is_there(tmp_path):
     image, volume = copy_project(tmp_path / "project"), tmp_path / "volume"
     (volume / "work").mkdir(parents=True)

@@ -61,6 +61,7 @@ def kept(directory, command):
     return [row["prompt_id"] for row in pairs if row["split"] == "train"]
 
 
+@pytest.mark.slow
 def test_a_key_that_is_written_in_three_places_works_to_the_end(project):
     without = command(plan(project, ""))
     assert "--max-margin null" in without, "the value in config.yaml"

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 
+import pytest
 from conftest import ROOT
 
 SNAKEFILE = """
@@ -26,6 +27,7 @@ rule checked:
 """
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_check_and_of_a_job_behind_it_runs_both(tmp_path):
     (tmp_path / "Snakefile").write_text(SNAKEFILE.format(root=str(ROOT)))
 
@@ -68,6 +70,7 @@ rule trained:
 """
 
 
+@pytest.mark.slow
 def test_a_fetched_model_that_is_missing_is_fetched_when_needed_and_repeats_nothing(tmp_path):
     (tmp_path / "Snakefile").write_text(FETCHED.format(root=str(ROOT)))
 

@@ -81,6 +81,7 @@ def test_the_best_weights_are_those_of_the_lowest_held_out_loss(undisturbed):
     assert not metrics["stopped_early"]
 
 
+@pytest.mark.slow
 def test_looking_changes_neither_weights_nor_the_log(world, undisturbed, tmp_path):
     """Though the model has dropout, and data comes in an order that is drawn."""
     seen, blind = tmp_path / "seen", tmp_path / "blind"

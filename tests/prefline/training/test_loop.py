@@ -78,6 +78,7 @@ def undisturbed(world, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_bit(world, undisturbed, tmp_path):
     assert stop_at(start(world, tmp_path, **EVERY_STEP), 17, signal.SIGKILL) == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
