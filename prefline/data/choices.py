@@ -1,6 +1,7 @@
 """Read which of a prompt's answers is better, from the usual forms of preference data."""
 
 import math
+import re
 
 from prefline.data import messages
 from prefline.data.counts import Odd
@@ -10,7 +11,8 @@ ANSWER_KEYS = ("response", "text", "content", "generation", "completion", "outpu
 RATING_KEYS = ("overall_score", "rating", "score", "fine-grained_score", "reward")
 # Words for preferences between two answers, with AlpacaEval's numbers.
 TIE = 1.5
-WORDS = {"a": 1, "b": 2, "tie": TIE, "tie (bothbad)": TIE, "both": TIE, "neither": TIE}
+WORDS = {"a": 1, "b": 2, "first": 1, "second": 2, "left": 1, "right": 2}
+WORDS |= dict.fromkeys(("tie", "draw", "equal", "same", "both", "neither", "bothbad", "bothgood"), TIE)
 LABELS = {True: ("true", "1", "1.0", "yes", "good"), False: ("false", "0", "0.0", "no", "bad")}
 
 
@@ -35,13 +37,24 @@ def _first_is_better(fields):
             raise Odd("no_preference", f"the better answer is 0 or 1, not {fields['preferred_index']!r:.40}")
         return index == 0
     said = fields.get("preference")
-    word = said.strip().lower().rpartition("_")[2] if isinstance(said, str) else said
-    value = WORDS[word] if isinstance(word, str) and word in WORDS else number(word)
+    value = preference(said)
     if isinstance(said, bool) or value is None or not (value == 0 or 1 <= value <= 2):
         raise Odd("no_preference", f"the preference is 1 or 2, a or b, or tie, not {said!r:.40}")
     if value in (0, TIE):
         raise Odd("tie", "neither answer is better")
     return value < TIE
+
+
+def preference(said):
+    """Return a preference as a number: 1 for the first answer, 2 for the second; None if it is unknown.
+
+    said: a number, or a word such as "model_a" or "tie (both bad)".
+    """
+    if not isinstance(said, str):
+        return number(said)
+    words = re.sub(r"[^a-z0-9.]+", " ", said.lower()).split()
+    known = [word for word in ("".join(words), *words[:1], *words[-1:]) if word in WORDS]
+    return WORDS[known[0]] if known else number(words[-1]) if words else None
 
 
 def _best_and_worst(completions, ratings):

@@ -16,7 +16,8 @@ from prefline.data.counts import Odd
 from prefline.errors import InputError
 
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
-BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
+BOMS |= {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 ROWS_AT_ONCE = 1024
 
 
@@ -76,9 +77,11 @@ def _bytes(path):
 def _text(path, newline=None):
     """Open a file for reading text. Bytes that are not text become lone surrogates, as in broken JSON."""
     file = io.BufferedReader(_bytes(path))
-    first = file.peek(4)
+    first = file.peek(64)[:64]
     encoding = next((encoding for bom, encoding in BOMS.items() if first.startswith(bom)), "utf-8")
-    errors = "strict" if encoding == "utf-16" else "surrogateescape"
+    if encoding == "utf-8" and 4 * first.count(0) > len(first):
+        raise UnicodeError("it has zero bytes, as UTF-16 and UTF-32 have")
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     return io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline)
 
 

@@ -34,7 +34,7 @@ class Counts:
         self.read = 0
         self.dropped = Counter()
         self.forms = Counter()
-        self.preferences = set()
+        self.preferences = Counter()  # of 0, 1 and 2, the numbers of preferences between two answers
         self.late = Counter()
         self.examples = []
 

@@ -18,7 +18,7 @@ AROUND = ("messages", "system", "tools")  # fields of whole dialogues
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue")
 MISSING = object()
 # Columns of answers, and the key of a row that has whether they store dialogues as text (stored_answers).
-ANSWER_FIELDS = ("chosen", "rejected", "completion", "output_1", "output_2")
+ANSWER_FIELDS = ("chosen", "rejected", "completion", "output_1", "output_2", "text")
 STORED = "stored"
 # The key of a row that has the function which writes calls of tools (messages.read).
 WRITE = "write"
@@ -92,6 +92,8 @@ def detect(entrance, names, empty=()):
                 more = {**OPTIONAL, **(REWARDS if "chosen" in fields else {})}
                 free = {name: column for name, column in known.items() if column not in taken}
                 found = _named({field: more[field] for field in more if field not in fields}, free) | found
+            if "input" in found and not found.keys() & {"prompt", "messages"}:
+                found["prompt"] = found.pop("input")
             if "messages" in found:
                 found = {field: column for field, column in found.items() if field in AROUND}
             made.append((form, found))
@@ -119,7 +121,7 @@ def stored_answers(source, columns, rows):
         lists = [lookup(row, columns["completions"]) for row in rows]
         values += [choices.answer(one) for found in lists if isinstance(found, list) for one in found]
     texts = [value for value in values if isinstance(value, str) and value.strip()]
-    number = sum(map(conversation.looks_stored, texts))
+    number = sum(map(conversation.looks_told, texts))
     stored = 2 * number > len(texts)
     if number and not stored:
         print(
@@ -181,7 +183,7 @@ def pair(fields, system=None):
 def dialogue(fields):
     """Return {"messages", "form"} of a row for fine-tuning, or {"text", "form"} of a plain text."""
     if "text" in fields:
-        return {"text": conversation.text(fields["text"]), "form": "text"}
+        return document(fields)
     if "messages" in fields:
         messages, form = conversation.read(fields["messages"], fields.get(WRITE))
     else:
@@ -192,6 +194,8 @@ def dialogue(fields):
 
 def document(fields):
     """Return {"text", "form"} of a row of raw text."""
+    if fields.get(STORED) and conversation.looks_stored(fields["text"]):
+        raise Odd("stored_as_text", "is a conversation stored as text; name its column `messages` for SFT")
     return {"text": conversation.text(fields["text"]), "form": "text"}
 
 
@@ -235,7 +239,7 @@ def _asked(fields):
 def _answer(fields, name):
     """Return (messages, form) of an answer: a text is the assistant's; all else is a whole dialogue."""
     value = fields.get(name)
-    if isinstance(value, str) and not fields.get(STORED, True) and conversation.looks_stored(value):
+    if isinstance(value, str) and not fields.get(STORED, True) and conversation.looks_told(value):
         return [{"role": "assistant", "content": conversation.text(value)}], "text"  # JSON is the answer
     messages, form = conversation.read(value, fields.get(WRITE))
     if form == "text":

@@ -44,6 +44,7 @@ ARRAY = re.compile(r"array\((.*?)(,\s*dtype=object)?,?\s*\)", re.DOTALL)
 # The beginnings of messages in a transcript.
 HH = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 MARKED = re.compile(r"(?:\A|\n|(?<=\S))\s*###\s*(Human|Assistant):")
+TRANSCRIPTS = {HH: "transcript", MARKED: "marked_transcript"}
 
 
 def read(value, write=None):
@@ -103,9 +104,14 @@ def refused(messages, error):
 def looks_stored(value):
     """Return whether a text seems to be a conversation stored as JSON or Python."""
     try:
-        return _stored(value) is not None
+        return isinstance(value, str) and _stored(value) is not None
     except Odd:
         return True
+
+
+def looks_told(value):
+    """Return whether a text seems to be a conversation: stored (`looks_stored`), or a transcript."""
+    return looks_stored(value) or _transcript(value) is not None
 
 
 def _of_text(value, write):
@@ -114,10 +120,15 @@ def _of_text(value, write):
     if stored is not None:
         messages, form = read(stored, write)
         return messages, f"{form}_as_text"
-    for pattern, form in ((HH, "transcript"), (MARKED, "marked_transcript")):
-        if pattern.match(value) and len(pattern.findall(value)) > 1:
-            return _of_transcript(value, pattern), form
+    if (pattern := _transcript(value)) is not None:
+        return _of_transcript(value, pattern), TRANSCRIPTS[pattern]
     return [{"role": "user", "content": value}], "text"
+
+
+def _transcript(value):
+    """Return the pattern (a key of TRANSCRIPTS) of the speakers in a text that is a transcript, or None."""
+    found = (pattern for pattern in TRANSCRIPTS if pattern.match(value) and len(pattern.findall(value)) > 1)
+    return next(found, None)
 
 
 def _stored(value):

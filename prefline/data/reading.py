@@ -141,11 +141,12 @@ class Data:
     def finish(self):
         """Print the counts of each source; raise InputError if too many rows are unusable or none is left."""
         for counts in self.counts:
-            if 0 in counts.preferences and max(counts.preferences) <= 1:
+            said = counts.preferences
+            if said[0] > said[2]:  # as a tie it would be rare
                 raise InputError(
-                    f"{counts.source}: the preferences are only 0 and 1; 0 may mean either answer. Name the "
-                    "column preferred_index under `columns`; exchange output_1 "
-                    "and output_2 if 0 means the second"
+                    f"{counts.source}: {said[0]} preferences are 0, {said[1]} are 1 and {said[2]} are 2; 0 "
+                    "may mean either answer or a tie. If they are 0 and 1, name the column preferred_index "
+                    "under `columns`, and exchange output_1 and output_2 if 0 means the second; remove ties"
                 )
             whole = self.limit is None or counts.read < self.limit
             if counts.check(self.policy["max_dropped"], whole):
@@ -209,9 +210,9 @@ class Data:
     def _row(self, number, fields):
         if isinstance(fields, Odd):
             raise fields
-        preference = choices.number(fields.get("preference"))
-        if preference is not None:
-            self.counts[number].preferences.add(preference if preference in (0, 1) else 2)
+        preference = choices.preference(fields.get("preference"))
+        if preference in (0, 1, 2):
+            self.counts[number].preferences[int(preference)] += 1
         row = forms.ENTRANCES[self.entrance]({**fields, forms.WRITE: self.write}, **self.arguments)
         if not unicode.is_valid(row):
             raise Odd("not_unicode", unicode.FAULT)

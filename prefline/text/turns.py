@@ -128,6 +128,10 @@ def _taken(blanks):
 
 def _opener(prompt, before, opened):
     """Return the text between `prompt` and an answer; `before` is the dialogue's text up to the answer."""
+    if opened:  # a dialogue may have the end of reasoning where the prompt has its beginning
+        head = prompt[: prompt.rindex(opened.opening)]
+        if before.startswith(head + opened.closing):
+            return before[len(head) :]
     common = next(
         (place for place, pair in enumerate(zip(prompt, before, strict=False)) if len(set(pair)) > 1),
         min(len(prompt), len(before)),

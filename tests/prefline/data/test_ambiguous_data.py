@@ -44,10 +44,47 @@ def test_json_answers_stay_text_unless_most_answers_are_stored_dialogues(tmp_pat
 def test_preferences_of_only_0_and_1_are_refused(tmp_path, column):
     columns = {"prompt": "q", "output_1": "a", "output_2": "b", "preference": column}
     rows = [{"q": f"{place}?", "a": "x", "b": "y", column: place % 2} for place in range(4)]
-    with pytest.raises(InputError, match=r"only 0 and 1; .* Name the column preferred_index"):
-        kept(tmp_path, "pairs", rows, columns)
-    rows[0][column] = 2
+    for odd in (1, 0.5, -1, 1.5):  # none of which makes a tie of 0
+        rows[1][column] = odd
+        with pytest.raises(InputError, match=r"2 preferences are 0, .* name the column preferred_index"):
+            kept(tmp_path, "pairs", rows, columns)
+    rows[1][column], rows[0][column] = 1, 2
     assert [row["chosen"] for row in kept(tmp_path, "pairs", rows, columns)] == ["y", "x", "x"], "and a tie"
+
+
+@pytest.mark.parametrize("tie", ["tie", "tie (bothbad)", "both_bad", "Both bad", "draw", "neither"])
+def test_words_of_preferences(tmp_path, tie):
+    words = ["model_a", "MODEL_B", "first", "response_2", tie]
+    rows = [{"prompt": f"{word}?", "output_1": "x", "output_2": "y", "preference": word} for word in words]
+    assert [row["chosen"] for row in kept(tmp_path, "pairs", rows)] == ["x", "y", "x", "y"]
+
+
+def test_an_input_alone_is_the_prompt(tmp_path):
+    rows = [{"system": "S", "input": f"{n}?", "chosen": "c", "rejected": "r"} for n in range(3)]
+    assert [row["messages"][-1]["content"] for row in kept(tmp_path, "pairs", rows)] == ["0?", "1?", "2?"]
+
+
+@pytest.mark.parametrize(
+    "said", ["Human: Hi\n\nAssistant: Bye", "Assistant: Hi\n\nHuman: Hello\n\nAssistant: Bye"]
+)
+def test_an_answer_that_plays_a_dialogue_stays_an_answer(tmp_path, said, capsys):
+    answers = [said, "Fine.", "Sure.", "No."]
+    rows = [{"prompt": "Write a play.", "completion": answer} for answer in answers]
+    assert [row["messages"][1:] for row in kept(tmp_path, "dialogues", rows)] == [
+        [assistant(answer)] for answer in answers
+    ]
+    assert "1 of the first 4 answers look like conversations" in capsys.readouterr().out
+    rows = [{"prompt": "Play.", "chosen": answer, "rejected": "Never."} for answer in answers]
+    assert [row["chosen"] for row in kept(tmp_path, "pairs", rows)] == answers
+
+
+@pytest.mark.parametrize("entrance", ["dialogues", "texts"])
+def test_conversations_stored_in_a_column_of_texts_are_no_text(tmp_path, entrance):
+    rows = [{"text": str([{"role": "user", "content": f"{n}?"}, assistant("a")])} for n in range(6)]
+    with pytest.raises(InputError, match=r"6 stored_as_text.* name its column `messages` for SFT"):
+        kept(tmp_path, entrance, rows)
+    rows = [{"text": "A story."}] * 10 + rows[:1]
+    assert len(kept(tmp_path, entrance, rows)) == 11
 
 
 def test_an_answer_is_never_read_as_the_prompt(tmp_path):
