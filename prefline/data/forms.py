@@ -65,7 +65,7 @@ FORMS = {
     "pairs": PAIRS,
     "dialogues": {
         "messages": {"messages": DIALOGUES},
-        "prompts and completions": {"prompt": (*QUESTIONS, "input"), "completion": ANSWERS},
+        "prompts and completions": {"prompt": (*QUESTIONS, "input"), "completion": (*ANSWERS, "chosen")},
         "chosen dialogues": {"messages": ("chosen",)},
         "texts": {"text": ("text",)},
     },
@@ -189,6 +189,8 @@ def dialogue(fields):
     else:
         asked, form = _asked(fields)
         messages = _joined(asked, _answer(fields, "completion")[0])
+    if not any(message["role"] == "assistant" for message in messages):
+        raise Odd("no_assistant", "no assistant speaks")
     return {"messages": _complete(messages, fields, None), "form": form}
 
 

@@ -166,8 +166,8 @@ class Data:
             if left:
                 print(
                     f"warning: {counts.source}: {left} rows have reasoning beside the content "
-                    f"({', '.join(messages.REASONING_KEYS)}), which is left out; write it into the content "
-                    "as <think>…</think> to train on it"
+                    f"({', '.join(messages.REASONING_KEYS)}), which is left out; to train on it, write it "
+                    "into the content, between the reasoning markers of the model's chat template"
                 )
         if not any(counts.kept for counts in self.counts):
             said = "; ".join(f"{counts.source}: {counts.sentence()}" for counts in self.counts)

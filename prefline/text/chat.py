@@ -41,6 +41,11 @@ def load_tokenizer(path):
             "tokenizer.json and tokenizer_config.json"
         ) from error
     if not tokenizer.chat_template:
+        if Path(path, "chat_template.jinja").is_file():
+            name = type(tokenizer).__name__
+            raise InputError(
+                f"{path}: {name} reads no chat template; add a tokenizer.json of the same tokens"
+            )
         raise InputError(
             f"{path}: the tokenizer has no chat template; add a chat_template.jinja to the model"
         )

@@ -15,6 +15,7 @@ from prefline.errors import InputError
 
 CLOCK = "strftime_now"
 CONFIG = "tokenizer_config.json"
+MARK = "\ufeff"  # which some editors write before a text; a template would begin every prompt with it
 # Variables of every rendering, which no setting may replace.
 RENDERED = {"messages", "add_generation_prompt", "raise_exception", CLOCK}
 # Tags that programs which render chat templates know, beside jinja's.
@@ -86,6 +87,7 @@ def settle(directory, date, chat_template_kwargs, system_message, reasoning_mark
     template = _text(path) if path.is_file() else _default(config.get("chat_template"))
     if template and not unicode.is_valid(template):
         raise InputError(f"its chat template {unicode.FAULT}; correct it")
+    written, template = template, template and template.removeprefix(MARK)
     wanted = {
         "date": date if template and _asks_for_time(template) else None,
         "chat_template_kwargs": chat_template_kwargs,
@@ -100,7 +102,7 @@ def settle(directory, date, chat_template_kwargs, system_message, reasoning_mark
     if date is None and _asks_for_time(template):
         raise InputError("the chat template writes today's date; set `date` in the config")
     made = settled(template, date, chat_template_kwargs, system_message)
-    if made != template:
+    if made != written:
         files.write_text(path, made)
     if reasoning_markers:
         files.write_json(config_path, config | {"reasoning_markers": reasoning_markers})

@@ -52,7 +52,8 @@ def check(tokenizer, entrance, source, columns, rules, whole, **more):
     rules: as reading.policy gives them; whole: see `render`; the rest as reading.Data takes it.
     """
     special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
-    data = reading.Data(entrance, source, columns, rules, special, limit=ROWS, **more)
+    write = functools.partial(chat.calls_as_text, tokenizer)
+    data = reading.Data(entrance, source, columns, rules, special, limit=ROWS, write=write, **more)
     for row in data:
         try:
             render(tokenizer, entrance, row, whole)

@@ -90,9 +90,7 @@ def read(given, columns, rules, tokenizer, max_length, seed):
         except InputError as error:
             data.refuse(row, error)
             continue
-        if not made:
-            data.drop(row, "no_assistant", "no assistant speaks")
-        elif max(len(one["input_ids"]) for one in made) > max_length:
+        if max(len(one["input_ids"]) for one in made) > max_length:
             data.drop(row, "too_long")
         else:
             kept.append(row | {"examples": made})

@@ -32,6 +32,7 @@ def test_one_sentence_before_any_job(project, overlay, message):
     assert not (project / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_policy_cannot_be_published_nowhere(project):
     process = snakemake(project, "-n", "results/published/dpo-1.json", check=False)
     said = process.stdout + process.stderr
@@ -46,6 +47,7 @@ def test_numbers_that_yaml_reads_as_text(project):
     snakemake(project, "--configfile", "overlay.yaml", "-n")
 
 
+@pytest.mark.slow
 def test_profiles_resolve_from_the_root(project):
     snakemake(project, "--profile", "slurm", "-n", "results/winrate.png")
 
@@ -57,6 +59,7 @@ benchmarks:
 """  # noqa: E501
 
 
+@pytest.mark.slow
 def test_a_key_that_the_environment_lacks_is_told_before_any_job(project):
     (project / "refs.json").write_text('[{"instruction": "a", "output": "b", "generator": "c"}]')
     (project / "overlay.yaml").write_text(KEYLESS)

@@ -100,6 +100,7 @@ def test_what_a_policy_writes_is_run(project):
     assert "execute_evalplus" in planned
 
 
+@pytest.mark.slow
 def test_without_benchmarks_the_chain_is_what_it_was(project):
     planned = snakemake(project, "-n").stdout
     assert "compute_winrate" in planned
@@ -107,6 +108,7 @@ def test_without_benchmarks_the_chain_is_what_it_was(project):
     assert "check_contamination" not in planned
 
 
+@pytest.mark.slow
 def test_problems_that_are_missing_are_said_with_the_command_that_gets_them(project):
     section = "{kind: evalplus, problems: gone.jsonl, temperature: 0, max_tokens: 4}"
     (project / "overlay.yaml").write_text(f"benchmarks: {{code: {section}}}\n")

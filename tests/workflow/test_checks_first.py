@@ -85,6 +85,7 @@ def test_a_gpu_that_torch_cannot_use_is_found_before_any_training(project, monke
     assert not (project / "results/training").exists()
 
 
+@pytest.mark.slow
 def test_the_gpu_is_checked_only_where_jobs_may_get_one(project, monkeypatch):
     def checks():
         return {rule for rule in planned(project, "results/models/dpo-1") if rule.startswith("check_")}
@@ -101,6 +102,7 @@ def test_a_dry_run_names_the_checks_that_have_not_passed(overlaid):
     assert f"run before all other jobs: {', '.join(names)}\n" in output
 
 
+@pytest.mark.slow
 def test_the_found_sentences_are_those_of_the_files(overlaid):
     project = overlaid("local")
     said(project, "results/checks/data/prompts.json", check=True)

@@ -9,6 +9,7 @@ import small_apptainer
 import small_conda
 import yaml
 from conftest import ROOT, copy_project, snakemake
+from sweeps import sweep
 
 from tools import write_dockerfiles
 
@@ -34,6 +35,7 @@ def prefixes(hardware):
     return dict(re.findall(r"^COPY (\S+) (/conda-envs/\w+)/environment.yaml$", text, re.M))
 
 
+@pytest.mark.slow
 def test_the_dockerfiles_are_those_of_the_environments(tools, tmp_path, monkeypatch):
     monkeypatch.chdir(copy_project(tmp_path / "project"))  # in this folder, another test may run jobs
     write_dockerfiles.main(["--out", str(tmp_path)])
@@ -52,15 +54,15 @@ def test_what_is_sent_to_the_build_is_the_environments_alone():
     assert (ROOT / ".dockerignore").read_text().split() == ["*", "!envs"]
 
 
-@pytest.mark.parametrize(
-    ("sdm", "image", "message"),
-    [
-        (IN_IMAGES, None, "PREFLINE_IMAGE is '', and there is no file ''; set it to your image files"),
-        (IN_IMAGES, "/images/prefline.sif", "PREFLINE_IMAGE is '/images/prefline.sif'"),
-        (IN_IMAGES, "/none/{hardware}.sif", "there is no file '/none/cpu.sif'"),
-        (["--sdm", "apptainer"], "/images/{hardware}.sif", "use --sdm conda apptainer"),
-    ],
-)
+MISSING = [
+    (IN_IMAGES, None, "PREFLINE_IMAGE is '', and there is no file ''; set it to your image files"),
+    (IN_IMAGES, "/images/prefline.sif", "PREFLINE_IMAGE is '/images/prefline.sif'"),
+    (IN_IMAGES, "/none/{hardware}.sif", "there is no file '/none/cpu.sif'"),
+    (["--sdm", "apptainer"], "/images/{hardware}.sif", "use --sdm conda apptainer"),
+]
+
+
+@pytest.mark.parametrize(("sdm", "image", "message"), sweep(MISSING, lambda *case: case == MISSING[2]))
 def test_an_image_that_is_not_there_is_one_sentence(project, monkeypatch, sdm, image, message):
     monkeypatch.setenv("PREFLINE_IMAGE", image or "")
     process = snakemake(project, "-n", *sdm, "--", TARGET, check=False)

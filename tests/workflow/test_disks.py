@@ -44,6 +44,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_is_no_users_mistake(project
     assert list(disk.rglob("*.tmp")) == []
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written_are_said_before_a_job_starts(project, disk):
     remount(disk, "ro")
     done = snakemake(project, TARGET, check=False)
@@ -53,6 +54,7 @@ def test_results_that_cannot_be_written_are_said_before_a_job_starts(project, di
     assert "fetch_model" in snakemake(project, "-n", TARGET).stdout
 
 
+@pytest.mark.slow
 def test_a_disk_that_the_plan_would_fill_is_said_before_a_job_starts(project):
     petabytes = (4096, 32, 32, 8, 14336, 10**12)
     large_models.write(project / "big", petabytes)

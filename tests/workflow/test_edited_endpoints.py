@@ -89,6 +89,7 @@ def changed(jobs, name):
     return {job[0] for output, job in jobs[name].items() if job != jobs["before"][output]}
 
 
+@pytest.mark.slow
 def test_addresses_keys_rates_prices_budgets_and_timeouts_run_nothing_again(jobs):
     assert {job[0] for job in jobs["before"].values()} >= ASKING
     assert CHECKS <= changed(jobs, "free") <= PAGES | CHECKS

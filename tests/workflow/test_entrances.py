@@ -60,6 +60,7 @@ def test_a_model_that_was_fetched_is_trained_once_the_config_says_so(finished, p
     assert planned(project, *QUICK, "mine.yaml", "--", "results/models/sft.json") == {}
 
 
+@pytest.mark.slow
 def test_all_pairs_so_far(project):
     (project / "all.yaml").write_text("runs: {rebel: {data: all}}")
     process = snakemake(project, "results/models/rebel-2.json", "--configfile", "all.yaml", "-n")

@@ -32,6 +32,7 @@ def given(finished, tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_a_plan_without_runs_evaluates_models(project):
     (project / "models.yaml").write_text(yaml.safe_dump(MODELS))
     assert planned(project, "--configfile", "models.yaml") == {
@@ -51,6 +52,7 @@ def test_a_plan_without_runs_evaluates_models(project):
     assert "nothing is compared with sft, so there is no win rate; add a run" in said.stdout + said.stderr
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_sweep_shares_all_but_trainings(project):
     sweep = {"beta": [0.05, 0.5], "learning_rate": [1e-4, 2e-4]}
     (project / "sweep.yaml").write_text(yaml.safe_dump({"runs": {"rebel": None, "dpo": {"sweep": sweep}}}))
@@ -59,6 +61,7 @@ def test_a_plan_of_a_sweep_shares_all_but_trainings(project):
     assert found["plot_sweeps"] == 1 and found["build_preferences"] == found["compute_ref_logps"] == 1
 
 
+@pytest.mark.slow
 def test_each_experiment_has_its_own_file_for_fastchat(project):
     target = "mt_bench/model_judgment/reference_pair.jsonl"
     for overlay, folder in ((COLD, "results/experiments/cold"), ({}, "results")):

@@ -151,6 +151,7 @@ def test_every_rule_with_a_gpu_is_refused_on_a_card_that_is_too_small(project):
     assert all("the card has 4" in sentence for sentence in found.values())
 
 
+@pytest.mark.slow
 def test_a_judge_that_no_gpu_holds_is_refused_with_what_would(project):
     (project / "small.yaml").write_text("runs: {kto: null, kto_adapters: null}")
     write_models(project, large_models.SMALL, large_models.QWEN_72B)
@@ -165,6 +166,7 @@ def test_a_judge_that_no_gpu_holds_is_refused_with_what_would(project):
     write_models(project, large_models.LLAMA_8B, large_models.QWEN_72B)
 
 
+@pytest.mark.slow
 def test_the_command_line_replaces_one_value_alone(project):
     files = [*LARGE, "machines/8x80gb.yaml"]
     before = of_rule(plan(project, files), "train_adapter")
@@ -194,6 +196,7 @@ def test_files_add_up_key_by_key_and_the_last_counts(project):
     assert (adapter["runtime"], adapter["save_steps"]) == ("33", "5")
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_planned_before_its_size_is_known(project):
     hub = {"models": {"sft": {"source": f"hub:some/model@{'0' * 40}"}}}
     (project / "hub.yaml").write_text(yaml.safe_dump(hub))

@@ -72,6 +72,7 @@ def makers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.slow
 def test_no_two_rules_can_make_a_file(makers, overlay):
     assert len(makers[overlay]) > 100
     assert {path: rules for path, rules in makers[overlay].items() if len(rules) > 1} == {}

@@ -1,8 +1,10 @@
 """Snakemake reads params.yaml as DVC does, before files of the command line."""
 
+import pytest
 from conftest import planned
 
 
+@pytest.mark.slow
 def test_recipes_and_values_of_an_experiment_are_planned(project):
     """Six runs of the recipe and `dpo`; the number of prompts is that of the command line."""
     (project / "params.yaml").write_text(
@@ -13,6 +15,7 @@ def test_recipes_and_values_of_an_experiment_are_planned(project):
     assert jobs["sample_prompts"] == 3 + 7  # quick.yaml asks for two training shards
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_experiment_is_planned(project):
     """`dvc exp run -S '+runs.dpo.sweep={beta:[0.05,0.5]}' -S '+runs.rebel=null'` writes these values."""
     (project / "params.yaml").write_text("recipes: []\nruns: {dpo: {sweep: {beta: [0.05, 0.5]}}, rebel: }\n")

@@ -14,6 +14,7 @@ def project(tmp_path_factory):
     return copy_project(tmp_path_factory.mktemp("project"))
 
 
+@pytest.mark.slow
 def test_the_pod_runs_a_target_that_there_is_with_the_gpus_of_its_node(project):
     _, job = yaml.safe_load_all((ROOT / "docs/kubernetes.yaml").read_text())
     (container,) = job["spec"]["template"]["spec"]["containers"]
@@ -67,6 +68,7 @@ def test_gpu_jobs_of_this_machine_lease_its_gpus(project, monkeypatch):
 
 
 @pytest.mark.skipif(not device.for_cpus(device.facts([])), reason="builds for CUDA are installed")
+@pytest.mark.slow
 def test_what_the_gpus_lack_is_said_when_the_workflow_is_planned(project, monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
     planned = snakemake(project, "-n", "results/winrate.png")

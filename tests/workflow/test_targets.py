@@ -69,6 +69,7 @@ def described(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.slow
 def test_a_policys_targets_ask_for_what_the_workflow_needs_of_it(described, name):
     made = defaultdict(list)
     for path in described[name]["made"]:

@@ -6,6 +6,7 @@ import sys
 import pytest
 from conftest import ROOT, snakemake
 from project_copy import PRETENDED_GPUS
+from sweeps import sweep
 
 sys.path.insert(0, str(ROOT / "tests/helpers"))
 import large_models
@@ -22,7 +23,9 @@ machine: {{gpus: {gpus}, gpu_memory: {memory}}}
 """
 
 
-@pytest.mark.parametrize(("gpus", "memory", "fits"), [(1, 24, False), (8, 80, True)])
+@pytest.mark.parametrize(
+    ("gpus", "memory", "fits"), [(1, 24, False), pytest.param(8, 80, True, marks=pytest.mark.slow)]
+)
 def test_a_training_is_measured_against_the_card(project, monkeypatch, gpus, memory, fits):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
     large_models.write(project / "big", large_models.LLAMA_8B)
@@ -68,16 +71,19 @@ machine: {gpus: 8}
 """
 
 
+REFUSED = [
+    ("{gpu_memory: 24, gpus: 1}", (), "ask_judge needs about 1"),
+    ("{gpus: 8}", ["ask_judge:tensor_parallel_size=3", "ask_judge:gpu=3"], "tensor_parallel_size 3 does"),
+    ("{gpus: 8}", ["train_policy:gpu=3"], "train_policy: global_batch_size 16 cannot be shared by 3"),
+    ("{gpus: 8}", ["train_policy:gpu=0", "train_policy:gres=gpu:3"], "cannot be shared by 3 devices"),
+    ("{gpus: 8}", ["train_policy:parallel=fsdp"], "train_policy: the resource `parallel` is 'fsdp', but"),
+    ("{gpus: 8}", ["train_policy:gres=two:gpus"], "set-resources: train_policy:gres=two:gpus: "),
+]
+
+
 @pytest.mark.parametrize(
     ("machine", "settings", "sentence"),
-    [
-        ("{gpu_memory: 24, gpus: 1}", (), "ask_judge needs about 1"),
-        ("{gpus: 8}", ["ask_judge:tensor_parallel_size=3", "ask_judge:gpu=3"], "tensor_parallel_size 3 does"),
-        ("{gpus: 8}", ["train_policy:gpu=3"], "train_policy: global_batch_size 16 cannot be shared by 3"),
-        ("{gpus: 8}", ["train_policy:gpu=0", "train_policy:gres=gpu:3"], "cannot be shared by 3 devices"),
-        ("{gpus: 8}", ["train_policy:parallel=fsdp"], "train_policy: the resource `parallel` is 'fsdp', but"),
-        ("{gpus: 8}", ["train_policy:gres=two:gpus"], "set-resources: train_policy:gres=two:gpus: "),
-    ],
+    sweep(REFUSED, lambda *case: case == REFUSED[0]),
 )
 def test_what_would_fail_after_hours_of_other_jobs_is_refused_now(
     project, monkeypatch, machine, settings, sentence
@@ -93,6 +99,7 @@ def test_what_would_fail_after_hours_of_other_jobs_is_refused_now(
 
 
 @pytest.mark.parametrize("gives", ["machine", "command line"])
+@pytest.mark.slow
 def test_a_training_whose_gpus_are_set_to_none_gets_the_memory_of_one_on_the_cpu(project, monkeypatch, gives):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     large_models.write(project / "big", large_models.LLAMA_8B)

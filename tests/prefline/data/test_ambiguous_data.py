@@ -143,3 +143,15 @@ def test_stored_dialogues_in_a_list_of_answers_are_read(tmp_path):
     for answers in (texts, [{"response": text} for text in texts]):
         (row,) = kept(tmp_path, "pairs", [{"prompt": "a?", "generations": answers, "ratings": [2, 1]}])
         assert (row["chosen"], row["rejected"]) == ("good", "bad")
+
+
+def test_chosen_beside_a_prompt_is_an_answer_to_learn(tmp_path):
+    rows = [{"prompt": "Why?", "chosen": "Because.", "rejected": "No."}] * 2
+    rows += [{"prompt": "Why?", "chosen": [user("Why?"), assistant("So.")], "rejected": "No."}]
+    found = [row["messages"] for row in kept(tmp_path, "dialogues", rows)]
+    assert found == [[user("Why?"), assistant("Because.")]] * 2 + [[user("Why?"), assistant("So.")]]
+
+
+def test_dialogues_in_which_no_assistant_speaks_are_refused_when_they_are_read(tmp_path):
+    with pytest.raises(InputError, match=r"3 no_assistant; .* For example, .*no assistant speaks"):
+        kept(tmp_path, "dialogues", [{"messages": [user("Why?")]}] * 3)

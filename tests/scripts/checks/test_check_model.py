@@ -52,6 +52,16 @@ def test_rows_of_every_entrance_are_rendered(tmp_path, entrance):
     assert found == f"the template renders {4 * len(ROWS[entrance])} first rows; <|im_end|> ends an answer"
 
 
+def test_calls_of_tools_are_rendered_as_the_training_renders_them(tmp_path):
+    called = "{% for call in message.tool_calls or [] %}[call {{ call.function.name }}]{% endfor %}"
+    template = TEMPLATE.replace("{{ message.content }}", "{{ message.content }}" + called)
+    assert template != TEMPLATE
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    asked = {"role": "assistant", "content": "", "tool_calls": [call]}
+    rows = [{"messages": [*DIALOGUE[:1], asked]}] * 8
+    assert check(tmp_path, template, rows, "dialogues").startswith("the template renders 8 first rows")
+
+
 BROKEN = {
     "words are dropped": ({"template": SHOUTED}, "the chat template drops the user's message"),
     "a role is refused": ({"template": NO_SYSTEM, "system": "Be brief."}, "prompts.source, with the chat"),

@@ -286,6 +286,18 @@ def test_what_a_template_leaves_open_is_settled_in_it(tmp_path):
     ).read_bytes(), "settled once and for all"
 
 
+@pytest.mark.parametrize("place", ["model", "config"])
+def test_a_mark_before_a_template_begins_no_prompt(tmp_path, place):
+    make_model(tmp_path / "model", make_tokenizer(CHATML))
+    own = tmp_path / "own.jinja" if place == "config" else tmp_path / "model/chat_template.jinja"
+    own.write_text("\ufeff" + CHATML, encoding="utf-8")
+    named = {"chat_template": str(own)} if place == "config" else {}
+    fetch(tmp_path / "model", tmp_path / "out", **named)
+    tokenizer = chat.load_tokenizer(tmp_path / "out")
+    asked = [{"role": "user", "content": "Hi"}]
+    assert tokenizer.decode(chat.prompt_ids(tokenizer, asked)).startswith("<|im_start|>user")
+
+
 @pytest.mark.parametrize(
     ("settled", "message"),
     [
