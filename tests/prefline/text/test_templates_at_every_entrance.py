@@ -150,6 +150,14 @@ def test_other_text_with_markers_keeps_the_templates_text_before_it():
     tokenizer = make_tokenizer(OPENS_THINKING)
     _, completion = chat.prompt_and_completion_ids(tokenizer, asked, "<think> is a word.")
     assert tokenizer.decode(completion) == "\n</think>\n\n<think> is a word.<|im_end|>"
+    closes = "{% if message.role == 'assistant' %}</think>{% endif %}{{ message.content"
+    glm = CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif").replace(
+        "{{ message.content", closes
+    )
+    tokenizer = make_tokenizer(glm)  # whose dialogues have the end of reasoning alone
+    prompt, completion = chat.prompt_and_completion_ids(tokenizer, asked, "Yes.")
+    assert tokenizer.decode(prompt).endswith("assistant\n<think>")
+    assert tokenizer.decode(completion) == "</think>Yes.<|im_end|>"
 
 
 def test_earlier_thoughts_are_the_templates_to_drop():
