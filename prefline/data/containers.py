@@ -209,7 +209,8 @@ def _parquet(path, columns):
     if path.suffix.lower() in COMPRESSED:
         with _bytes(path) as file:
             source = io.BytesIO(file.read())
-    with pq.ParquetFile(source) as file:
+    # pyarrow would otherwise keep all groups that it has read in memory.
+    with pq.ParquetFile(source, pre_buffer=False) as file:
         _check_names(path, file.schema_arrow.names)
         names = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
         yield from _batches(path, file.iter_batches(batch_size=ROWS_AT_ONCE, columns=names))

@@ -212,7 +212,7 @@ def _in_order(path, places):
 
     The file is read once: its rows go to a temporary file of the part that they belong to.
     """
-    with pq.ParquetFile(path) as source:
+    with pq.ParquetFile(path, pre_buffer=False) as source:
         to = np.full(source.metadata.num_rows, -1)
         to[places] = np.arange(len(places))
         parts = [path.with_name(f"{path.name}.{part}") for part in range(-(-len(places) // ROWS_IN_PART))]
@@ -273,7 +273,8 @@ def opened(path, schema):
     """Yield the ParquetFile `path`; InputError if it is damaged or its columns are not those of `schema`."""
     again = "delete the file and let its rule make it again"
     try:
-        with pq.ParquetFile(path) as file:
+        # pyarrow would otherwise keep all groups that it has read in memory.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             if not file.schema_arrow.equals(schema, check_metadata=False):
                 raise InputError(
                     f"{path}: has the columns {file.schema_arrow.names} where {schema.names} are needed; "

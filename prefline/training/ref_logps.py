@@ -117,7 +117,7 @@ def _checked(paths, vocabulary):
     """Yield the rows of tokenized files (Tables), each after `check_ids`."""
     for path in paths:
         first = 0
-        for pairs in tables.batches(path, tables.TOKENIZED, tables.ROWS_IN_GROUP):
+        for pairs in tables.batches(path, tables.TOKENIZED, tables.ROWS_AT_ONCE):
             check_ids(pairs, vocabulary, path, first)
             first += len(pairs)
             yield pairs

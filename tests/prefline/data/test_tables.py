@@ -3,11 +3,12 @@
 import errno
 import os
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prefline.data import tables
+from prefline.data import containers, tables
 from prefline.errors import InputError
 
 ROWS = [
@@ -122,3 +123,19 @@ def test_a_disk_that_fills_leaves_no_file(tmp_path, monkeypatch):
         monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
         file.add(ROWS)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reader", ["tables", "containers"])
+def test_groups_that_were_read_do_not_stay_in_memory(tmp_path, monkeypatch, reader):
+    monkeypatch.setattr(tables, "ROWS_IN_GROUP", 1000)
+    draw, path = np.random.default_rng(0), tmp_path / "large.parquet"
+    ids = pa.FixedSizeListArray.from_arrays(draw.integers(0, 10**9, 12_000 * 200, dtype=np.int32), 200)
+    rows = {"prompt_ids": ids.cast(tables.IDS), "prompt_id": ["a"] * 12_000}
+    empty = {name: pa.nulls(12_000, tables.PROMPTS.field(name).type) for name in ("messages", "reference")}
+    tables.write(path, pa.table({**rows, **empty}).select(tables.PROMPTS.names), tables.PROMPTS)
+    del ids, rows, empty
+    before, most = pa.total_allocated_bytes(), 0
+    read = tables.batches(path, tables.PROMPTS, 1000) if reader == "tables" else containers.records(path)
+    for _ in read:
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert path.stat().st_size > 14 * 10**6 and most < 9 * 10**6
