@@ -134,7 +134,7 @@ NOT_BUILT = {
 
 # Exceptions of transformers as the table has them.
 EXCEPTIONS = (
-    (r"ValueError: \w+ does not support an attention implementation through .*", "transformers has no sdpa for it"),
+    (r"ValueError: \w+ does not support an attention implementation .*", "transformers has no sdpa for it"),
     (r"(\w+Error): .*", r"transformers raises \1"),
 )
 
@@ -177,7 +177,8 @@ def row(name):
         for side, trainings in (("right", "sft, kto"), ("left", "rloo, grpo, ppo"))
         if (sides[side] or "").startswith("no: ")
     ]
-    cells = [name, sequences, found["attention"], completions, ", ".join(others), "; ".join(map(plain, notes))]
+    why = "; ".join(map(plain, notes))
+    cells = [name, sequences, found["attention"], completions, ", ".join(others), why]
     return f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"
 
 

@@ -28,7 +28,19 @@ example, is not in the default: in your config, a change of its `model` asks and
 Jobs that sample, score, judge or compute log-probabilities compute only rows that are not cached. A training
 that was done before is not repeated ([how reruns work](edits.md)).
 
-`make reruns` writes this page: it changes each value in turn and compares the workflow's jobs.
+| an edit of | begins to run again at |
+|---|---|
+| `prompts` | `prepare_prompts`, or the shards that changed |
+| `generate` | `generate_completions` |
+| `rewards` | the scores of that reward; `build_preferences` for `weight` and `normalize` |
+| `rank` | `build_preferences` |
+| `tokenize`, `logps` | `tokenize_preferences`, `compute_ref_logps` |
+| `train`, a run | the trainings that use the value |
+| `mt_bench` | `answer_mt_bench`, or the judge's rule |
+| `machine` | nothing |
+
+The tables below have every value and every module. `make reruns` writes this page: it changes each value in turn
+and compares the workflow's jobs.
 """
 
 
