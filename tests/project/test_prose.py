@@ -8,9 +8,6 @@ from tools.check_prose import check, project_files
 EXCEPTIONS = {
     "tools/check_prose.py": {"": "lists the phrases that it finds"},
     "docs/reruns.md": {"": "is generated from the workflow"},
-    "docs/architectures.md": {
-        "its attention is not made by transformers'": "quotes a reason of prefline/training/probe.py",
-    },
 }
 # Sentences that this project once had, each with the file it was in.
 HARD = {
