@@ -1,4 +1,4 @@
-"""Write the table of docs/gpu.md that says which model fits which card, from the estimates of memory.
+"""Write the table of docs/memory.md that says which model fits which card, from the estimates of memory.
 
 python -m docs.fitting
 """
@@ -11,7 +11,7 @@ from prefline.config.section import parser
 from prefline.machine.memory import fit, inference, sizes
 from prefline.machine.memory.training import Training, parts
 
-PAGE = Path("docs/gpu.md")
+PAGE = Path("docs/memory.md")
 MARKS = "<!-- python -m docs.fitting -->", "<!-- end of the table -->"
 CARDS, GPUS = (24, 48, 80), 8
 PROMPT, COMPLETION, BATCH = 1024, 1024, 16

@@ -7,6 +7,7 @@ test_architectures.py holds every one against whole sequences, one at a time.
     python -m measurements.architectures --out docs/architectures.md
 """
 
+import re
 import warnings
 from pathlib import Path
 
@@ -131,6 +132,20 @@ NOT_BUILT = {
 }
 
 
+# Exceptions of transformers as the table has them.
+EXCEPTIONS = (
+    (r"ValueError: \w+ does not support an attention implementation .*", "transformers has no sdpa for it"),
+    (r"(\w+Error): .*", r"transformers raises \1"),
+)
+
+
+def plain(reason):
+    """Return a reason (str) as the table has it: without an exception's text, and with plain numbers."""
+    for pattern, words in EXCEPTIONS:
+        reason = re.sub(pattern, words, reason, flags=re.DOTALL)
+    return re.sub(r"\d\.\de[+-]\d\d", lambda number: f"{float(number[0]):g}", reason)
+
+
 def row(name):
     """Return the line of the table for a name of `names`."""
     from prefline.architectures import exact, miniature
@@ -143,7 +158,7 @@ def row(name):
         found, sides = probe.summary(small), probe.inspect(small)
     except InputError as error:
         reason = str(error).partition(": ")[2].removesuffix("; take a model of another architecture")
-        return f"| {name} | refused | | | | {reason} |"
+        return f"| {name} | refused | | | | {plain(reason)} |"
     sequences, completions = found["sequences"], found["completions"]
     notes = []
     if sequences != "packed":
@@ -162,7 +177,8 @@ def row(name):
         for side, trainings in (("right", "sft, kto"), ("left", "rloo, grpo, ppo"))
         if (sides[side] or "").startswith("no: ")
     ]
-    cells = [name, sequences, found["attention"], completions, ", ".join(others), "; ".join(notes)]
+    why = "; ".join(map(plain, notes))
+    cells = [name, sequences, found["attention"], completions, ", ".join(others), why]
     return f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"
 
 

@@ -1,7 +1,8 @@
 """List and prune what work/ keeps so that nothing is made twice: journals of finished rows, and trainings.
 
-Everything in work/ may be deleted at any time, while jobs run, too: what is missing is made again. A training
-that runs is left alone.
+Everything in work/ may be deleted at any time, while jobs run, too: what is missing is made again. Verdicts
+of judges on servers are then paid for again. `prune` leaves a training that runs alone, and what endpoints
+have spent of their budgets.
 
     python -m tools.journal list
     python -m tools.journal prune --older-than 30                      # what was not used for 30 days

@@ -28,8 +28,20 @@ example, is not in the default: in your config, a change of its `model` asks and
 Jobs that sample, score, judge or compute log-probabilities compute only rows that are not cached. A training
 that was done before is not repeated ([how reruns work](edits.md)).
 
-`make reruns` writes this page: it changes each value in turn and compares the workflow's jobs.
+The tables below have every value and every module. `make reruns` writes this page: it changes each value in
+turn and compares the workflow's jobs.
 """
+# {section: where an edit begins to run again}.
+STEPS = {
+    "`prompts`": "`prepare_prompts`, or the shards that changed",
+    "`generate`": "`generate_completions`",
+    "`rewards`": "the scores of that reward; `build_preferences` for `weight` and `normalize`",
+    "`rank`": "`build_preferences`",
+    "`tokenize`, `logps`": "`tokenize_preferences`, `compute_ref_logps`",
+    "`train`, a run": "the trainings that use the value",
+    "`mt_bench`": "`answer_mt_bench`, or the judge's rule",
+    "`machine`": "nothing",
+}
 
 
 def covering(wanted, known, config):
@@ -84,7 +96,9 @@ def reruns(graph, edited):
         shared[frozenset(names)].append(f"`{module.removeprefix('scripts/')}`")
     code = [(", ".join(modules), names) for names, modules in shared.items()]
     values, modules = _table("config value", rows, graph), _table("module", code, graph)
-    return "\n".join([INTRODUCTION, "## Config values\n", *values, "\n## Modules\n", *modules, ""])
+    steps = ["| an edit of | begins to run again at |", "|---|---|"]
+    steps += [f"| {section} | {step} |" for section, step in STEPS.items()]
+    return "\n".join([INTRODUCTION, *steps, "\n## Config values\n", *values, "\n## Modules\n", *modules, ""])
 
 
 def _table(title, rows, graph):

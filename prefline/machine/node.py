@@ -89,7 +89,7 @@ def check(rules, known):
     for rule, settings in rules.items():
         if rule not in known:
             near = difflib.get_close_matches(rule, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "docs/gpu.md lists them"
+            hint = f"did you mean {near[0]!r}?" if near else "docs/memory.md lists them"
             raise InputError(f"config: machine.rules has {rule!r}, which is no rule; {hint}")
         for name in settings or ():
             if name not in known[rule] and name not in OF_SCHEDULERS:

@@ -142,6 +142,20 @@ def test_every_value_of_the_config_is_in_the_reference():
     assert missing == []
 
 
+def test_the_page_names_every_key_that_the_config_does_not_show():
+    page = Path("docs/config.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    missing = []
+    for path, key in KEYS.items():
+        section, _, name = path.rpartition(".")
+        section = section.removesuffix(".peft")
+        if key.defaults or "properties" in key.schema or section.startswith("machine.rules"):
+            continue
+        if not any(f"`{section}`" in named and f"`{name}`" in keys for named, keys in rows):
+            missing.append(path)
+    assert missing == []
+
+
 @pytest.mark.parametrize(
     "path, kind, default",
     [

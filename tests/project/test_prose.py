@@ -8,11 +8,6 @@ from tools.check_prose import check, project_files
 EXCEPTIONS = {
     "tools/check_prose.py": {"": "lists the phrases that it finds"},
     "docs/reruns.md": {"": "is generated from the workflow"},
-    "docs/architectures.md": {
-        "split_with_sizes": "quotes an exception of transformers",
-        "uses cache of its own": "quotes an exception of transformers",
-        "its attention is not made by transformers'": "quotes an exception of transformers",
-    },
 }
 # Sentences that this project once had, each with the file it was in.
 HARD = {

@@ -14,6 +14,8 @@ from prefline.config import loading as configuration
 RECIPES = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
 PUBLISHED = ("dagster-dpo", "hf-dpo-2024", "hf-rlhf-2023", "rebel", "online-rlhf")
 OURS = ("first_day", "eight_billion")
+# Recipes whose table has only the rows that differ from another's: {name: (the other, what it does not set)}.
+LIKE = {"hf-dpo-2024": ("dagster-dpo", "publish.name")}
 ROW = re.compile(r"\| [^|]*\| `(?P<key>[a-z0-9_.]+)` \| `(?P<value>[^`]+)` \|")
 
 
@@ -35,6 +37,10 @@ def table(name):
     section = text.split(f"\n### {name}\n")[1].split("\n### ")[0]
     rows = [ROW.match(line) for line in section.splitlines() if line.startswith("|")]
     said = {}
+    if name in LIKE:
+        like, unset = LIKE[name]
+        assert f"[{like}](#{like}), without `{unset}`" in section
+        said = {key: value for key, value in table(like).items() if key != unset}
     for row in filter(None, rows):
         value = yaml.safe_load(row["value"])
         overlay = re.fullmatch(r"recipes/\w+\.yaml", str(value))

@@ -65,7 +65,7 @@ def test_every_file_of_the_page_is_found():
     named = set(re.findall(r"mine/\w+\.\w+", PAGE))
     # A command makes the first; the other is a source of a list.
     assert named - FILES.keys() == {"mine/judge_prompts.jsonl", "mine/more.csv"}
-    assert len(FILES) == 13 and len(OVERLAYS) == 6
+    assert len(FILES) == 14 and len(OVERLAYS) == 6
     assert set(OVERLAYS.values()) == {"results/winrate.png"}
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_file_is_a_config(block):
 
 
 def test_pairs_of_other_forms_are_read_as_the_page_says(copy_of_files):
-    """ShareGPT with system messages, and KTO's labels."""
+    """ShareGPT with system messages, LLaMA-Factory's form, and KTO's labels."""
     found = {}
     for block in CONFIGS:
         given = yaml.safe_load(block).get("prompts", {}).get("preferences")
@@ -95,6 +95,9 @@ def test_pairs_of_other_forms_are_read_as_the_page_says(copy_of_files):
             data.finish()
     (pair,) = found["mine/sharegpt.jsonl"]
     assert [message["role"] for message in pair["messages"]] == ["system", "user"]
+    assert (pair["chosen"], pair["rejected"]) == ("12.", "Let us have tea first.")
+    (pair,) = found["mine/llama_factory.json"]
+    assert [message["role"] for message in pair["messages"]] == ["user"]
     assert (pair["chosen"], pair["rejected"]) == ("12.", "Let us have tea first.")
     assert [row["chosen"] is not None for row in found["mine/labels.jsonl"]] == [True, False, True, False]
 

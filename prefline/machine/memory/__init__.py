@@ -31,5 +31,5 @@ what this project's code holds in memory. measurements/memory.py compares them w
     readers.Reader(model, work, section, dtype, …)  a job that only reads a model, by vLLM, transformers, …
     readers.complaint(job, card, gpus) -> str | None
 
-Parts are dicts of floats in bytes. GB are 10⁹ bytes, as in docs/gpu.md.
+Parts are dicts of floats in bytes. GB are 10⁹ bytes, as in docs/memory.md.
 """

@@ -2,14 +2,16 @@
 
 import contextlib
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from docs import fitting
+from docs import fitting, resources
 from prefline.machine.memory import fit, host, inference, sizes, training
 from prefline.machine.memory.training import Training, of_token, parts
 from prefline.training import adapters, packing, precision
@@ -172,3 +174,15 @@ def test_estimates_import_no_torch():
 def test_the_table_of_the_docs_is_current():
     text = fitting.PAGE.read_text(encoding="utf-8")
     assert fitting.page(text) == text, "run: python -m docs.fitting"
+
+
+def test_the_docs_list_every_resource_with_the_rules_defaults():
+    text = resources.PAGE.read_text(encoding="utf-8")
+    assert resources.page(text) == text, "run: python -m docs.resources"
+    named = re.findall(r"^(?:rule|use rule \w+ as) (\w+)", read_rules(), re.M)
+    assert sorted(resources.rules()) == sorted(named)
+    assert resources.rules()["train_adapter"]["save_steps"] == 50
+
+
+def read_rules():
+    return "\n".join(path.read_text(encoding="utf-8") for path in Path("rules").glob("*.smk"))

@@ -52,7 +52,7 @@ def test_the_config_counts_more_than_the_driver_and_jobs_get_no_more_than_they_m
     ("rules", "sentence"),
     [
         ({"train_polcy": {}}, f"machine.rules has 'train_polcy', which is no rule; did you mean '{RULE}'?"),
-        ({"xyzzy": {}}, "machine.rules has 'xyzzy', which is no rule; docs/gpu.md lists them"),
+        ({"xyzzy": {}}, "machine.rules has 'xyzzy', which is no rule; docs/memory.md lists them"),
         (
             {"train_policy": {"batch_tokens": 1}},
             "machine.rules.train_policy.batch_tokens: the rule does not use it; its own resources: "
