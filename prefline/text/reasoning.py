@@ -20,6 +20,7 @@ KNOWN = (
     Markers("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
 
+BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)*")
 # The beginning of a part of a completion in harmony, such as `<|channel|>final <|constrain|>json<|message|>`.
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)(?:(?!<\|message\|>|<\|channel\|>).)*<\|message\|>", re.DOTALL)
 
@@ -50,16 +51,22 @@ def split(text, markers, opened=None):
     """
     if opened is None and CHANNEL.match(text.lstrip()):
         finals = [found.end() for found in CHANNEL.finditer(text) if found[1] == "final"]
-        return (text[: finals[-1]], text[finals[-1] :].lstrip()) if finals else (text, None)
+        return (text[: finals[-1]], _unled(text[finals[-1] :])) if finals else (text, None)
     begun = opened or opening_of(text, markers)
     if begun is None:
         return "", text
     reasoning, closing, answer = text.partition(begun.closing)
-    return (reasoning + closing, answer.lstrip()) if closing else (text, None)
+    return (reasoning + closing, _unled(answer)) if closing else (text, None)
 
 
 def after_all(text, markers):
     """Return `text` (str) after the last mark that ends reasoning, as templates show earlier answers."""
     for pair in markers:
         text = text.rpartition(pair.closing)[2]
-    return text.lstrip()
+    return _unled(text)
+
+
+def _unled(answer):
+    """Return an answer without the blank lines before it; those of code keep their indentation."""
+    lines = BLANK_LINES.match(answer).end()
+    return answer[lines:] if lines else answer.lstrip()

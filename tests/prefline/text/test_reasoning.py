@@ -17,6 +17,7 @@ CHANNELS = CHATML.replace("{{ message.role }}\n", "{{ message.role }}<|pad|>fina
     [
         (CHATML, None, "Yes.", "Yes."),
         (CHATML, None, "\n<think>\nHm.\n</think>\n\nYes.", "Yes."),
+        (CHATML, None, "<think>Hm.</think>\n\n    return 1\n", "    return 1\n"),
         (CHATML, None, "<think>Hm.", None),
         (CHATML, None, "Say <think> or </think>.", "Say <think> or </think>."),
         (CHATML, None, "[THINK]Hm.[/THINK]Yes.", "Yes."),
