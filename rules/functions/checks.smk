@@ -49,8 +49,10 @@ def rendered_data(model):
     system = dict.fromkeys(("prompts", "preferences", "vibe_check"), config["prompts"]["system"])
     if config["vibe_check"]["system"] is not None:
         system["vibe_check"] = config["vibe_check"]["system"] or None
+    more = {name: {"system": system[name]} for name in system}
+    more |= {name: {"max_length": model.get("max_length")} for name, model in config["models"].items()}
     return {
-        f"{checked_section(name)}.{key}": named | ({"system": system[name]} if name in system else {})
+        f"{checked_section(name)}.{key}": named | more[name]
         for name in rendered_by(model)
         for key, named in checked(name).items()
     }

@@ -27,39 +27,49 @@ ROWS = 100
 
 
 def render(tokenizer, entrance, row, whole):
-    """Render a row of an entrance as its job will; raise InputError for one that the template refuses.
+    """Return the most tokens (int) of an example of a row, rendered as its job will.
 
-    whole: whether the answers of pairs are rendered as whole dialogues, as for reward models.
+    Raises InputError for a row that the template refuses. whole: whether the answers of pairs are rendered as
+    whole dialogues, as for reward models.
     """
     if "messages" not in row:
-        return
+        return 0
     messages = row["messages"]
     answers = [row[name] for name in ("chosen", "rejected", "completion") if name in row]
     if entrance == "dialogues":
         speaking = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
         dialogues = [(messages[:number], [messages[number]["content"]]) for number in speaking]
-        chat.prompts_and_completions(tokenizer, dialogues)
+        made = chat.prompts_and_completions(tokenizer, dialogues)
     elif whole:
-        for answer in answers:
-            chat.dialogue_ids(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+        told = [[*messages, {"role": "assistant", "content": answer}] for answer in answers]
+        return max(len(chat.dialogue_ids(tokenizer, dialogue)) for dialogue in told)
     else:
-        chat.prompts_and_completions(tokenizer, [(messages, answers)])
+        made = chat.prompts_and_completions(tokenizer, [(messages, answers)])
+    return max(len(prompt) + max(map(len, ids), default=0) for prompt, ids in made)
 
 
-def check(tokenizer, entrance, source, columns, rules, whole, **more):
+def check(tokenizer, entrance, source, columns, rules, whole, max_length=None, **more):
     """Return how many first rows were rendered; raise InputError for rows that would stop a job.
 
-    rules: as reading.policy gives them; whole: see `render`; the rest as reading.Data takes it.
+    rules: as reading.policy gives them; whole: see `render`; max_length: int, tokens above which a training
+    drops a row, or None; the rest as reading.Data takes it.
     """
     special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
     write = functools.partial(chat.calls_as_text, tokenizer)
     data = reading.Data(entrance, source, columns, rules, special, limit=ROWS, write=write, **more)
+    lengths = []
     for row in data:
         try:
-            render(tokenizer, entrance, row, whole)
+            lengths.append(render(tokenizer, entrance, row, whole))
         except InputError as error:
             data.refuse(row, error)
     data.finish()
+    if max_length is not None and min(lengths) > max_length:
+        said = f"the first {len(lengths)} rows all have more than max_length ({max_length}) tokens"
+        said += f", the shortest {min(lengths)}; raise max_length"
+        if len(lengths) < ROWS:  # these are all rows
+            raise InputError(said)
+        print(f"warning: {source}: {said}")
     return sum(counts.kept for counts in data.counts)
 
 

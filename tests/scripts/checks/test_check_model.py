@@ -62,6 +62,16 @@ def test_calls_of_tools_are_rendered_as_the_training_renders_them(tmp_path):
     assert check(tmp_path, template, rows, "dialogues").startswith("the template renders 8 first rows")
 
 
+def test_rows_that_are_all_too_long_are_refused_before_the_training(tmp_path, capsys):
+    rows = [{"messages": DIALOGUE}] * 8
+    said = r"the first 8 rows all have more than max_length \(5\) tokens, the shortest \d+"
+    with pytest.raises(InputError, match=said):
+        check(tmp_path, rows=rows, entrance="dialogues", max_length=5)
+    check(tmp_path, rows=[*rows, *[{"messages": DIALOGUE * 9}]], entrance="dialogues", max_length=60)
+    check(tmp_path, rows=rows * 20, entrance="dialogues", max_length=5)  # the rest may be shorter
+    assert "warning: " in capsys.readouterr().out
+
+
 BROKEN = {
     "words are dropped": ({"template": SHOUTED}, "the chat template drops the user's message"),
     "a role is refused": ({"template": NO_SYSTEM, "system": "Be brief."}, "prompts.source, with the chat"),
