@@ -252,9 +252,7 @@ class _Chat:
     def begins_with_bos(self):
         """Tell whether dialogues begin with a BOS, by the template or by the tokenizer."""
         bos = self.tokenizer.bos_token
-        if bos is None or bos == self.tokenizer.eos_token:
-            return False
-        return self.adds_bos or structure.rendered(self.tokenizer).startswith(bos)
+        return bos is not None and (self.adds_bos or structure.rendered(self.tokenizer).startswith(bos))
 
     def rendered(self, dialogues, add_generation_prompt, place, whole=False):
         """Return the ids of `dialogues` (lists of messages) by the template.
@@ -349,9 +347,16 @@ class _Chat:
             raise words.dropped(number, messages[number], show(content[0] if content else "", shown))
 
     def _set_bos(self, ids, whole):
-        """Put the tokenizer's BOS before `ids` if it adds one; raise InputError for others, unless whole."""
+        """Put the tokenizer's BOS before `ids` if it adds one; raise InputError for others, unless whole.
+
+        A BOS that is the EOS, as in OPT, may come again behind answers.
+        """
         bos = self.tokenizer.bos_token_id
-        if bos is None or bos == self.tokenizer.eos_token_id:
+        if bos is None:
+            return
+        if bos == self.tokenizer.eos_token_id:
+            if self.adds_bos and ids[:1] != [bos]:
+                ids.insert(0, bos)
             return
         count = ids.count(bos)
         if count == 0 and self.adds_bos:

@@ -95,9 +95,28 @@ def test_documents_begin_as_dialogues_do():
     begins = {name: chat.document_ids(made, ["a"])[0][0] == 0 for name, made in STYLES.items()}
     assert begins == {name: bool(count) for name, count in BOS.items()}
     same = make_tokenizer(CHATML, bos_token="<|im_end|>")
+    # As in OPT, whose tokenizer puts its EOS before every text.
+    first = "<|begin_of_text|>"
+    opt = make_tokenizer(CHATML, add_bos=True, eos_token=first)
+    assert chat.document_ids(opt, ["a"])[0] == [*opt("a")["input_ids"], 0]
+    assert opt("a")["input_ids"][0] == 0
     bare = make_tokenizer(None)
     for made in (same, bare):
         assert chat.document_ids(made, ["a"])[0] == [*made("a")["input_ids"], 4]
+
+
+def test_a_bos_that_is_the_eos_comes_first_once():
+    first, asked = "<|begin_of_text|>", chat.as_messages("Hi", "here")
+    ends = CHATML.replace("<|im_end|>", first)
+    for template in (ends, first + ends, "{{ bos_token }}" + ends):
+        made = make_tokenizer(template, add_bos=True, eos_token=first)
+        prompt, completion = chat.prompt_and_completion_ids(made, asked, "yes")
+        assert prompt[:2] == [0, 3] and prompt == chat.prompt_ids(made, asked)
+        assert completion[-1] == 0 and completion.count(0) == 1
+        answered = [*asked, {"role": "assistant", "content": "yes"}]
+        assert chat.dialogue_ids(made, answered)[: len(prompt) + len(completion)] == prompt + completion
+    plain = make_tokenizer(ends, eos_token=first)
+    assert chat.prompt_ids(plain, asked)[0] == 3
 
 
 def test_a_text_may_have_private_characters():
