@@ -12,18 +12,15 @@ an InputError:
 
 import contextlib
 import functools
-from pathlib import Path
 from typing import NamedTuple
 
-from prefline import files, unicode
+from prefline import unicode
 from prefline.errors import InputError
-from prefline.text import reasoning, structure, tools, turns, words
+from prefline.text import reasoning, structure, tokenizer_class, tools, turns, words
 from prefline.text.encoding import Encoder, any_of, show
 from prefline.text.rendering import SCHEMAS, render
 
 ROLES = ("system", "user", "assistant")
-# Two names of the class that reads everything from tokenizer.json.
-PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 # A text that every tokenizer must decode unchanged. A tokenizer of a wrong class drops blanks or unknown
 # text.
@@ -33,7 +30,7 @@ SAMPLE = "two words and 2 numbers"
 def load_tokenizer(path):
     """Load the tokenizer of the directory `path`; raise InputError if it has no template or loses text."""
     try:
-        tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
+        tokenizer = tokenizer_class.of(path).from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the libraries refuse files in many ways
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -53,25 +50,6 @@ def load_tokenizer(path):
             "its tokenizer_config.json does not fit its tokenizer.json; set it to PreTrainedTokenizerFast"
         )
     return tokenizer
-
-
-def _tokenizer_class(path):
-    """Return the class that loads the tokenizer of `path`: AutoTokenizer, or the class that it would choose.
-
-    AutoTokenizer imports torch and the models library, which takes longer than most work on tokens. A Llama
-    whose config names no other class does not need them.
-    """
-    configs = [Path(path, name) for name in ("config.json", "tokenizer_config.json")]
-    if all(config.is_file() for config in configs):
-        model, tokenizer = map(files.read_json, configs)
-        named = tokenizer.get("tokenizer_class")
-        if model.get("model_type") == "llama" and named in PLAIN_CLASSES and "auto_map" not in tokenizer:
-            from transformers import PreTrainedTokenizerFast
-
-            return PreTrainedTokenizerFast
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer
 
 
 def special_tokens(tokenizer):

@@ -13,7 +13,7 @@ from small_model import CHATML, SPECIAL, TEMPLATE, make_tokenizer
 from prefline import files
 from prefline.data import sources
 from prefline.errors import InputError
-from prefline.text import chat
+from prefline.text import chat, tokenizer_class
 from scripts.models import train_sft
 
 LLAMA_3 = (
@@ -177,7 +177,7 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path):
         chat.load_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("named", [*chat.PLAIN_CLASSES, "LlamaTokenizer", "GPT2Tokenizer", None])
+@pytest.mark.parametrize("named", [*tokenizer_class.PLAIN_CLASSES, "LlamaTokenizer", "GPT2Tokenizer", None])
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2"])
 def test_the_tokenizer_is_the_one_that_the_library_would_choose(tmp_path, model_type, named):
     transformers = pytest.importorskip("transformers")
