@@ -60,16 +60,15 @@ def special_tokens(tokenizer):
     return structure.special(tokenizer) | structure.around_turns(tokenizer)
 
 
-def special_tokens_in(special, value):
+def special_tokens_in(tokenizer, value):
     """Return the texts of special tokens in `value`, sorted; [] for most values.
 
-    special: as special_tokens returns it; value: str, or messages (list of {"role", "content"}). All ids
-    made here read such texts as ordinary text. The caller that reads data decides whether to drop the row.
+    value: str, or messages (list of {"role", "content"}). Text that the tokenizer's normalization turns into
+    a special token counts, too. All ids made here read such texts as ordinary text. The caller that reads
+    data decides whether to drop the row.
     """
     texts = [value] if isinstance(value, str) else [message["content"] for message in value]
-    if not any(map(any_of(tuple(special.values())).search, texts)):
-        return []
-    return sorted({token for token in special.values() if any(token in text for text in texts)})
+    return _chat(tokenizer).encoder.special_in(texts)
 
 
 def as_messages(value, where, system=None):
@@ -252,7 +251,7 @@ class _Chat:
                 text = render(self.tokenizer, hidden, add_generation_prompt, self.parts)
                 words.check(text, hidden, shown, self.markers)
                 self._check_messages(hidden, shown, add_generation_prompt)
-            if shown:
+            if self.encoder.has_hidden(text, contents, shown):
                 found[number] = self.encoder.encode_hidden(text, shown)
             else:
                 plain[number] = text
@@ -269,7 +268,7 @@ class _Chat:
         for number, answer in enumerate(answers):
             (answer,), shown = self.encoder.hide([answer], [True])
             text = begun.before(begun.stripped(answer), self.markers)
-            if shown:
+            if self.encoder.has_hidden(text, [answer], shown):
                 texts[number] = self.encoder.encode_hidden(text, shown, begun.follows)
             else:
                 whole.append(text)

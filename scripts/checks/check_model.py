@@ -51,7 +51,7 @@ def check(tokenizer, entrance, source, columns, rules, whole, **more):
 
     rules: as reading.policy gives them; whole: see `render`; the rest as reading.Data takes it.
     """
-    special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
+    special = functools.partial(chat.special_tokens_in, tokenizer)
     data = reading.Data(entrance, source, columns, rules, special, limit=ROWS, **more)
     for row in data:
         try:
