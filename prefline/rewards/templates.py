@@ -41,8 +41,10 @@ def ending(tokenizer, model):
         return first + template
     # jinja drops the line feed after a tag, and the last one of a template.
     body = ("\n" if template.startswith("\n") else "") + template.removesuffix("\n")
-    return first + f"{{%- set dialogue %}}{body}{{% endset %}}" + (
-        "{{- dialogue if add_generation_prompt else dialogue.rstrip() }}"
+    return (
+        first
+        + f"{{%- set dialogue %}}{body}{{% endset %}}"
+        + ("{{- dialogue if add_generation_prompt else dialogue.rstrip() }}")
     )
 
 
