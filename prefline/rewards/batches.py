@@ -5,7 +5,7 @@ import torch
 
 from prefline.architectures import exact
 from prefline.errors import InputError
-from prefline.rewards import Dialogue
+from prefline.rewards import Dialogue, templates
 from prefline.text import chat
 
 # Number of tokens that keeps a CPU busy: larger batches exceed its caches, and are slower in more memory.
@@ -78,6 +78,8 @@ class Scorer:
         """Read the tokenizer of a model. model: directory; config: its transformers config."""
         self.device = device()
         self.tokenizer = chat.load_tokenizer(model)
+        if note := templates.note(self.tokenizer):
+            print(f"{model}: {note}", flush=True)
         self.padding = getattr(config.get_text_config(), "pad_token_id", None)
         self.max_length = longest(config)
         self.in_batches = Batches(batch_tokens)

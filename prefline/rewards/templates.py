@@ -29,18 +29,49 @@ def check(tokenizer, model):
 def ending(tokenizer, model):
     """Return a chat template (str) like that of `tokenizer` whose dialogues end with their last end token.
 
-    If the template writes white space after it, a reward model would be read there. Other templates stay
-    unchanged. model: names the template in errors; see `check`.
+    If the template writes white space after it, a reward model would be read there. A BOS that the tokenizer
+    adds is written by the template, so that apply_chat_template has it, too. Other templates stay unchanged.
+    model: names the template in errors; see `check`.
     """
     check(tokenizer, model)
     template = tokenizer.chat_template
+    first = "{{- bos_token }}" if adds_bos(tokenizer) else ""
     _, end, _ = parts(tokenizer, model)
     if not end.strip() or end == end.rstrip():
-        return template
+        return first + template
     # jinja drops the line feed after a tag, and the last one of a template.
     body = ("\n" if template.startswith("\n") else "") + template.removesuffix("\n")
-    return f"{{%- set dialogue %}}{body}{{% endset %}}" + (
-        "{{- dialogue if add_generation_prompt else dialogue.rstrip() }}"
+    return (
+        first
+        + f"{{%- set dialogue %}}{body}{{% endset %}}"
+        + ("{{- dialogue if add_generation_prompt else dialogue.rstrip() }}")
+    )
+
+
+def adds_bos(tokenizer):
+    """Return whether the tokenizer begins dialogues with a BOS that its chat template does not write.
+
+    Then two usual snippets disagree: apply_chat_template makes ids without it, and the tokenizer, given the
+    rendered text, ids with it. Prefline's have it.
+    """
+    dialogue = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}]
+    text = rendering.render(tokenizer, dialogue, False, turns.takes_parts(tokenizer))
+    bos = tokenizer.bos_token
+    begun = bos is not None and chat.dialogue_ids(tokenizer, dialogue)[0] == tokenizer.bos_token_id
+    return begun and not text.startswith(bos)
+
+
+def note(tokenizer):
+    """Return the line (str) that names what Prefline does where two usual snippets disagree, or None."""
+    try:
+        if not adds_bos(tokenizer):
+            return None
+    except InputError:  # of a template that a row's error will describe
+        return None
+    return (
+        f"dialogues begin with {tokenizer.bos_token}, which the tokenizer adds and the chat template does not "
+        "write; scores are those of tokenizer(text), not of apply_chat_template(tokenize=True), which has no "
+        "such token (docs/ranking.md)"
     )
 
 

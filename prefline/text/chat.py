@@ -12,18 +12,15 @@ an InputError:
 
 import contextlib
 import functools
-from pathlib import Path
 from typing import NamedTuple
 
-from prefline import files, unicode
+from prefline import unicode
 from prefline.errors import InputError
-from prefline.text import reasoning, structure, tools, turns, words
+from prefline.text import reasoning, structure, tokenizer_class, tools, turns, words
 from prefline.text.encoding import Encoder, any_of, show
 from prefline.text.rendering import SCHEMAS, render
 
 ROLES = ("system", "user", "assistant")
-# Two names of the class that reads everything from tokenizer.json.
-PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 # A text that every tokenizer must decode unchanged. A tokenizer of a wrong class drops blanks or unknown
 # text.
@@ -33,7 +30,7 @@ SAMPLE = "two words and 2 numbers"
 def load_tokenizer(path):
     """Load the tokenizer of the directory `path`; raise InputError if it has no template or loses text."""
     try:
-        tokenizer = _tokenizer_class(path).from_pretrained(path, trust_remote_code=False)
+        tokenizer = tokenizer_class.of(path).from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the libraries refuse files in many ways
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -60,25 +57,6 @@ def load_tokenizer(path):
     return tokenizer
 
 
-def _tokenizer_class(path):
-    """Return the class that loads the tokenizer of `path`: AutoTokenizer, or the class that it would choose.
-
-    AutoTokenizer imports torch and the models library, which takes longer than most work on tokens. A Llama
-    whose config names no other class does not need them.
-    """
-    configs = [Path(path, name) for name in ("config.json", "tokenizer_config.json")]
-    if all(config.is_file() for config in configs):
-        model, tokenizer = map(files.read_json, configs)
-        named = tokenizer.get("tokenizer_class")
-        if model.get("model_type") == "llama" and named in PLAIN_CLASSES and "auto_map" not in tokenizer:
-            from transformers import PreTrainedTokenizerFast
-
-            return PreTrainedTokenizerFast
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer
-
-
 def special_tokens(tokenizer):
     """Return {id: text} of the tokens whose text in any message would otherwise become structure.
 
@@ -87,16 +65,15 @@ def special_tokens(tokenizer):
     return structure.special(tokenizer) | structure.around_turns(tokenizer)
 
 
-def special_tokens_in(special, value):
+def special_tokens_in(tokenizer, value):
     """Return the texts of special tokens in `value`, sorted; [] for most values.
 
-    special: as special_tokens returns it; value: str, or messages (list of {"role", "content"}). All ids
-    made here read such texts as ordinary text. The caller that reads data decides whether to drop the row.
+    value: str, or messages (list of {"role", "content"}). Text that the tokenizer's normalization turns into
+    a special token counts, too. All ids made here read such texts as ordinary text. The caller that reads
+    data decides whether to drop the row.
     """
     texts = [value] if isinstance(value, str) else [message["content"] for message in value]
-    if not any(map(any_of(tuple(special.values())).search, texts)):
-        return []
-    return sorted({token for token in special.values() if any(token in text for text in texts)})
+    return _chat(tokenizer).encoder.special_in(texts)
 
 
 def as_messages(value, where, system=None):
@@ -257,9 +234,7 @@ class _Chat:
     def begins_with_bos(self):
         """Tell whether dialogues begin with a BOS, by the template or by the tokenizer."""
         bos = self.tokenizer.bos_token
-        if bos is None or bos == self.tokenizer.eos_token:
-            return False
-        return self.adds_bos or structure.rendered(self.tokenizer).startswith(bos)
+        return bos is not None and (self.adds_bos or structure.rendered(self.tokenizer).startswith(bos))
 
     def rendered(self, dialogues, add_generation_prompt, place, whole=False):
         """Return the ids of `dialogues` (lists of messages) by the template.
@@ -281,7 +256,7 @@ class _Chat:
                 text = render(self.tokenizer, hidden, add_generation_prompt, self.parts)
                 words.check(text, hidden, shown, self.markers)
                 self._check_messages(hidden, shown, add_generation_prompt)
-            if shown:
+            if self.encoder.has_hidden(text, contents, shown):
                 found[number] = self.encoder.encode_hidden(text, shown)
             else:
                 plain[number] = text
@@ -298,7 +273,7 @@ class _Chat:
         for number, answer in enumerate(answers):
             (answer,), shown = self.encoder.hide([answer], [True])
             text = begun.before(begun.stripped(answer), self.markers)
-            if shown:
+            if self.encoder.has_hidden(text, [answer], shown):
                 texts[number] = self.encoder.encode_hidden(text, shown, begun.follows)
             else:
                 whole.append(text)
@@ -354,9 +329,16 @@ class _Chat:
             raise words.dropped(number, messages[number], show(content[0] if content else "", shown))
 
     def _set_bos(self, ids, whole):
-        """Put the tokenizer's BOS before `ids` if it adds one; raise InputError for others, unless whole."""
+        """Put the tokenizer's BOS before `ids` if it adds one; raise InputError for others, unless whole.
+
+        A BOS that is the EOS, as in OPT, may come again behind answers.
+        """
         bos = self.tokenizer.bos_token_id
-        if bos is None or bos == self.tokenizer.eos_token_id:
+        if bos is None:
+            return
+        if bos == self.tokenizer.eos_token_id:
+            if self.adds_bos and ids[:1] != [bos]:
+                ids.insert(0, bos)
             return
         count = ids.count(bos)
         if count == 0 and self.adds_bos:

@@ -1,5 +1,6 @@
 """Turn text into token ids: messages hold no control tokens, and no token spans two texts."""
 
+import collections
 import functools
 import itertools
 import json
@@ -22,6 +23,7 @@ class Encoder:
 
     def __init__(self, tokenizer, special, written=None):
         self.tokenizer = tokenizer
+        self.special = special
         self.ids = {text: token for token, text in (special | (written or {})).items()}
         self.pattern = any_of(tuple(special.values()))
         self.every = any_of(tuple(self.ids))
@@ -40,6 +42,48 @@ class Encoder:
         if self.adds_blank[follows] == self.adds_blank[""]:
             return self._encode(texts, as_text)
         return self._behind_anchor(texts, as_text)
+
+    def special_in(self, texts):
+        """Return the texts of special tokens in `texts` (list of str), sorted; also after normalization."""
+        found = {token for text in texts for token in self.pattern.findall(text)}
+        if self.normalizes:
+            found |= {self.special[token] for token in self._made(texts) if token in self.special}
+        if found:  # one within another, too
+            found |= {token for token in self.special.values() if any(token in text for text in texts)}
+        return sorted(found)
+
+    @functools.cached_property
+    def normalizes(self):
+        """Tell whether normalization may turn other text into a special token."""
+        normalizer = getattr(getattr(self.tokenizer, "backend_tokenizer", None), "normalizer", None)
+        named = (self.flags[text] for text in self.ids if text in self.flags)
+        return normalizer is not None and any(token.normalized for token in named)
+
+    def has_hidden(self, text, contents, shown):
+        """Tell whether a rendered `text` has ordinary text that the tokenizer would read as a special token.
+
+        contents: the messages' texts in it (list of str); shown: see `hide`.
+        """
+        if shown or not self.normalizes:
+            return bool(shown)
+        if any(token in self.special for token in self._made(contents)):
+            return True
+        written = collections.Counter(self.ids[part] for part in self.every.findall(text))
+        return bool(self._made([text]) - written)
+
+    def _made(self, texts):
+        """Return how often (Counter) `texts` give each special token, by which they are no ordinary text."""
+        plain, ordinary = (
+            collections.Counter(
+                token for ids in self._encode(texts, as_text) for token in ids if token in self._all
+            )
+            for as_text in (False, True)
+        )
+        return plain - ordinary
+
+    @functools.cached_property
+    def _all(self):
+        return set(self.ids.values())
 
     def hide(self, texts, answers):
         """Return (hidden texts, shown): each special token's text is a private character in the hidden ones.
@@ -61,9 +105,10 @@ class Encoder:
         return replaced, {character: text for text, character in hidden.items()}
 
     def encode_hidden(self, text, shown, follows=""):
-        """Return the ids (list of int) of a `text` with special tokens, where `shown` hides ordinary text."""
-        if not shown:
-            return self.encode([text], follows)[0]
+        """Return the ids (list of int) of a `text` in which only exact special tokens are structure.
+
+        shown: the characters that stand for ordinary text; see `hide`.
+        """
         ids, before = [], None
         for part in re.split(f"({self.every.pattern})", text):
             if part in self.ids:

@@ -20,7 +20,7 @@ from prefline import errors, files
 from prefline.config import section
 from prefline.data import reading
 from prefline.errors import InputError
-from prefline.text import chat
+from prefline.text import chat, tokenizer_class
 from prefline.text.ends import end_tokens
 
 ROWS = 100
@@ -54,7 +54,7 @@ def check(tokenizer, entrance, source, columns, rules, whole, max_length=None, *
     rules: as reading.policy gives them; whole: see `render`; max_length: int, tokens above which a training
     drops a row, or None; the rest as reading.Data takes it.
     """
-    special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
+    special = functools.partial(chat.special_tokens_in, tokenizer)
     write = functools.partial(chat.calls_as_text, tokenizer)
     data = reading.Data(entrance, source, columns, rules, special, limit=ROWS, write=write, **more)
     lengths = []
@@ -123,6 +123,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="what was found (json)")
     args = parser.parse_args(argv)
 
+    tokenizer_class.check(args.model, f"models.{args.name}")
     tokenizer, rows, found = chat.load_tokenizer(args.model), 0, "the template renders {rows} first rows"
     if args.policy:
         try:

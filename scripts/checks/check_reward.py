@@ -13,7 +13,7 @@ not finite rank nothing, and are refused. The order of the two is reported, not 
 from prefline import errors, files
 from prefline.config import section
 from prefline.errors import InputError
-from prefline.rewards import Dialogue, pairwise, scorers
+from prefline.rewards import Dialogue, pairwise, scorers, templates
 
 QUESTION = [{"role": "user", "content": "Which city is the capital of France?"}]
 GOOD, BAD = "The capital of France is Paris.", "No no no no no no no no."
@@ -29,7 +29,8 @@ def score(model, batch_tokens, dtype, head_weights):
             f"{model}: gives the score {good:.3g} to a good and to a bad answer; it ranks nothing, so take "
             "another reward model"
         )
-    return f"a good answer scores {good:.3g}, a bad one {bad:.3g}"
+    notes = [note] if (note := templates.note(scorer.tokenizer)) else []
+    return "; ".join([f"a good answer scores {good:.3g}, a bad one {bad:.3g}", *notes])
 
 
 def compare(model, batch_tokens, dtype):

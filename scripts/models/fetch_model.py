@@ -8,6 +8,7 @@ template and the generation config.
 - A model's own code is fetched only if the config allows it for this model. A model that needs its code is
   refused otherwise.
 - A policy is refused if no way to compute its architecture is exact (training/probe.py).
+- A tokenizer is refused if the class that loads it gives other ids than its tokenizer.json.
 - An index may only name files in the directory. Links may lead to the hub's cache or, for weights, anywhere.
 - A directory without weights is fetched unchanged: pretraining begins there with random weights.
 - A chat template that the config names replaces the model's own; base models, which have none, get one in
@@ -37,7 +38,7 @@ from prefline.data import sources
 from prefline.errors import InputError, run
 from prefline.provenance import manifest
 from prefline.rewards import forms, pairwise
-from prefline.text import limits, templates
+from prefline.text import limits, templates, tokenizer_class
 from prefline.training import whole_weights
 
 TAKEN = ("config.json", "*.safetensors", "*.safetensors.index.json", *manifest.COMPANIONS)
@@ -322,6 +323,7 @@ def main(argv=None):
         )
         check_template(args.source, directory)
         check_code(args.source, directory, args.remote_code)
+        tokenizer_class.check(directory, args.source)
         check_rewards(args.source, directory, args.rewards)
         # A reward model may have a head that its config does not describe; check_rewards knows those.
         whole_weights.check(args.source, directory, names=not args.rewards)

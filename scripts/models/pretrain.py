@@ -40,7 +40,7 @@ def read(given, columns, rules, tokenizer, seed):
 
     rules: as reading.policy gives them; the rest as reading.Data takes it.
     """
-    special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
+    special = functools.partial(chat.special_tokens_in, tokenizer)
     data = reading.Data("texts", given, columns, rules, special)
     rows = data.mix(list(data), lambda row: row["text"], seed)
     data.finish()

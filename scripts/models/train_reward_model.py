@@ -35,7 +35,7 @@ def read(given, columns, rules, tokenizer, max_length, seed):
 
     rules: as reading.policy gives them; the rest as reading.Data takes it.
     """
-    special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
+    special = functools.partial(chat.special_tokens_in, tokenizer)
     write = functools.partial(chat.calls_as_text, tokenizer)
     data = reading.Data("pairs", given, columns, rules, special, write=write)
     kept = []

@@ -93,7 +93,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     tokenizer = chat.load_tokenizer(args.tokenizer)
-    special = functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer))
+    special = functools.partial(chat.special_tokens_in, tokenizer)
     questions = prompts.question_ngrams(args.questions, args.decontamination_ngram)
     data = reading.Data(
         "pairs",

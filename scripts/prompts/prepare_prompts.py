@@ -129,7 +129,7 @@ def main(argv=None):
         args.source,
         args.columns,
         reading.policy(args),
-        functools.partial(chat.special_tokens_in, chat.special_tokens(tokenizer)),
+        functools.partial(chat.special_tokens_in, tokenizer),
         args.system,
         write=functools.partial(chat.calls_as_text, tokenizer),
     )

@@ -13,7 +13,7 @@ from small_model import CHATML, SPECIAL, TEMPLATE, make_tokenizer
 from prefline import files
 from prefline.data import sources
 from prefline.errors import InputError
-from prefline.text import chat
+from prefline.text import chat, tokenizer_class
 from scripts.models import train_sft
 
 LLAMA_3 = (
@@ -95,9 +95,28 @@ def test_documents_begin_as_dialogues_do():
     begins = {name: chat.document_ids(made, ["a"])[0][0] == 0 for name, made in STYLES.items()}
     assert begins == {name: bool(count) for name, count in BOS.items()}
     same = make_tokenizer(CHATML, bos_token="<|im_end|>")
+    # As in OPT, whose tokenizer puts its EOS before every text.
+    first = "<|begin_of_text|>"
+    opt = make_tokenizer(CHATML, add_bos=True, eos_token=first)
+    assert chat.document_ids(opt, ["a"])[0] == [*opt("a")["input_ids"], 0]
+    assert opt("a")["input_ids"][0] == 0
     bare = make_tokenizer(None)
     for made in (same, bare):
         assert chat.document_ids(made, ["a"])[0] == [*made("a")["input_ids"], 4]
+
+
+def test_a_bos_that_is_the_eos_comes_first_once():
+    first, asked = "<|begin_of_text|>", chat.as_messages("Hi", "here")
+    ends = CHATML.replace("<|im_end|>", first)
+    for template in (ends, first + ends, "{{ bos_token }}" + ends):
+        made = make_tokenizer(template, add_bos=True, eos_token=first)
+        prompt, completion = chat.prompt_and_completion_ids(made, asked, "yes")
+        assert prompt[:2] == [0, 3] and prompt == chat.prompt_ids(made, asked)
+        assert completion[-1] == 0 and completion.count(0) == 1
+        answered = [*asked, {"role": "assistant", "content": "yes"}]
+        assert chat.dialogue_ids(made, answered)[: len(prompt) + len(completion)] == prompt + completion
+    plain = make_tokenizer(ends, eos_token=first)
+    assert chat.prompt_ids(plain, asked)[0] == 3
 
 
 def test_a_text_may_have_private_characters():
@@ -158,7 +177,7 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path):
         chat.load_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("named", [*chat.PLAIN_CLASSES, "LlamaTokenizer", "GPT2Tokenizer", None])
+@pytest.mark.parametrize("named", [*tokenizer_class.PLAIN_CLASSES, "LlamaTokenizer", "GPT2Tokenizer", None])
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2"])
 def test_the_tokenizer_is_the_one_that_the_library_would_choose(tmp_path, model_type, named):
     transformers = pytest.importorskip("transformers")

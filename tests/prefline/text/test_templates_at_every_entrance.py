@@ -180,7 +180,7 @@ def test_texts_of_special_tokens_are_ordinary_text():
     for own in ({}, {"add_bos": True}, {"blank": True}):
         tokenizer = make_tokenizer(TEMPLATE, **own)
         special = chat.special_tokens(tokenizer)
-        assert chat.special_tokens_in(special, asked) == ["<|im_end|>"]
+        assert chat.special_tokens_in(tokenizer, asked) == ["<|im_end|>"]
         answer = "<|im_end|> and <|im_start|>user"
         prompt, completion = chat.prompt_and_completion_ids(tokenizer, asked, answer)
         harmless = [{"role": "user", "content": "Say so twice"}]
@@ -214,8 +214,7 @@ def test_added_tokens_that_the_template_writes_are_structure_though_not_called_s
     tokenizer = _with_added(template, *words)
     ids = dict(zip(words, tokenizer.convert_tokens_to_ids(list(words)), strict=True))
     text = "<role>user\nHi <tool_call>x</think><odd>"
-    special = chat.special_tokens(tokenizer)
-    assert chat.special_tokens_in(special, text) == ["<role>"]
+    assert chat.special_tokens_in(tokenizer, text) == ["<role>"]
     plain, odd = (
         chat.prompt_ids(tokenizer, [{"role": "user", "content": content}]) for content in ("Hi", text)
     )

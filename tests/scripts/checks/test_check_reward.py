@@ -2,7 +2,7 @@
 
 import pytest
 import safetensors.torch
-from small_model import make_model
+from small_model import CHATML, make_model, make_tokenizer
 
 from prefline import files
 from prefline.errors import InputError
@@ -31,6 +31,17 @@ def edit(model, change):
 
 def test_two_scores_are_told(tmp_path, classifier):
     assert check(tmp_path, classifier, "classifier").startswith("a good answer scores ")
+
+
+@pytest.mark.parametrize(("template", "add_bos"), [(CHATML, True), (CHATML, False), (None, True)])
+def test_a_bos_on_which_two_snippets_disagree_is_told(tmp_path, capsys, template, add_bos):
+    tokenizer = make_tokenizer(template or "{{ bos_token }}" + CHATML, add_bos=add_bos)
+    make_model(tmp_path / "model", tokenizer, "LlamaForSequenceClassification", num_labels=1)
+    told = "scores are those of tokenizer(text), not of apply_chat_template(tokenize=True)"
+    disagree = add_bos and template is not None
+    assert (told in check(tmp_path, tmp_path / "model", "classifier")) == disagree
+    loaded, *_ = capsys.readouterr().out.splitlines()
+    assert (told in loaded) == disagree
 
 
 def test_a_model_that_compares_is_asked_once(tmp_path):

@@ -74,7 +74,11 @@ def test_padding_is_a_token_that_no_dialogue_has_or_at_least_none_ends_with(pad,
 
 @pytest.mark.parametrize(
     ("special", "peft"),
-    [({}, None), pytest.param({"pad_token": "<|im_end|>"}, small_model.QLORA, marks=pytest.mark.slow)],
+    [
+        ({}, None),
+        ({"template": small_model.CHATML, "add_bos": True}, None),
+        pytest.param({"pad_token": "<|im_end|>"}, small_model.QLORA, marks=pytest.mark.slow),
+    ],
 )
 def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, capsys):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -118,6 +122,10 @@ def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, ca
             messages = [{"role": "user", "content": pair["prompt"]}, assistant(pair[side])]
             ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)["input_ids"]
             assert ids[0, -1] == tokenizer.eos_token_id
+            assert ids[0, 0] == 0 and ids[0].tolist().count(0) == 1
+            text = tokenizer.apply_chat_template(messages, tokenize=False).removeprefix(tokenizer.bos_token)
+            begun = [] if special.get("add_bos") else [0]
+            assert begun + tokenizer(text)["input_ids"] == ids[0].tolist()
             with torch.no_grad():
                 alone = model(ids).logits.item()
                 read_at_end = model.score(model.model(ids).last_hidden_state)[0, -1].item()
