@@ -41,8 +41,10 @@ def ending(tokenizer, model):
         return first + template
     # jinja drops the line feed after a tag, and the last one of a template.
     body = ("\n" if template.startswith("\n") else "") + template.removesuffix("\n")
-    return first + f"{{%- set dialogue %}}{body}{{% endset %}}" + (
-        "{{- dialogue if add_generation_prompt else dialogue.rstrip() }}"
+    return (
+        first
+        + f"{{%- set dialogue %}}{body}{{% endset %}}"
+        + ("{{- dialogue if add_generation_prompt else dialogue.rstrip() }}")
     )
 
 
@@ -67,9 +69,9 @@ def note(tokenizer):
     except InputError:  # of a template that a row's error will describe
         return None
     return (
-        f"dialogues begin with {tokenizer.bos_token}, which the tokenizer adds and the chat template does not "
-        "write; scores are those of tokenizer(text), not of apply_chat_template(tokenize=True), which has no "
-        "such token (docs/ranking.md)"
+        f"dialogues begin with {tokenizer.bos_token}, which the tokenizer adds and the chat template does "
+        "not write; scores are those of tokenizer(text), not of apply_chat_template(tokenize=True), which "
+        "has no such token (docs/ranking.md)"
     )
 
 

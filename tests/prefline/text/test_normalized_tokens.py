@@ -73,7 +73,9 @@ def test_a_disguised_token_drops_the_row_or_is_text(name):
     prompt, completion = chat.prompt_and_completion_ids(tokenizer, asked, text)
     assert control(prompt) == [3, 4, 3]
     assert control(completion) == [END]
-    assert control(chat.dialogue_ids(tokenizer, [*asked, {"role": "assistant", "content": text}])) == [3, 4] * 2
+    assert (
+        control(chat.dialogue_ids(tokenizer, [*asked, {"role": "assistant", "content": text}])) == [3, 4] * 2
+    )
     assert control(chat.document_ids(tokenizer, [text])[0]) == [END]
     assert tokenizer.decode(completion[:-1]) == tokenizer.backend_tokenizer.normalizer.normalize_str(text)
 

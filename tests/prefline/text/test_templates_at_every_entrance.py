@@ -206,7 +206,6 @@ def test_added_tokens_that_the_template_writes_are_structure_though_not_called_s
     tokenizer = _with_added(template, *words)
     ids = dict(zip(words, tokenizer.convert_tokens_to_ids(list(words)), strict=True))
     text = "<role>user\nHi <tool_call>x</think><odd>"
-    special = chat.special_tokens(tokenizer)
     assert chat.special_tokens_in(tokenizer, text) == ["<role>"]
     plain, odd = (
         chat.prompt_ids(tokenizer, [{"role": "user", "content": content}]) for content in ("Hi", text)

@@ -303,8 +303,16 @@ def test_what_cannot_be_settled_is_refused(tmp_path, settled, message):
 @pytest.mark.parametrize(
     ("model_type", "named", "message"),
     [
-        ("llama", "Qwen2Tokenizer", "set tokenizer_class in tokenizer_config.json to PreTrainedTokenizerFast"),
-        ("qwen2", "PreTrainedTokenizerFast", "does not correct this for the model_type qwen2, so take a model"),
+        (
+            "llama",
+            "Qwen2Tokenizer",
+            "set tokenizer_class in tokenizer_config.json to PreTrainedTokenizerFast",
+        ),
+        (
+            "qwen2",
+            "PreTrainedTokenizerFast",
+            "does not correct this for the model_type qwen2, so take a model",
+        ),
     ],
 )
 def test_a_class_that_reads_text_otherwise_than_the_tokenizers_file_is_refused(
@@ -321,7 +329,9 @@ def test_a_class_that_reads_text_otherwise_than_the_tokenizers_file_is_refused(
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
     if model_type == "llama":
-        files.write_json(path / "tokenizer_config.json", config | {"tokenizer_class": "PreTrainedTokenizerFast"})
+        files.write_json(
+            path / "tokenizer_config.json", config | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        )
         fetch(path, tmp_path / "out")
 
 

@@ -74,7 +74,11 @@ def test_padding_is_a_token_that_no_dialogue_has_or_at_least_none_ends_with(pad,
 
 @pytest.mark.parametrize(
     ("special", "peft"),
-    [({}, None), ({"template": small_model.CHATML, "add_bos": True}, None), pytest.param({"pad_token": "<|im_end|>"}, small_model.QLORA, marks=pytest.mark.slow)],
+    [
+        ({}, None),
+        ({"template": small_model.CHATML, "add_bos": True}, None),
+        pytest.param({"pad_token": "<|im_end|>"}, small_model.QLORA, marks=pytest.mark.slow),
+    ],
 )
 def test_it_learns_to_rank_and_loads_as_a_classifier(tmp_path, special, peft, capsys):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
