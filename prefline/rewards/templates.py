@@ -69,9 +69,9 @@ def note(tokenizer):
     except InputError:  # of a template that a row's error will describe
         return None
     return (
-        f"dialogues begin with {tokenizer.bos_token}, which the tokenizer adds and the chat template does not "
-        "write; scores are those of tokenizer(text), not of apply_chat_template(tokenize=True), which has no "
-        "such token (docs/ranking.md)"
+        f"dialogues begin with {tokenizer.bos_token}, which the tokenizer adds and the chat template does "
+        "not write; scores are those of tokenizer(text), not of apply_chat_template(tokenize=True), which "
+        "has no such token (docs/ranking.md)"
     )
 
 
