@@ -12,6 +12,7 @@ an InputError:
 
 import contextlib
 import functools
+from pathlib import Path
 from typing import NamedTuple
 
 from prefline import unicode
