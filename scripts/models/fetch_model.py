@@ -323,7 +323,8 @@ def main(argv=None):
         )
         check_template(args.source, directory)
         check_code(args.source, directory, args.remote_code)
-        tokenizer_class.check(directory, args.source)
+        if "pairwise" not in dict(args.rewards):  # PairRM's is read from its tokenizer.json
+            tokenizer_class.check(directory, args.source)
         check_rewards(args.source, directory, args.rewards)
         # A reward model may have a head that its config does not describe; check_rewards knows those.
         whole_weights.check(args.source, directory, names=not args.rewards)
