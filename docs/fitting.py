@@ -6,6 +6,7 @@ python -m docs.fitting
 import dataclasses
 from pathlib import Path
 
+from docs import generated
 from prefline import files
 from prefline.config.section import parser
 from prefline.machine.memory import fit, inference, sizes
@@ -91,9 +92,7 @@ def table():
 
 def page(text):
     """Return the page with a new table between its MARKS."""
-    begin, end = MARKS
-    before, after = text.split(begin)[0], text.split(end)[1]
-    return f"{before}{begin}\n\n{table()}\n\n{end}{after}"
+    return generated.replaced(text, MARKS, table())
 
 
 def main():

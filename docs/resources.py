@@ -7,6 +7,7 @@ import ast
 import re
 from pathlib import Path
 
+from docs import generated
 from prefline import files
 from prefline.config import schema
 from prefline.config.section import parser
@@ -110,9 +111,7 @@ def defaults():
 
 def page(text):
     """Return the page with new tables between its MARKS."""
-    begin, end = MARKS
-    before, after = text.split(begin)[0], text.split(end)[1]
-    return f"{before}{begin}\n\n{defaults()}\n\n{meanings()}\n\n{end}{after}"
+    return generated.replaced(text, MARKS, f"{defaults()}\n\n{meanings()}")
 
 
 def main():

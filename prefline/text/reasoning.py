@@ -51,22 +51,22 @@ def split(text, markers, opened=None):
     """
     if opened is None and CHANNEL.match(text.lstrip()):
         finals = [found.end() for found in CHANNEL.finditer(text) if found[1] == "final"]
-        return (text[: finals[-1]], _unled(text[finals[-1] :])) if finals else (text, None)
+        return (text[: finals[-1]], _without_blank_lines(text[finals[-1] :])) if finals else (text, None)
     begun = opened or opening_of(text, markers)
     if begun is None:
         return "", text
     reasoning, closing, answer = text.partition(begun.closing)
-    return (reasoning + closing, _unled(answer)) if closing else (text, None)
+    return (reasoning + closing, _without_blank_lines(answer)) if closing else (text, None)
 
 
 def after_all(text, markers):
     """Return `text` (str) after the last mark that ends reasoning, as templates show earlier answers."""
     for pair in markers:
         text = text.rpartition(pair.closing)[2]
-    return _unled(text)
+    return _without_blank_lines(text)
 
 
-def _unled(answer):
+def _without_blank_lines(answer):
     """Return an answer without the blank lines before it; those of code keep their indentation."""
     lines = BLANK_LINES.match(answer).end()
     return answer[lines:] if lines else answer.lstrip()

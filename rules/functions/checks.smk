@@ -50,7 +50,7 @@ def rendered_data(model):
     if config["vibe_check"]["system"] is not None:
         system["vibe_check"] = config["vibe_check"]["system"] or None
     more = {name: {"system": system[name]} for name in system}
-    more |= {name: {"max_length": model.get("max_length")} for name, model in config["models"].items()}
+    more |= {name: {"max_length": keys.get("max_length")} for name, keys in config["models"].items()}
     return {
         f"{checked_section(name)}.{key}": named | more[name]
         for name in rendered_by(model)

@@ -20,7 +20,7 @@ from prefline import errors, files
 from prefline.config import section
 from prefline.data import reading
 from prefline.errors import InputError
-from prefline.text import chat, tokenizer_class
+from prefline.text import chat
 from prefline.text.ends import end_tokens
 
 ROWS = 100
@@ -123,7 +123,6 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="what was found (json)")
     args = parser.parse_args(argv)
 
-    tokenizer_class.check(args.model, f"models.{args.name}")
     tokenizer, rows, found = chat.load_tokenizer(args.model), 0, "the template renders {rows} first rows"
     if args.policy:
         try:

@@ -323,9 +323,10 @@ def main(argv=None):
         )
         check_template(args.source, directory)
         check_code(args.source, directory, args.remote_code)
-        if "pairwise" not in dict(args.rewards):  # PairRM's is read from its tokenizer.json
-            tokenizer_class.check(directory, args.source)
         check_rewards(args.source, directory, args.rewards)
+        # PairRM's tokenizer is read from its tokenizer.json, not by a class.
+        if not ("pairwise" in dict(args.rewards) and pairwise.form(directory) == "PairRM"):
+            tokenizer_class.check(directory, args.source)
         # A reward model may have a head that its config does not describe; check_rewards knows those.
         whole_weights.check(args.source, directory, names=not args.rewards)
         if not args.rewards and not args.remote_code:
