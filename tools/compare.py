@@ -10,6 +10,7 @@ one row.
 import argparse
 import itertools
 import math
+import textwrap
 from pathlib import Path
 
 import yaml
@@ -33,6 +34,7 @@ OF_EVALUATIONS = ("evaluate", "mt_bench", "vibe_check", "benchmarks")
 OF_VERDICTS = ("references", "judge_prompts", "verdicts")
 LONGEST = 200  # letters of a file's name, less those that are added while it is written
 MOST_NOTES = 8  # differences in the picture's notes
+NOTE_WIDTH = 110  # letters that fit into the picture
 
 
 def read(name, hashes):
@@ -164,19 +166,20 @@ def merge(found):
 
 
 def differences(configs):
-    """Return the keys on which configs (list of dict) differ: [(dotted key, values)]; None: no such key."""
-    flat = [dict(_leaves({key: one[key] for key in one if key not in SILENT})) for one in configs]
-    keys = dict.fromkeys(key for one in flat for key in one)
-    found = [(key, [one.get(key) for one in flat]) for key in keys]
-    return [(key, values) for key, values in found if any(value != values[0] for value in values)]
+    """Return the keys on which configs (list of dict) differ: [(dotted key, values)]; None: no such key.
+
+    A section that one config lacks, such as a run, is one key.
+    """
+    return list(_differing([{key: one[key] for key in one if key not in SILENT} for one in configs]))
 
 
-def _leaves(section, path=""):
-    for key, value in section.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
+def _differing(sections, path=""):
+    for key in dict.fromkeys(key for one in sections for key in one):
+        values = [one.get(key) for one in sections]
+        if all(isinstance(value, dict) for value in values):
+            yield from _differing(values, f"{path}{key}.")
+        elif any(value != values[0] for value in values):
+            yield f"{path}{key}", values
 
 
 def table(result, names, differing):
@@ -203,7 +206,7 @@ def notes(names, differing):
     lines = ["Differences of the configs:"]
     for key, values in differing[:MOST_NOTES]:
         both = [f"{_shown(value) or '-'} in {name}" for name, value in zip(names, values, strict=True)]
-        lines.append(f"{key}: {', '.join(both)}")
+        lines += textwrap.wrap(f"{key}: {', '.join(both)}", NOTE_WIDTH, subsequent_indent="    ")
     more = len(differing) - MOST_NOTES
     return lines + [f"{more} more keys: in the table"] * (more > 0)
 

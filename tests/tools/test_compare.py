@@ -80,7 +80,7 @@ def test_each_policy_has_a_row_with_its_experiments_and_the_configs_differences(
         ["| dpo-1", "hot-1", "+50.0"], ["| dpo-1", "sft", "+0.0"], ["| hot-1", "sft", "-50.0"],
     ]  # fmt: skip
     assert differing.splitlines()[2:] == [
-        "| runs.dpo.seeds | [1, 2] | [1, 2, 3] |", "| runs.hot.beta |  | 0.5 |",
+        "| runs.dpo.seeds | [1, 2] | [1, 2, 3] |", "| runs.hot |  | {beta: 0.5} |",
     ]  # fmt: skip
     assert (tmp_path / "results/experiments/cold_vs_hot.png").stat().st_size > 20_000
 
