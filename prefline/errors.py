@@ -4,6 +4,7 @@ import ctypes
 import errno
 import logging
 import os
+import select
 import signal
 import sys
 
@@ -49,10 +50,23 @@ def run(main):
         sys.exit(f"error: {printable(str(error))}")
     except MachineError as error:
         sys.exit(f"failed: {printable(str(error))}")
+    except BrokenPipeError:
+        if not _nobody_reads(sys.stdout):
+            raise
+        # Buffered output must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if not any(words in str(error) for words in UNWRITABLE):
             raise
         sys.exit(f"cannot write: {error}; free disk space and start again; finished work is cached")
+
+
+def _nobody_reads(stream):
+    """Return whether a stream is a pipe that its reader has closed, as `| head` does."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def die_with_parent():

@@ -1,6 +1,6 @@
 # Finished models, and models merged from trained adapters.
 #
-#     a directory or the hub -> results/models/{model}/ and .json
+#     a directory or the hub -> results/fetched/{model}/, results/models/{model} (a link to it) and .json
 #     results/adapters/{model}/, what their training started from -> results/models/{model}/ and .json
 #  of  models; of merge_adapter: the key merge_into of `peft` in models.NAME.training, train and runs
 #
@@ -50,7 +50,8 @@ rule fetch_model:
 
         exec python -m scripts.models.fetch_model \
             {params.settings} \
-            --out {output.model:q} \
+            --out results/fetched/{wildcards.model:q} \
+            --link {output.model:q} \
             --manifest {output.manifest:q}
         """
 

@@ -34,7 +34,7 @@ OF_EVALUATIONS = ("evaluate", "mt_bench", "vibe_check", "benchmarks")
 OF_VERDICTS = ("references", "judge_prompts", "verdicts")
 LONGEST = 200  # letters of a file's name, less those that are added while it is written
 MOST_NOTES = 8  # differences in the picture's notes
-NOTE_WIDTH = 110  # letters that fit into the picture
+NOTE_WIDTH = 130  # letters that fit into the picture
 
 
 def read(name, hashes):
@@ -205,8 +205,11 @@ def notes(names, differing):
     """Return what differs, of `differences`, as lines for the picture."""
     lines = ["Differences of the configs:"]
     for key, values in differing[:MOST_NOTES]:
-        both = [f"{_shown(value) or '-'} in {name}" for name, value in zip(names, values, strict=True)]
-        lines += textwrap.wrap(f"{key}: {', '.join(both)}", NOTE_WIDTH, subsequent_indent="    ")
+        having = {}
+        for name, value in zip(names, values, strict=True):
+            having.setdefault(_shown(value) or "none", []).append(name)
+        told = "; ".join(f"{value} in {', '.join(which)}" for value, which in having.items())
+        lines += textwrap.wrap(f"{key}: {told}", NOTE_WIDTH, subsequent_indent="    ")
     more = len(differing) - MOST_NOTES
     return lines + [f"{more} more keys: in the table"] * (more > 0)
 

@@ -46,7 +46,9 @@ def sweep(is_output):
         output = records.output_of(record)
         if not kept & {str(path) for path in (output, *output.parents)} or is_output(str(output)):
             continue
-        shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+        if output.is_dir():
+            shutil.rmtree(output.resolve())  # of a fetched model, what the link leads to
+        output.unlink(missing_ok=True)
         record.unlink()
         removed.append(str(output))
     drop_shells()

@@ -20,8 +20,11 @@ template and the generation config.
 Local weights are hard-linked if the file system allows it; other files are copied. Of a branch of the hub,
 the newest commit is fetched and recorded in the manifest.
 
-    python -m scripts.models.fetch_model --source hub:org/name@0123abc --out results/models/sft \
-        --chat-template null --chat-template-kwargs null --system-message own --reasoning-markers null \
+results/models/ has a link to the directory: DVC stores what is in results/models/ and does not follow links.
+So neither its cache nor a remote gets gigabytes that can be fetched again.
+
+    python -m scripts.models.fetch_model --source hub:org/name@0123abc --out results/fetched/sft \
+        --link results/models/sft --chat-template null --chat-template-kwargs null --system-message own --reasoning-markers null \
         --date 2026-01-01 --remote-code false --pickled-weights false --rewards '[]' \
         --random-weights false --manifest results/models/sft.json
 """
@@ -286,6 +289,7 @@ def main(argv=None):
         help="true: it may have no weights, since only trainings start from it",
     )
     parser.add_argument("--out", required=True, help="model directory to write")
+    parser.add_argument("--link", required=True, help="link to it")
     parser.add_argument("--manifest", required=True, help="the directory's manifest (json)")
     args = parser.parse_args(argv)
 
@@ -332,6 +336,10 @@ def main(argv=None):
         if not args.rewards and not args.remote_code:
             lineage["architecture"] = architecture(args.source, directory)
         weights = "with weights" if _has_weights(directory) else "without weights"
+    link = Path(args.link)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(args.out, link.parent))
     manifest.write(args.manifest, args.out, "fetch_model", lineage, [])
     print(f"{args.source} -> {args.out}, {weights}")
 

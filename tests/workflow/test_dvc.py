@@ -191,6 +191,18 @@ def test_a_clone_has_nothing_to_do_and_records_nothing_false(clone, link):
 
 
 @slow
+def test_a_fetched_model_is_not_stored_and_is_fetched_again_alone(clone):
+    clone = clone()
+    model = clone / "results/models/start"
+    assert model.with_name("start.json").exists() and not os.path.lexists(model)
+    assert jobs_in(run(clone, "snakemake", "results/models/start")) == ["fetch_model"]
+    nothing_to_do(clone)
+    run(clone, "dvc", "checkout", "--force")
+    assert (model / "config.json").exists()
+    nothing_to_do(clone)
+
+
+@slow
 def test_a_removed_run_is_swept_and_comes_back(clone):
     clone = clone()
     said = run(clone, "dvc", "exp", "run", "-S", "+runs.rebel=null")

@@ -246,6 +246,7 @@ def test_a_model_that_compares_is_known_when_it_is_fetched(tmp_path, llama, pair
         words += ["--chat-template", "null", "--pickled-weights", "false", "--chat-template-kwargs", "null"]
         words += ["--system-message", "own", "--reasoning-markers", "null", "--date", "2026-01-31"]
         words += ["--random-weights", "false"]
+        words += ["--link", str(tmp_path / f"{out}.link")]
         fetch_model.main([*words, "--out", str(tmp_path / out), "--manifest", str(tmp_path / f"{out}.json")])
 
     for source in (llama, pair_rm):  # the latter has no chat template, and needs none

@@ -43,7 +43,8 @@ def fetch(
     random_weights=False,
     **settled,
 ):
-    words = ["--source", str(source), "--out", str(out), "--manifest", f"{out}.json"]
+    words = ["--source", str(source), "--out", str(out), "--link", f"{out}.link"]
+    words += ["--manifest", f"{out}.json"]
     words += ["--chat-template", json.dumps(chat_template), "--pickled-weights", json.dumps(pickled_weights)]
     settled = {"chat_template_kwargs": None, "system_message": "own", "reasoning_markers": None} | settled
     for key, value in settled.items():
@@ -57,6 +58,7 @@ def test_what_the_workflow_reads_is_taken_and_code_is_not(model, tmp_path):
     taken = {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == taken
     assert set(files.read_json(tmp_path / "out.json")["files"]) == taken
+    assert os.readlink(tmp_path / "out.link") == "out"
     weights, config = (tmp_path / "out" / name for name in ("model.safetensors", "config.json"))
     assert weights.samefile(model / "model.safetensors"), "weights are linked"
     assert not config.samefile(model / "config.json"), "files that people edit are not"

@@ -43,6 +43,7 @@ def reweigh(path, drop=(), **added):
 
 def fetch(source, kind="classifier", head_weights=None, **allowed):
     words = ["--source", str(source), "--out", f"{source}-out", "--manifest", f"{source}-out.json"]
+    words += ["--link", f"{source}-link"]
     words += ["--chat-template", json.dumps(allowed.get("chat_template")), "--pickled-weights", "false"]
     words += ["--remote-code", json.dumps(allowed.get("remote_code", False)), *SETTLED]
     fetch_model.main([*words, "--rewards", json.dumps([[kind, head_weights]])])
