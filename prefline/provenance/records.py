@@ -203,7 +203,7 @@ def _settle(output, metadata_file, seen, hashes, stacks, planned):
     true = record is not None and record["sha256"] == hashes.of(output)
     if ran_here and not (looks[1] != before[1] and true):
         new = _record(output, made, hashes, planned)
-        if not ("touched" in new and true and _same_work(record, new)):
+        if not (true and _tells_as_much(record, new)):
             record = new
             files.write_json(record_file, record)
         if _unknown(record):
@@ -270,9 +270,13 @@ def _unknown(record):
     return [path for path, sha in record["data"].items() if sha is None]
 
 
-def _same_work(one, other):
-    """Return whether two records tell of the same job with the same inputs."""
-    return all(one[key] == other[key] for key in ("inputs", "data", "snakemake"))
+def _tells_as_much(record, new):
+    """Return whether a record tells of the same work as a new one of the same output.
+
+    A job that made an output once more, as it was, thus changes no file that DVC tracks.
+    """
+    same = all(record[key] == new[key] for key in ("inputs", "data", "snakemake"))
+    return same and ("touched" in new or ("touched" not in record and record["packages"] == new["packages"]))
 
 
 def _trust_manifest(output, hashes):
