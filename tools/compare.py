@@ -21,7 +21,7 @@ from prefline.config import endpoints
 from prefline.data.sources import parse_url
 from prefline.errors import InputError
 from prefline.judging import comparisons, fastchat
-from prefline.provenance import experiments, records
+from prefline.provenance import experiments
 from prefline.provenance.hashes import Hashes
 from prefline.reporting import pictures
 from scripts.mt_bench import compute_winrate, plot_winrate
@@ -40,7 +40,8 @@ NOTE_WIDTH = 130  # letters that fit into the picture
 def read(name, hashes):
     """Return an experiment (dict): name, made (winrate.json), config, inputs ({path: hash} of its win rates).
 
-    Raises InputError for one that is missing, or whose win rates were made from other files.
+    Raises InputError for one that is missing, or whose win rates were made from other files or another
+    config.
     """
     known = experiments.names()
     if name not in known:
@@ -49,15 +50,17 @@ def read(name, hashes):
             f"into FILE, and run snakemake {experiments.FOLDER}/{name}/winrate.png --configfile FILE"
         )
     folder = Path(experiments.FOLDER, name)
-    if changed := experiments.changed(name, hashes):
-        raise InputError(
-            f"{folder}/winrate.json was made from another {changed[0]}; run the experiment again"
-        )
-    if not (folder / "config.yaml").exists():
-        raise InputError(f"{folder}/config.yaml is missing; ask Snakemake for {folder}/winrate.png")
+    inputs = experiments.inputs(experiments.winrate_of(name), hashes)
+    experiments.inputs(
+        experiments.picture_of(name), hashes
+    )  # these win rates and this config belong together
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    made, record = files.read_json(folder / "winrate.json"), records.read(experiments.winrate_of(name))
-    return {"name": name, "made": made, "config": config, "inputs": record["inputs"]}
+    return {
+        "name": name,
+        "made": files.read_json(folder / "winrate.json"),
+        "config": config,
+        "inputs": inputs,
+    }
 
 
 def check_alike(found):
@@ -109,10 +112,13 @@ def check_repetitions(found):
             if set(mine[name]) == set(theirs[name]):
                 continue
             run = naming.run_of(name)
-            differing = differences([of_training(each["config"], run) for each in (one, other)])
             if name in (*mine[name], *theirs[name]):
-                differing.insert(0, (f"runs.{run}.seeds", []))
-            if differing:
+                single, several = (one, other) if name in mine[name] else (other, one)
+                raise InputError(
+                    f"{name} is one training in the experiment {single['name']}, and a run with seeds in "
+                    f"{several['name']}; give the run another name in one of them"
+                )
+            if differing := differences([of_training(each["config"], run) for each in (one, other)]):
                 raise InputError(
                     f"{name} of the experiments {one['name']} and {other['name']} is of trainings that "
                     f"differ in more than seeds ({differing[0][0]}); give the run another name in one of them"
@@ -234,7 +240,10 @@ def main(argv=None):
         "--out", help="the picture, without its ending; default: results/experiments/A_vs_B (.png, .md)"
     )
     args = parser.parse_args(argv)
-    names = list(dict.fromkeys(args.experiments))
+    # A shell completes names to paths.
+    names = list(
+        dict.fromkeys(name.rstrip("/").removeprefix(f"{experiments.FOLDER}/") for name in args.experiments)
+    )
     if len(names) < 2:
         parser.error("name two experiments or more")
     if not args.out and len("_vs_".join(names)) > LONGEST:

@@ -36,3 +36,9 @@ def check_targets():
         own = target.replace("results/", f"{FINAL}/", 1)
         if EXPERIMENT and target.startswith("results/") and not is_made(target) and is_made(own):
             raise Refusal(f"the config has experiment: {EXPERIMENT}, which makes {own}; ask for that")
+        folder, _, rest = target.removeprefix(f"{experiments.FOLDER}/").partition("/")
+        if rest and target.startswith(f"{experiments.FOLDER}/") and folder != EXPERIMENT:
+            raise Refusal(
+                f"{target} is of the experiment {folder}, and the config has experiment: {EXPERIMENT or 'null'}; "
+                f"name the config of {folder} after the target, by --configfile"
+            )

@@ -3,12 +3,17 @@
 # Matches: a policy's name is its match with the start policy; with _single it is rated alone. Repetitions of a
 # run under other seeds are no opponents.
 MATCHES = {policy: (policy, START) for policy in COMPARED}
-MATCHES |= {
+BETWEEN = {
     f"{a}_vs_{b}": (a, b)
     for number, a in enumerate(COMPARED)
     for b in COMPARED[number + 1 :]
     if naming.subject_of(a) != naming.subject_of(b)
 }
+for name in MATCHES.keys() & BETWEEN.keys():
+    raise Refusal(
+        f"config: runs: {name} is a policy, and the name of the match of {' and '.join(BETWEEN[name])}; rename the run"
+    )
+MATCHES |= BETWEEN
 SINGLE = {f"{policy}_single": (policy, None) for policy in POLICIES}
 JUDGES = judges.names_of(config["mt_bench"])
 LLM_JUDGES = config["mt_bench"]["judges"]

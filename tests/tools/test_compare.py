@@ -58,6 +58,10 @@ def experiment(tmp_path, monkeypatch):
         record = {"sha256": "", "inputs": inputs, "data": {}, "packages": {}, "seconds": 1}
         made = dict.fromkeys(metadata.COMPARED) | {"input": [], "log": [], "params": []}
         files.write_json(records.path_of(out), record | {"snakemake": made})
+        picture = experiments.picture_of(name)
+        (tmp_path / picture).touch()
+        inputs = {path: files.sha256(path) for path in (out, f"{experiments.FOLDER}/{name}/config.yaml")}
+        files.write_json(records.path_of(picture), record | {"snakemake": made, "inputs": inputs})
 
     return make
 
@@ -95,7 +99,7 @@ def test_what_cannot_be_compared_is_refused(experiment, tmp_path):
     with open(tmp_path / JUDGMENTS / "dpo-1.jsonl", "a") as file:
         file.write("\n")
     with pytest.raises(
-        InputError, match=r"cold/winrate\.json was made from another .*dpo-1\.jsonl; run the exper"
+        InputError, match=r"cold/winrate\.json was made from another .*dpo-1\.jsonl; run snakemake "
     ):
         compare.main(["cold", "hot"])
 
@@ -106,8 +110,37 @@ def test_trainings_that_differ_in_more_than_seeds_are_no_repetitions(experiment)
     experiment("plain", {"dpo-1": "tie"}, runs={"dpo": {"beta": 0.1}})
     with pytest.raises(InputError, match=r"dpo-1 of the experiments cold and hot .* \(runs.dpo.beta\); give"):
         compare.main(["cold", "hot"])
-    with pytest.raises(InputError, match=r"dpo-1 of the experiments cold and plain .* \(runs.dpo.seeds\)"):
+    with pytest.raises(
+        InputError, match=r"dpo-1 is one training in .* plain, and a run with seeds in cold; g"
+    ):
         compare.main(["cold", "plain"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("config.yaml", "runs: {dpo: {beta: 0.3}}", r"winrate\.png was made from another .*/config\.yaml"),
+        ("config.yaml", "- [", r"winrate\.png was made from another .*/config\.yaml"),
+        ("winrate.json", "{", r"winrate\.png was made from another .*/winrate\.json"),
+        (
+            "config.yaml",
+            None,
+            r"config\.yaml, from which .*winrate\.png was made, is missing; run snakemake ",
+        ),
+        ("winrate.png", None, r"winrate\.png is missing, or has no record; run snakemake "),
+    ],
+)
+def test_win_rates_and_a_config_that_do_not_belong_together_are_refused(
+    experiment, tmp_path, name, text, told
+):
+    """An edited experiment that was interrupted has the new config beside the old win rates."""
+    experiment("cold", {"dpo-1": "model_1"})
+    experiment("hot", {"hot-1": "tie"})
+    compare.main(["cold", "results/experiments/hot/"])
+    path = tmp_path / experiments.FOLDER / "cold" / name
+    path.write_text(text) if text else path.unlink()
+    with pytest.raises(InputError, match=told):
+        compare.main(["cold", "hot"])
 
 
 def test_one_name_of_two_judges_is_refused(experiment):

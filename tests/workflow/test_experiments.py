@@ -53,6 +53,21 @@ def test_a_plan_without_runs_evaluates_models(project):
 
 
 @pytest.mark.slow
+def test_names_that_would_be_taken_for_others_are_refused(project):
+    (project / "match.yaml").write_text(yaml.safe_dump({"evaluate": ["base"], "runs": {"base_vs_dpo": RUN}}))
+    said = snakemake(project, "-n", "--configfile", "match.yaml", check=False)
+    assert (
+        "base_vs_dpo-1 is a policy, and the name of the match of dpo-1 and base" in said.stderr + said.stdout
+    )
+    (project / "hot.yaml").write_text(yaml.safe_dump(HOT))
+    for flags, named in (((), "experiment: null"), (("--configfile", "hot.yaml"), "experiment: hot")):
+        said = snakemake(project, "-n", "results/experiments/cold/winrate.png", *flags, check=False)
+        assert (
+            f"is of the experiment cold, and the config has {named}; name the c" in said.stderr + said.stdout
+        )
+
+
+@pytest.mark.slow
 def test_a_plan_of_a_sweep_shares_all_but_trainings(project):
     sweep = {"beta": [0.05, 0.5], "learning_rate": [1e-4, 2e-4]}
     (project / "sweep.yaml").write_text(yaml.safe_dump({"runs": {"rebel": None, "dpo": {"sweep": sweep}}}))
