@@ -105,7 +105,11 @@ def sync(hashes, conda_prefix, images):
     unfinished = dict(metadata.entries(metadata.INCOMPLETE))
     metadata.repair_markers(unfinished.values())
     planned = plan.read() or {"started": None, "packages": manifest.packages(manifest.NUMERIC)}
+    now = time.time_ns()
     for output in sorted(ran.keys() | dict(_record_files()).keys() | seen.keys()):
+        if not Path(output).exists() and (record := _read(path_of(output))):
+            for path in _benchmarks(record):  # or it would be the oldest output of a job that need not run
+                _put_time(path, now, hashes)
         if output in unfinished or not Path(output).exists():
             continue
         record = _settle(output, ran.get(output), seen, hashes, stacks, planned)
@@ -115,7 +119,7 @@ def sync(hashes, conda_prefix, images):
             records[output] = record
         else:
             wrong.append(output)
-    times, now = {}, time.time_ns()
+    times = {}
     for output in records:
         _set_time(output, records, hashes, times, now)
     files.write_json(SEEN, seen)
@@ -330,13 +334,17 @@ def _set_time(output, records, hashes, times, now):
             _put_time(output, min(changed) - 10**9, hashes)
     elif present:
         newest = max(seen for seen, _ in present.values())
-        # Snakemake counts a job's benchmark file among its outputs; it is beside the log.
-        logs = [Path(path) for path in records[output]["snakemake"]["log"]]
-        for path in [Path(output), *(log.with_suffix(".tsv") for log in logs)]:
-            if path.exists() and _time(path, False) < newest:
+        for path in [Path(output), *_benchmarks(records[output])]:
+            if _time(path, False) < newest:
                 _put_time(path, newest, hashes)
     times[output] = _time(output, True)
     return times[output]
+
+
+def _benchmarks(record):
+    """Return the benchmark files of a job, by a record, which Snakemake counts among its outputs."""
+    paths = [Path(log).with_suffix(".tsv") for log in record["snakemake"]["log"]]  # beside the log
+    return [path for path in paths if path.exists()]
 
 
 def _time(path, as_input):

@@ -48,6 +48,14 @@ def test_records_are_enough(copy):
     assert "Nothing to be done" in planned(copy)
 
 
+def test_a_deleted_file_and_a_later_input_of_its_job_run_nothing(copy):
+    """What is left of the job, its benchmark file, is older than the input."""
+    (copy / "results/checks/models/start.json").unlink()
+    assert "Nothing to be done" in planned(copy)
+    snakemake(copy, *QUICK, "results/models/start.json", "--forcerun", "fetch_model")
+    assert "Nothing to be done" in planned(copy)
+
+
 def test_records_that_are_lost_are_written_again_and_bless_nothing(copy):
     planned(copy)
     for path in ("winrate.json.json", "samples/sft/preferences.json.json"):
