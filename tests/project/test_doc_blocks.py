@@ -35,7 +35,7 @@ from prefline.config import loading
 
 PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", *sorted(map(str, Path("docs").glob("*.md")))]
 # Pages whose blocks need results or servers: the test that runs them.
-TESTED_ELSEWHERE = {"docs/your_own.md": "tests/workflow/test_your_own.py"}
+TESTED_ELSEWHERE = dict.fromkeys(("docs/your_own.md", "docs/your_data.md"), "tests/workflow/test_your_own.py")
 # First words of commands that are cheap and change no more than the copy they run in.
 RUN = ("cp", "echo", "ls", "mkdir", "sed")
 # First words of commands that cannot run here, and why, or what runs them.

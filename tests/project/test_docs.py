@@ -13,6 +13,7 @@ from mdit_py_plugins.anchors.index import slugify
 
 from docs import api_reference, config_reference
 from prefline.config import schema
+from prefline.training import methods
 from tools import lock_envs
 
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md"]
@@ -154,6 +155,20 @@ def test_the_page_names_every_key_that_the_config_does_not_show():
         if not any(f"`{section}`" in named and f"`{name}`" in keys for named, keys in rows):
             missing.append(path)
     assert missing == []
+
+
+def test_the_page_has_the_hyperparameters_of_each_method():
+    config = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))
+    page = Path("docs/online.md").read_text(encoding="utf-8")
+    rows = [re.split(r" *\| *", line)[1:-1] for line in page.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row[0].startswith(("`train.", "`online."))]
+    found = {method: set() for method in methods.HYPERPARAMETERS}
+    for key, default, *used in rows:
+        section, name = key.strip("`").split(".")
+        assert yaml.safe_load(default) == config[section][name], key
+        for method, mark in zip(("kto", "rloo", "grpo", "ppo"), used, strict=False):
+            found[method] |= {name} if mark == "yes" else set()
+    assert found == {method: set(names) for method, names in methods.HYPERPARAMETERS.items()}
 
 
 @pytest.mark.parametrize(

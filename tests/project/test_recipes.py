@@ -1,4 +1,4 @@
-"""docs/recipes.md and the recipes say the same; each is a valid config, also with the small world."""
+"""docs/recipes_differences.md says what the recipes do; each is a valid config, also with the small world."""
 
 import re
 from pathlib import Path
@@ -33,8 +33,8 @@ def merged(*overlays):
 
 def table(name):
     """{key: value} of a recipe's table in the docs; mappings, and overlays that it names, by their keys."""
-    text = Path("docs/recipes.md").read_text()
-    section = text.split(f"\n### {name}\n")[1].split("\n### ")[0]
+    text = Path("docs/recipes_differences.md").read_text()
+    section = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
     rows = [ROW.match(line) for line in section.splitlines() if line.startswith("|")]
     said = {}
     if name in LIKE:
@@ -107,7 +107,8 @@ def test_a_header_says_what_is_reproduced_what_it_costs_and_how_to_run_it(name):
     header = text[: text.index("\n\n")]
     assert "make .venv DEVICE=cuda" in header
     assert f"snakemake results/winrate.png --configfile recipes/{name}.yaml machines/" in header
-    for word in ("Costs about", *(["docs/gpu.md"] if name in OURS else ["Published", "docs/recipes.md"])):
+    pages = ["docs/gpu.md"] if name in OURS else ["Published", "docs/recipes_differences.md"]
+    for word in ("Costs about", *pages):
         assert word in header
 
 

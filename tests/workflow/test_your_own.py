@@ -1,4 +1,4 @@
-"""The examples of docs/your_own.md, with the page's files, run as the page describes."""
+"""The examples of docs/your_own.md and docs/your_data.md, with their files, run as the pages describe."""
 
 import json
 import math
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from stand_in import StandIn
 from prefline.config import loading as configuration
 from prefline.data import reading
 
-PAGE = (ROOT / "docs/your_own.md").read_text(encoding="utf-8")
+PAGE = "\n".join((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("your_own", "your_data"))
 FILES = dict(re.findall(r"^`(mine/\S+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.M | re.S))
 SHELL = "\n".join(re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)).splitlines()
 # {overlay: target} of the commands that run the workflow; what the others say is done before.
@@ -49,6 +50,10 @@ def copy(finished, tmp_path):
     (tmp_path / "copy/mine").mkdir()
     for name, text in FILES.items():
         (tmp_path / "copy" / name).write_text(text, encoding="utf-8")
+    pairs = [json.loads(line) for line in FILES["mine/pairs.jsonl"].splitlines()]
+    columns = {"prompt": "question", "chosen": "good", "rejected": "bad"}
+    table = pa.table({name: [pair[of] for pair in pairs] for name, of in columns.items()})
+    pq.write_table(table, tmp_path / "copy/mine/pairs.parquet")
     subprocess.run(["bash", "-euc", PREPARATION], cwd=tmp_path / "copy", check=True)
     return tmp_path / "copy"
 
@@ -63,9 +68,10 @@ def judge():
 
 def test_every_file_of_the_page_is_found():
     named = set(re.findall(r"mine/\w+\.\w+", PAGE))
-    # A command makes the first; the other is a source of a list.
-    assert named - FILES.keys() == {"mine/judge_prompts.jsonl", "mine/more.csv"}
-    assert len(FILES) == 14 and len(OVERLAYS) == 6
+    # Commands make two; one is a source of a list, and the fixture `copy` makes the parquet.
+    made = {"mine/judge_prompts.jsonl", "mine/chat.jinja", "mine/more.csv", "mine/pairs.parquet"}
+    assert named - FILES.keys() == made
+    assert len(FILES) == 18 and len(OVERLAYS) == 8
     assert set(OVERLAYS.values()) == {"results/winrate.png"}
 
 
@@ -86,7 +92,7 @@ def test_pairs_of_other_forms_are_read_as_the_page_says(copy_of_files):
     found = {}
     for block in CONFIGS:
         given = yaml.safe_load(block).get("prompts", {}).get("preferences")
-        if given:
+        if given and "columns" in given:
             columns = {"chosen_reward": None, "rejected_reward": None, **given["columns"]}
             rules = {"special_tokens": "drop", "max_dropped": 0}
             source = str(copy_of_files / given["source"])
@@ -109,7 +115,8 @@ def test_all_of_them_together(copy, judge):
     assert judge.url in overlay
     (copy / "mine/judge.yaml").write_text(overlay, encoding="utf-8")
     (copy / "short.yaml").write_text("runs: {dpo: null, rebel: null}\n")
-    together = [name for name in OVERLAYS if name != "mine/pairs.yaml"]
+    alone = ("mine/pairs.yaml", "mine/sft.yaml", "mine/whole.yaml")
+    together = [name for name in OVERLAYS if name not in alone]
     said = snakemake(copy, "judging_costs", *QUICK, *together, "short.yaml")
     assert "dpop-1 against sft" in said.stdout + said.stderr and "to be made: 8 calls" in said.stdout
     assert not judge.asked
@@ -147,6 +154,8 @@ def test_pairs_that_are_there_take_the_place_of_samples(copy):
 # What each overlay alone has run, and what it does not.
 PLANNED = {
     "mine/model.yaml": ("fetch_model train_policy", "pretrain train_sft"),
+    "mine/sft.yaml": ("fetch_model train_sft train_policy", "pretrain train_reward_model"),
+    "mine/whole.yaml": ("fetch_model import_preferences train_policy ask_judge", "train_sft"),
     "mine/prompts.yaml": ("prepare_prompts generate_completions", "train_sft train_reward_model"),
     "mine/pairs.yaml": ("import_preferences train_policy", "generate_completions build_preferences"),
     "mine/reward.yaml": ("apply_reward_function build_preferences", "prepare_prompts train_reward_model"),

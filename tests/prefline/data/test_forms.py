@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_prompts import assistant, held, user
 
-from prefline.data import forms, reading
+from prefline.config import schema
+from prefline.data import entrances, forms, reading
 from prefline.data.counts import Odd
 from prefline.errors import InputError
 
@@ -293,3 +294,13 @@ def test_thousands_of_rows_with_every_odd_one_among_them_are_counted_exactly(tmp
         expected = collections.Counter(said for _, said in odd.values() if isinstance(said, str))
         assert counts["dropped"] == expected
         assert counts["read"] == len(rows) == kept + expected.total()
+
+
+def test_the_schema_knows_every_field_that_an_entrance_may_need():
+    """An error names the column that is missing; naming it must not be refused."""
+    preferences = schema.whole()["properties"]["prompts"]["properties"]["preferences"]["properties"]
+    named = set(preferences["columns"]["propertyNames"]["enum"])
+    assert set().union(*entrances.NEEDED["pairs"]) <= named
+    named = set(schema.whole()["$defs"]["trained_model"]["properties"]["columns"]["propertyNames"]["enum"])
+    trained = {"text", "messages"}.union(*entrances.NEEDED["pairs"], *entrances.NEEDED["dialogues"])
+    assert trained - {"label"} <= named
