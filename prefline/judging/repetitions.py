@@ -15,7 +15,6 @@ V_both; a policy without repetitions adds neither, so that the result holds for 
 Rates are points from 0 to 1: 1 for a win, 1/2 for a tie. Every seed counts the same.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -23,8 +22,6 @@ import numpy as np
 from prefline.judging import winrate
 
 COUNTS = (*winrate.OUTCOMES, "matches")
-# Degrees of freedom beyond which Student's t is as good as normal.
-MOST_FREEDOM = 1000
 
 
 def summary(rows):
@@ -88,7 +85,7 @@ def estimate(sums, counts, most):
     freedom = max(min(freedom, effective - 1, questions - 1), 1)
     low, high = winrate.wilson(mean, effective, winrate.student(freedom))
     # Wilson's interval has the rates p whose test |mean - p| / √(p (1 - p) / effective) does not refuse.
-    return mean, low, high, tail(abs(mean - 0.5) / math.sqrt(0.25 / effective), freedom)
+    return mean, low, high, winrate.tail(abs(mean - 0.5) / math.sqrt(0.25 / effective), freedom)
 
 
 def _variance(rests):
@@ -114,27 +111,6 @@ def _variance(rests):
         of_freedom += between**2 / ((seeds - 1) * (questions - 1 if between == neither else 1) or 1)
     total = of_seeds + max(variance, 0.0)
     return total, total**2 / of_freedom if of_freedom > 0 else math.inf
-
-
-def tail(t, freedom):
-    """Return the two-sided p (float) of `t` under Student's t with `freedom` degrees of freedom (from 1).
-
-    With t = √freedom · tan(x), the density is cos(x)^(freedom - 1), up to a constant.
-    """
-    freedom = min(freedom, MOST_FREEDOM)
-    nodes, weights = _gauss()
-
-    def area(start):
-        half = (math.pi / 2 - start) / 2
-        return half * float((weights * np.cos(start + half * (nodes + 1)) ** (freedom - 1)).sum())
-
-    return min(1.0, area(math.atan(t / math.sqrt(freedom))) / area(0.0))
-
-
-@functools.cache
-def _gauss():
-    """Return the nodes and weights of Gauss and Legendre's quadrature from -1 to 1."""
-    return np.polynomial.legendre.leggauss(200)
 
 
 def _halves(judgments):

@@ -9,6 +9,7 @@ in error does not count, and
 Judgments are dicts in FastChat's form; the rates are those of their model_1.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 POINTS = {"model_1": 1, "tie": 0, "model_2": -1}
 OUTCOMES = ("win", "tie", "loss", "error")
 CONFIDENCE = 0.95
+# Degrees of freedom beyond which Student's t is as good as normal.
+MOST_FREEDOM = 1000
 
 
 def outcome(judgment):
@@ -132,13 +135,18 @@ def wilson(rate, effective, z):
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
+@functools.cache
 def student(freedom):
     """Return the two-sided 95 % quantile (float) of Student's t with `freedom` degrees of freedom (from 1).
 
-    Exact for 1 and 2, else the expansion in 1 / freedom of Abramowitz and Stegun (26.7.5), to 0.2 %.
+    From 3 by the expansion in 1 / freedom of Abramowitz and Stegun (26.7.5), to 0.2 %; below by `tail`.
     """
     if freedom < 3:
-        return 4.302653 if freedom >= 2 else 12.706205
+        low, high = 3.0, 13.0
+        while high - low > 1e-6:
+            middle = (low + high) / 2
+            low, high = (middle, high) if tail(middle, freedom) > 1 - CONFIDENCE else (low, middle)
+        return low
     z = 1.959964
     terms = [
         (z**3 + z) / 4,
@@ -147,6 +155,27 @@ def student(freedom):
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     ]
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+def tail(t, freedom):
+    """Return the two-sided p (float) of `t` under Student's t with `freedom` degrees of freedom (from 1).
+
+    With t = √freedom · tan(x), the density is cos(x)^(freedom - 1), up to a constant.
+    """
+    freedom = min(freedom, MOST_FREEDOM)
+    nodes, weights = _gauss()
+
+    def area(start):
+        half = (math.pi / 2 - start) / 2
+        return half * float((weights * np.cos(start + half * (nodes + 1)) ** (freedom - 1)).sum())
+
+    return min(1.0, area(math.atan(t / math.sqrt(freedom))) / area(0.0))
+
+
+@functools.cache
+def _gauss():
+    """Return the nodes and weights of Gauss and Legendre's quadrature from -1 to 1."""
+    return np.polynomial.legendre.leggauss(200)
 
 
 def resampled(number, samples, seed):

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_statistics import match
 
 from prefline.judging import comparisons, repetitions, winrate
@@ -20,8 +22,18 @@ def judgments(outcomes, policy):
     [(12.7062, 1, 0.05), (4.3027, 2, 0.05), (5.8409, 3, 0.01), (2.0423, 30, 0.05), (1.96, 1e9, 0.05)],
 )
 def test_the_tail_is_students(t, freedom, p):
-    assert repetitions.tail(t, freedom) == pytest.approx(p, rel=0.01)
-    assert repetitions.tail(0.0, freedom) == 1
+    assert winrate.tail(t, freedom) == pytest.approx(p, rel=0.01)
+    assert winrate.tail(0.0, freedom) == 1
+
+
+@given(st.integers(2, 4), st.floats(0.02, 0.4), st.integers(0, 2**32 - 1))
+def test_an_interval_without_one_half_is_a_p_below_005(seeds, spread, seed):
+    """With two or three seeds the degrees of freedom are fractions, often below 2."""
+    random = np.random.default_rng(seed)
+    sums = np.clip(random.normal(random.uniform(0.3, 0.9), spread, (seeds, 1, 30)), 0, 1)
+    sums = np.clip(sums + random.normal(0, spread, (seeds, 1, 1)), 0, 1)
+    _, low, high, p = repetitions.estimate(sums, np.ones_like(sums), 4)
+    assert (low <= 0.5 <= high) == (p >= 0.05) or abs(p - 0.05) < 1e-3
 
 
 def test_the_mean_and_the_spread_are_those_of_the_seeds_rates():
