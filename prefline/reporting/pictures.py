@@ -41,10 +41,26 @@ LEGEND = {
 }
 
 
-def shortened(name):
-    """Return a name (str) in one line of printable characters, its middle left out where it is long."""
+def shortened(name, most=MAX_NAME):
+    """Return a name (str) in one line of printable characters, its middle left out beyond `most` of them."""
     name = "".join(letter if letter.isprintable() else " " for letter in name)
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}…{name[-8:]}"
+    after = most // 3
+    return name if len(name) <= most else f"{name[: most - after - 1]}…{name[-after:]}"
+
+
+def labels(names):
+    """Return names (list of str) shortened; those that would look alike are whole, in two lines."""
+    short = [shortened(name) for name in names]
+    return [
+        _in_two_lines(name) if short.count(each) > 1 and each != name else each
+        for name, each in zip(names, short, strict=True)
+    ]
+
+
+def _in_two_lines(name):
+    breaks = [place + 1 for place, letter in enumerate(name) if letter in "_-"] or [len(name) // 2]
+    place = min(breaks, key=lambda place: abs(place - len(name) / 2))
+    return f"{name[:place]}\n{name[place:]}"
 
 
 def save(figure, path):

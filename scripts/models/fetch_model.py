@@ -24,9 +24,9 @@ results/models/ has a link to the directory: DVC stores what is in results/model
 So neither its cache nor a remote gets gigabytes that can be fetched again.
 
     python -m scripts.models.fetch_model --source hub:org/name@0123abc --out results/fetched/sft \
-        --link results/models/sft --chat-template null --chat-template-kwargs null --system-message own --reasoning-markers null \
-        --date 2026-01-01 --remote-code false --pickled-weights false --rewards '[]' \
-        --random-weights false --manifest results/models/sft.json
+        --link results/models/sft --chat-template null --chat-template-kwargs null \
+        --system-message own --reasoning-markers null --date 2026-01-01 --remote-code false \
+        --pickled-weights false --rewards '[]' --random-weights false --manifest results/models/sft.json
 """
 
 import json

@@ -23,10 +23,14 @@ WIDTH, TALL = 9.0, 1.5  # of the paper, of a panel
 LEFT, EDGE, BETWEEN = 0.6, 0.25, 0.25  # at the sides, between panels abreast
 TOP, BELOW, BOTTOM = 1.15, 0.95, 0.75  # over the upper panels, to those below, under the last
 ABREAST = 3
+CHARACTER = 0.082  # of a title
 NOTE = "Lines: 95 % intervals of each point, not corrected for their number. Dashed: as good as the start."
 NAMES = "point"  # what is along the axis in place of a key
-SHORT = 10  # characters of a value at the axis
+TITLE_LINE = 0.14  # of a title, which has a line for each key
+SHORT, LONG = 10, 20  # characters of a value at the axis, and of values that would look alike
+LONGER = 0.03  # room for a character more, at an angle
 TURNED = 5  # from this number of values on, they are written at an angle
+MOST_VALUES = 12  # that are written at an axis
 APART = 0.12  # between iterations, in values
 
 
@@ -48,7 +52,7 @@ def panels(sweeps):
         groups = {}
         for run, values in shown.items():
             others = [f"{key} {values[key]}" for key in keys if key != across]
-            groups.setdefault(", ".join(others), []).append((values[across], run))
+            groups.setdefault("\n".join(others), []).append((values[across], run))
         made += [
             {"title": f"{name}: {title}" if title else name, "key": across, "runs": runs}
             for title, runs in groups.items()
@@ -57,7 +61,26 @@ def panels(sweeps):
 
 
 def _text(value):
+    if isinstance(value, float):
+        return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def axis_labels(values):
+    """Return what is written at an axis for values (list of str): short, not too many, none like another."""
+    short = [shortened(value, SHORT) for value in values]
+    if len(set(short)) < len(set(values)):
+        short = [shortened(value, LONG) for value in values]
+    step = -(-len(values) // MOST_VALUES)
+    return [value if place % step == 0 else "" for place, value in enumerate(short)]
 
 
 def draw(result, sweeps):
@@ -74,7 +97,11 @@ def draw(result, sweeps):
     abreast = min(ABREAST, len(shown))
     bands = -(-len(shown) // abreast)
     width = (WIDTH - LEFT - EDGE - (abreast - 1) * BETWEEN) / abreast
-    height = TOP + bands * TALL + (bands - 1) * BELOW + BOTTOM + 0.3
+    longest = max(len(value) for panel in shown for value in axis_labels([one for one, _ in panel["runs"]]))
+    titles = TITLE_LINE * max(panel["title"].count("\n") for panel in shown)
+    under = LONGER * max(longest - SHORT, 0)
+    over, below = TOP + titles, BELOW + titles + under
+    height = over + bands * TALL + (bands - 1) * below + BOTTOM + under + 0.3
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
 
@@ -88,9 +115,11 @@ def draw(result, sweeps):
         )
         for number, panel in enumerate(shown):
             band, place = divmod(number, abreast)
-            x, top = LEFT + place * (width + BETWEEN), TOP + band * (TALL + BELOW)
+            x, top = LEFT + place * (width + BETWEEN), over + band * (TALL + below)
             axes = figure.add_axes([x / WIDTH, 1 - (top + TALL) / height, width / WIDTH, TALL / height])
-            write(x, top - 0.12, _cut(panel["title"], 40), fontweight="bold", fontsize=8)
+            for up, line in enumerate(reversed(panel["title"].split("\n"))):
+                shown_line = shortened(line, int(width / CHARACTER))
+                write(x, top - 0.12 - TITLE_LINE * up, shown_line, fontweight="bold", fontsize=8)
             draw_panel(axes, panel, of_run)
             if place:
                 axes.set_yticklabels([])
@@ -98,15 +127,12 @@ def draw(result, sweeps):
     return figure
 
 
-def _cut(text, most):
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def draw_panel(axes, panel, of_run):
     """Draw the rates of a panel's runs. of_run: {run: summaries of its iterations, in their order}."""
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    joined = 0 if panel["key"] == NAMES else 0.8  # names have no order
+    values = [value for value, _ in panel["runs"]]
+    joined = 0.8 if all(map(_is_number, values)) and panel["key"] != NAMES else 0  # names have no order
     most = max(len(of_run[run]) for _, run in panel["runs"])
     for t in range(most):
         colour, moved = COLOURS[t % len(COLOURS)], APART * (t - (most - 1) / 2)
@@ -122,9 +148,10 @@ def draw_panel(axes, panel, of_run):
         axes.plot(
             [x for x, _ in points], heights, "o-", color=colour, linewidth=joined, markersize=5, label=label
         )
-    number = len(panel["runs"])
-    turned = {"rotation": 30, "ha": "right"} if number >= TURNED else {}
-    axes.set_xticks(range(number), [_cut(value, SHORT) for value, _ in panel["runs"]], fontsize=8, **turned)
+    number, written = len(values), axis_labels(values)
+    wide = number >= TURNED or max(map(len, written)) > SHORT
+    turned = {"rotation": 30, "ha": "right"} if wide else {}
+    axes.set_xticks(range(number), written, fontsize=8, **turned)
     axes.set(xlim=(-0.5, number - 0.5), ylim=(0, 1))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"], fontsize=8)
     axes.set_xlabel(panel["key"], fontsize=8)

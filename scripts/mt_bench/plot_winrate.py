@@ -17,7 +17,7 @@ from prefline import policies as naming
 from prefline.config import section
 from prefline.judging import winrate
 from prefline.reporting import pictures
-from prefline.reporting.pictures import COLOURS, GRID, INK, LEGEND, MUTED, PALE, STYLE, shortened
+from prefline.reporting.pictures import COLOURS, GRID, INK, LEGEND, MUTED, PALE, STYLE, labels, shortened
 
 DARK = {"#0072B2", "#D55E00", "#009E73"}  # under white letters
 
@@ -29,6 +29,8 @@ ABOVE_MATRIX = 0.75
 EDGE, GAP, WIDE_GAP, NUMBERS = 0.2, 0.22, 0.45, 1.3  # at the sides, between panels, for rates in figures
 LINE = 0.16  # of the notes at the bottom
 CHARACTER = 0.085  # of a policy's name
+NAME_LINE, NARROW = 0.11, 0.75  # a line of small letters, and their width, for names that take several
+LONGEST = 34  # characters of a row's name in one line
 
 CATEGORIES_ABREAST = 4
 LETTERS = 148  # in a line of the notes
@@ -64,10 +66,12 @@ def draw(result):
 
     made, result = result, by_subject(result)
     policies, categories = result["policies"], result["categories"]
-    names = [label(policy, result) for policy in policies]
+    names = row_names(result)
+    lines = 1 + max(name.count("\n") for name in names)
+    small_row = max(SMALL_ROW, NAME_LINE * lines + 0.04)
     abreast = min(CATEGORIES_ABREAST, len(categories))
     bands = -(-len(categories) // abreast)
-    upper, lower = ROW * len(policies) + 0.1, SMALL_ROW * len(policies) + 0.1
+    upper, lower = ROW * len(policies) + 0.1, small_row * len(policies) + 0.1
     compared = 2 <= len(policies) < MOST_COMPARED
     matrix_notes = MATRIX_NOTES if compared else TOO_MANY if len(policies) > 1 else []
     several = [SEEDS_NOTE] if any(seeds_of(policy, result) for policy in policies) else []
@@ -75,10 +79,12 @@ def draw(result):
     notes += result.get("differences", [])
     notes = [line for note in notes for line in textwrap.wrap(note, LETTERS)]
     # In the matrix a row more, for the start policy.
-    matrix = SMALL_ROW * (len(policies) + 1) if compared else 0
+    matrix = small_row * (len(policies) + 1) if compared else 0
     below = TOP + upper + BELOW + bands * lower + (bands - 1) * BETWEEN + BOTTOM
     height = below + (matrix + ABOVE_MATRIX + 0.1 if matrix else 0) + LINE * (len(notes) - 1)
-    left = EDGE + 0.1 + CHARACTER * max(len(name) for name in names)
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    left = EDGE + 0.1 + CHARACTER * longest * (NARROW if lines > 1 else 1)
+    size = {"fontsize": 9 * NARROW, "linespacing": 1.1} if lines > 1 else {}
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
@@ -87,7 +93,7 @@ def draw(result):
             """Return axes with a row per policy; x from the figure's left, top from its upper edge."""
             axes = figure.add_axes([x / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height])
             axes.set(xlim=(0, 1), ylim=(len(policies) - 0.5, -0.5))
-            axes.set_yticks(range(len(policies)), names if x == left else [""] * len(policies))
+            axes.set_yticks(range(len(policies)), names if x == left else [""] * len(policies), **size)
             return axes
 
         def write(x, top, text, **style):
@@ -159,12 +165,18 @@ def seeds_of(name, result):
     return policies if len(policies) > 1 else []
 
 
-def label(name, result):
-    """Return the name of a row, with its number of seeds, and its experiments if several are compared."""
-    number = len(seeds_of(name, result))
-    seeds = f", {number} seeds" if number else ""
-    places = f" ({shortened(result['experiments'][name])})" if "experiments" in result else ""
-    return f"{shortened(name)}{seeds}{places}"
+def row_names(result):
+    """Return the names of the rows, with numbers of seeds, and the experiments if several are compared."""
+    policies = result["policies"]
+    seeds = [f", {len(found)} seeds" if (found := seeds_of(name, result)) else "" for name in policies]
+    names = [f"{name}{told}" for name, told in zip(labels(policies), seeds, strict=True)]
+    if "experiments" not in result:
+        return names
+    places = [f"({shortened(result['experiments'][name])})" for name in policies]
+    whole = [f"{name} {place}" for name, place in zip(names, places, strict=True)]
+    if max(map(len, whole)) <= LONGEST:
+        return whole
+    return [f"{name}\n{place}" for name, place in zip(names, places, strict=True)]
 
 
 def draw_shares(axes, result):
@@ -230,10 +242,11 @@ def draw_matrix(axes, result):
     from matplotlib.patches import Rectangle
 
     names = [*result["policies"], result["start"]]
-    labels = [f"{shortened(name)}  {number}" for number, name in enumerate(names, 1)]
+    numbered = [f"{name}  {number}" for number, name in enumerate(labels(names), 1)]
+    small = {"fontsize": 9 * NARROW} if any("\n" in name for name in row_names(result)) else {}
     size = len(names)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
-    axes.set_yticks(range(size), labels)
+    axes.set_yticks(range(size), numbered, **small)
     axes.set_xticks(range(size), range(1, size + 1))
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

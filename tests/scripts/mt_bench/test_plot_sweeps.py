@@ -1,8 +1,12 @@
 """The picture of sweeps: a panel for each combination of the other keys, and every point in one."""
 
 import copy
+import itertools
 
+import pytest
 from configs import DEFAULT
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from test_plot_winrate import result
 
 from prefline import policies
@@ -50,6 +54,48 @@ def test_seeds_are_their_mean_and_iterations_have_colours():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["iteration 1", "iteration 2"]
     means = [made["repeated"][f"dpo_beta_0p{n}-1"]["overall"]["win_rate_adjusted"] for n in (1, 2)]
     assert any(list(line.get_ydata()) == means for line in axes.lines)
+
+
+HARD = {
+    "three keys": {"beta": [0.05, 0.1, 0.5], "learning_rate": [1e-4, 7e-5], "label_smoothing": [0.0, 0.1]},
+    "names alike": {
+        f"a_long_warmup_{name}_beta": {"beta": beta} for name, beta in (("low", 0.1), ("mid", 0.2))
+    },
+    "many values": {"beta": [round(0.01 * n, 2) for n in range(1, 41)]},
+    "texts": {"loss_type": ["sigmoid", "ipo", "sigmoid_norm", "robust"], "beta": [0.1, 0.2]},
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_no_text_overlaps_another_or_leaves_the_paper(case):
+    figure = plot_sweeps.draw(*swept(HARD[case]))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [
+        (text.get_text(), text.get_window_extent(canvas.get_renderer()))
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and not text.get_rotation()
+    ]
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second), f"{one!r} overlaps {other!r}"
+
+
+def test_titles_and_values_tell_points_apart():
+    titles = [panel["title"] for panel in plot_sweeps.panels(swept(HARD["three keys"])[1])]
+    assert len(set(titles)) == 4 and "dpo: learning_rate 7e-05\nlabel_smoothing 0.1" in titles
+    written = texts_of(plot_sweeps.draw(*swept(HARD["names alike"])))
+    assert {"a_long_warmup…w_beta", "a_long_warmup…d_beta"} <= set(written)
+    assert plot_sweeps.axis_labels([str(number) for number in range(40)])[:5] == ["0", "", "", "", "4"]
+
+
+def test_only_numbers_are_joined():
+    made, sweeps = swept(HARD["texts"])
+    for axes in plot_sweeps.draw(made, sweeps).axes:
+        widths = {line.get_linewidth() for line in axes.lines if line.get_marker() == "o"}
+        assert widths == ({0.8} if axes.get_xlabel() == "beta" else {0})
 
 
 def test_points_without_a_valid_match_leave_a_gap():

@@ -60,6 +60,19 @@ def result(policies, categories=CATEGORIES, winners=("model_1", "tie", "model_2"
     }  # fmt: skip
 
 
+GRID = [
+    f"dpo_beta_{beta}_eta_{eta}_learning_rate_{rate}-1"
+    for beta in ("0p05", "0p5")
+    for eta in ("0p1", "0p2")
+    for rate in ("0p0001", "0p001")
+]
+
+
+def compared(policies, *names):
+    """A result of tools.compare, with the names of the rows' experiments."""
+    return result(policies) | {"experiments": dict(zip(policies, names, strict=True)), "differences": []}
+
+
 CASES = {
     "one": result(NAMES[:1]),
     "three": result(NAMES[:3]),
@@ -83,6 +96,13 @@ CASES = {
         ["dpo-s1-1", "dpo-s2-1", "dpo-s3-1", "a_run_with_quite_a_long_name-1", "rebel-s4-1", "rebel-s4-2"],
         others=["gpt_4"],
     ),
+    "a grid of three keys": result(GRID),
+    "experiments": compared(["dpo-1", "dpo_hot-1"], "cold", "hot, warm"),
+    "experiments with long names": compared(
+        ["dpo_with_a_rather_long_name_of_one-1", "dpo_with_a_rather_long_name_of_another-1"],
+        "experiment_with_a_long_name, experiment_with_another",
+        "experiment_with_a_third_name_that_is_long",
+    ),
 }
 
 
@@ -102,6 +122,12 @@ def test_no_text_overlaps_another_or_leaves_the_paper(case):
         assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
     for (one, first), (other, second) in itertools.combinations(boxes, 2):
         assert not first.overlaps(second), f"{one!r} overlaps {other!r}"
+
+
+def test_no_two_rows_have_one_name():
+    figure = plot_winrate.draw(CASES["a grid of three keys"])
+    rows = [label.get_text().replace("\n", "") for label in figure.axes[0].get_yticklabels()]
+    assert sorted(rows) == sorted(GRID)
 
 
 def test_every_policy_and_category_is_named():
