@@ -1,4 +1,4 @@
-"""Find the mistake in a model directory by the names, sizes and headers of its files, without a library."""
+"""Find the mistake in a model directory by the names, sizes and headers of its files."""
 
 from pathlib import Path
 
@@ -44,6 +44,19 @@ def broken_file(directory):
             return wrong
         if path.suffix in (".safetensors", ".json") and not path.stat().st_size:
             return f"{path} is empty; fetch it again"
+    return None
+
+
+def cut_short(directory):
+    """Return what is wrong (str) with the weights in a directory (Path), by headers and sizes; or None."""
+    import safetensors
+
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(path, "numpy"):
+                pass
+        except (safetensors.SafetensorError, OSError) as error:
+            return f"{path.name} is not a complete safetensors file ({error})"
     return None
 
 

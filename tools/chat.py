@@ -120,9 +120,9 @@ def resume(path, models, system):
                 f"{path}, line {number}: no conversation of this program; name another"
             ) from None
     saved = [model for model, _ in rows]
-    if saved != models:
+    if [Path(model).resolve() for model in saved] != [Path(model).resolve() for model in models]:
         raise InputError(
-            f"{path} is a conversation with {' and '.join(saved) or 'nobody'}; name the same, or another file"
+            f"{path} is a conversation with {' and '.join(saved)}; name the same, or another file"
         )
     for _, messages in rows:
         first = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
@@ -131,6 +131,18 @@ def resume(path, models, system):
                 f"{path} begins with another system message; leave --system out, or name another file"
             )
     return [messages for _, messages in rows]
+
+
+def check_place(path):
+    """Raise InputError unless a conversation can be saved in the file `path`, which may not exist yet."""
+    if Path(path).exists() and (wrong := paths.mistake(path, "file")):
+        raise InputError(f"--save: {wrong}")
+    try:
+        with files.atomic(Path(path).with_name(f"{Path(path).name}.trial")) as trial:
+            trial.touch()
+    except OSError as error:
+        raise InputError(f"--save: {path} cannot be written ({error.strerror}); name another file") from None
+    Path(path).with_name(f"{Path(path).name}.trial").unlink()
 
 
 def save(path, talking):
@@ -310,9 +322,9 @@ def main(argv=None):
 
         models = [one.rstrip("/") for one in (args.model, args.other) if one]
         values = settings(args)
-        resumed = args.save and Path(args.save).exists()
-        if resumed and (wrong := paths.mistake(args.save, "file")):
-            raise InputError(f"--save: {wrong}")
+        resumed = args.save and Path(args.save).exists() and Path(args.save).stat().st_size > 0
+        if args.save:
+            check_place(args.save)
         given = getattr(args, "system", None)
         begun = resume(args.save, models, given) if resumed else begin(models, values["system"])
         try:

@@ -21,6 +21,8 @@ def check(path):
     names = sorted(one.name for one in directory.iterdir())
     if wrong := model_directory.broken_file(directory) or model_directory.mistake(directory, names):
         raise InputError(f"{path}: {wrong}")
+    if wrong := model_directory.cut_short(directory):
+        raise InputError(f"{path}: {wrong}; make or fetch the model again")
     architectures = files.read_json(directory / "config.json").get("architectures") or []
     if architectures and not any(name.endswith(ANSWER) for name in architectures):
         raise InputError(

@@ -277,7 +277,7 @@ def _unknown(record):
 def _tells_as_much(record, new):
     """Return whether a record tells of the same work as a new one of the same output.
 
-    A job that made an output once more, as it was, thus changes no file that DVC tracks.
+    A job that made an unchanged output once more thus changes no file that DVC tracks.
     """
     same = all(record[key] == new[key] for key in ("inputs", "data", "snakemake"))
     return same and ("touched" in new or ("touched" not in record and record["packages"] == new["packages"]))

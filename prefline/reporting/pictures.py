@@ -49,7 +49,7 @@ def shortened(name, most=MAX_NAME):
 
 
 def labels(names):
-    """Return names (list of str) shortened; those that would look alike are whole, in two lines."""
+    """Return names (list of str) shortened; those that would then be the same are whole, in two lines."""
     short = [shortened(name) for name in names]
     return [
         _in_two_lines(name) if short.count(each) > 1 and each != name else each

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -61,6 +62,16 @@ def test_a_conversation_is_sampled_as_the_workflow_samples_and_is_resumed(polici
         assert [json.loads(line) for line in saved.read_text().splitlines()] == [
             {"model": policies[0], "messages": messages}
         ]
+
+
+def test_an_empty_file_is_a_new_conversation_and_another_path_of_the_model_the_same(policies, say, tmp_path):
+    path, model = tmp_path / "talk.jsonl", Path(policies[0])
+    path.touch()
+    say("the cat\n", policies[0], "--save", str(path))
+    say("the mat\n", f"{model.parent}/../{model.parent.name}/{model.name}", "--save", str(path))
+    (row,) = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [one["content"] for one in row["messages"] if one["role"] == "user"] == ["the cat", "the mat"]
+    assert [one.name for one in tmp_path.iterdir()] == ["talk.jsonl"]
 
 
 def test_a_saved_conversation_is_read_back_whatever_its_characters(tmp_path):
@@ -141,16 +152,22 @@ def test_what_cannot_be_answered_is_refused_in_one_sentence(policies, say, tmp_p
     bare = make_model(tmp_path / "bare", make_tokenizer(template=None))
     talk = {"model": policies[0], "messages": [{"role": "system", "content": "Hi."}]}
     file = saved(tmp_path / "talk.jsonl", talk)
+    short = make_model(tmp_path / "short")
+    weights = (short / "model.safetensors").read_bytes()
+    (short / "model.safetensors").write_bytes(weights[:-9])
     for words, text, reason in (
         ([str(tmp_path / "none")], "hi", "there is no directory"),
         (["README.md"], "hi", "not a directory"),
         ([str(reward)], "hi", "scores texts and answers none"),
         ([str(bare)], "hi", "no chat template"),
+        ([str(short)], "hi", "model.safetensors is not a complete safetensors file .*; make or fetch"),
         ([policies[0]], " \n", "nothing was piped in"),
         ([policies[1], "--save", file], "hi", "is a conversation with .*a; name the same"),
         ([policies[0], "--save", file, "--system", "Ho."], "hi", "another system message"),
         ([policies[0], "--save", saved(tmp_path / "other.jsonl", {"a": 1})], "hi", "line 1: no conversation"),
         ([policies[0], "--save", str(tmp_path)], "hi", "is not a file"),
+        ([policies[0], "--save", "/proc/talk.jsonl"], "hi", "talk.jsonl cannot be written"),
+        ([policies[0], "--save", f"{file}/talk.jsonl"], "hi", "talk.jsonl cannot be written"),
         ([policies[0], "--configfile", "mine.yaml"], "hi", "--configfile: there is no file"),
     ):
         with pytest.raises(chat.InputError, match=reason):
