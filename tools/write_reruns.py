@@ -96,7 +96,10 @@ def tables(values, modules):
     """
     titles = [*COUNTED, "all jobs"]
     lines = []
-    for heading, title, rows in (("Config values", "config value", values), ("Modules", "module", modules)):
+    for heading, title, rows in (
+        ("Config values", "config value", values),
+        ("Modules, for contributors", "module", modules),
+    ):
         lines += [f"## {heading}", "", _line(title, "jobs that use it", *titles)]
         lines.append(_line("---", "---", *["---:"] * len(titles)))
         lines += [_line(", ".join(f"`{name}`" for name in names), *_cells(*jobs)) for names, *jobs in rows]
