@@ -51,7 +51,7 @@ def whole_batch(job):
 
 
 def smallest(job):
-    """Return the cell of a Training: GB, and the smallest card, or eight of the largest that share it."""
+    """Return the cell of a Training: GB, and the smallest card; or GB on each of eight of the largest."""
     held = parts(job)
     for card in CARDS:
         if fit.fits(held, card):
@@ -59,7 +59,7 @@ def smallest(job):
     parallel = "ddp" if job.quantized or job.method == "ppo" or "8bit" in job.optim else "fsdp2"
     held = parts(whole_batch(dataclasses.replace(job, devices=GPUS, parallel=parallel)))
     if fit.fits(held, CARDS[-1]):
-        return f"{fit.total(held) / fit.GB:.0f} ({GPUS}x{CARDS[-1]})"
+        return f"{fit.total(held) / fit.GB:.0f} x {GPUS} ({CARDS[-1]})"
     return "-"
 
 

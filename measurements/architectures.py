@@ -8,6 +8,7 @@ test_architectures.py holds every one against whole sequences, one at a time.
 """
 
 import re
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from prefline.errors import InputError
 BEGIN, END = "<!-- made by measurements/architectures.py -->", "<!-- end -->"
 HEADER = """| family | pairs and log-probabilities | attention | completions | other trainings | why |
 |---|---|---|---|---|---|"""
+FASTEST = ["packed", "sdpa", "batched", "", ""]
+REFUSED, UNTRIED = "refused", "not tried"
+PARTS = ("### Refused", "### Slower, or with a limit", "### Packed, the fastest way", "### Not tried")
 
 # What a family's defaults leave out or switch off, and published models have.
 HYBRID = {"num_hidden_layers": 4}
@@ -147,18 +151,18 @@ def plain(reason):
 
 
 def row(name):
-    """Return the line of the table for a name of `names`."""
+    """Return what the page has on a name of `names`: [name, how pairs are computed, …, why], list of str."""
     from prefline.architectures import exact, miniature
     from prefline.training import probe
 
     if name in NOT_BUILT:
-        return f"| {name} | not tried | | | | {NOT_BUILT[name]} |"
+        return [name, UNTRIED, "", "", "", NOT_BUILT[name]]
     small = miniature.of(config(name))
     try:
         found, sides = probe.summary(small), probe.inspect(small)
     except InputError as error:
         reason = str(error).partition(": ")[2].removesuffix("; take a model of another architecture")
-        return f"| {name} | refused | | | | {plain(reason)} |"
+        return [name, REFUSED, "", "", "", plain(reason)]
     sequences, completions = found["sequences"], found["completions"]
     notes = []
     if sequences != "packed":
@@ -179,7 +183,46 @@ def row(name):
     ]
     why = "; ".join(map(plain, notes))
     cells = [name, sequences, found["attention"], completions, ", ".join(others), why]
-    return f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"
+    return [cell.replace("|", " ") for cell in cells]
+
+
+def listed(rows):
+    """Return the part of the page that is made (Markdown) from all rows, list of `row`."""
+    refused, slower, fastest, untried = {}, [HEADER], [], []
+    for name, way, *cells in rows:
+        if way == REFUSED:
+            refused.setdefault(cells[-1], []).append(name)
+        elif way == UNTRIED:
+            untried.append(_line([name, cells[-1]]))
+        elif [way, *cells] == FASTEST:
+            fastest.append(name)
+        else:
+            slower.append(_line([name, way, *cells]))
+    lines = [_line([" · ".join(names), why]) for why, names in refused.items()]
+    found = (["| families | why |", "|---|---|", *lines], slower, textwrap.wrap(" · ".join(fastest), 110))
+    found = (*found, ["| family | why |", "|---|---|", *untried])
+    return "\n\n".join(f"{part}\n\n" + "\n".join(lines) for part, lines in zip(PARTS, found, strict=True))
+
+
+def rows(page):
+    """Return all rows (list of `row`) of a page, the inverse of `listed`."""
+    text, found = page.partition(BEGIN)[2].partition(END)[0], []
+    refused, slower, fastest, untried = re.split("|".join(PARTS), text)[1:]
+    found += [[name, *FASTEST] for name in " ".join(fastest.split()).split(" · ")]
+    for way, part in ((REFUSED, refused), (UNTRIED, untried)):
+        for families, why in _cells(part):
+            found += [[name, way, "", "", "", why] for name in families.split(" · ")]
+    return found + _cells(slower)
+
+
+def _line(cells):
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(table):
+    """Return the cells of a table's rows: list of lists of str."""
+    lines = [line for line in table.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
 
 
 def main(argv=None):
@@ -188,8 +231,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     page = Path(args.out).read_text(encoding="utf-8")
     before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    table = "\n".join([HEADER, *map(row, names())])
-    files.write_text(args.out, f"{before}{BEGIN}\n{table}\n{END}{after}")
+    files.write_text(args.out, f"{before}{BEGIN}\n\n{listed(map(row, names()))}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

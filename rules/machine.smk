@@ -35,6 +35,9 @@ for each in workflow.rules:
     for name, value in typed.items():
         if name not in given:
             each.resources[name] = per_attempt(value) if name == "mem_mb" else value
+    # Of shards that share a job (profiles/grouped); `runtime` of the config or of --set-resources comes before.
+    if "shard_runtime" in given and "runtime" not in {*typed, *given}:
+        each.resources["runtime"] = given["shard_runtime"].raw
     fixed = {name: each.resources[name] for name in {*typed, *given} & {*own, "gres", "nodes"}}
     if "gpu" in own and (own["gpu"].raw != 0 or "gpu" in fixed):
         for name in own.keys() & set(DERIVED) - fixed.keys():

@@ -1,12 +1,14 @@
-"""Write docs/reruns.md: the jobs that run again after an edit of a config value or a module.
+"""Write the tables of docs/reruns.md: the jobs that run again after an edit of a config value or a module.
 
 Each value of the config is changed in turn, and the workflow is built again; the jobs that differ depend on
-the value. Of several runs with the same keys, only the first is edited.
+the value. Of several runs with the same keys, only the first is edited. The page's part before the tables is
+written by hand.
 
     python -m tools.write_reruns --out docs/reruns.md
 """
 
 from collections import defaultdict
+from pathlib import Path
 
 import yaml
 
@@ -14,34 +16,19 @@ from prefline import errors, files
 from prefline.config import section
 from prefline.provenance import imports, workflow
 
-INTRODUCTION = """# What each config value runs again
-
-After this page you know which jobs an edit of a config value or a module runs again. `snakemake -n` prints
-the same for your own edit.
-
-All counts are for `snakemake` with the default config. The first column has the jobs that use the value
-itself, the second those that use their results. "Nothing" means that no job of the default uses the value: a
-run overrides it, another method has it, or the default has nothing of the kind. A judge on a server, for
-example, is not in the default: in your config, a change of its `model` asks and pays for every question again
-([endpoints.md](endpoints.md)).
-
-Jobs that sample, score, judge or compute log-probabilities compute only rows that are not cached. A training
-that was done before is not repeated ([how reruns work](edits.md)).
-
-The tables below have every value and every module. `make reruns` writes this page: it changes each value in
-turn and compares the workflow's jobs.
-"""
-# {section: where an edit begins to run again}.
-STEPS = {
-    "`prompts`": "`prepare_prompts`, or the shards that changed",
-    "`generate`": "`generate_completions`",
-    "`rewards`": "the scores of that reward; `build_preferences` for `weight` and `normalize`",
-    "`rank`": "`build_preferences`",
-    "`tokenize`, `logps`": "`tokenize_preferences`, `compute_ref_logps`",
-    "`train`, a run": "the trainings that use the value",
-    "`mt_bench`": "`answer_mt_bench`, or the judge's rule",
-    "`machine`": "nothing",
+PAGE = Path("docs/reruns.md")
+MARK = "<!-- make reruns -->"
+# The columns of counts: {title: rules}.
+COUNTED = {
+    "train": ("pretrain", "train_sft", "train_reward_model", "train_policy"),
+    "sample": ("generate_completions",),
+    "score": ("score_completions",),
+    "answer": ("answer_mt_bench",),
+    "judge": ("judge_mt_bench",),
 }
+# They show most of the config, so most edits run them again; rows with other rules do not name them.
+CARDS = ("write_report", "write_model_card")
+NEW = "new"
 
 
 def covering(wanted, known, config):
@@ -71,6 +58,15 @@ def has(config, path):
     return True
 
 
+def place(key, config):
+    """Return where a dotted key is in the config, to sort by: list of int."""
+    found = []
+    for part in key.split("."):
+        found.append(list(config).index(part))
+        config = config[part]
+    return found
+
+
 def reruns(graph, edited):
     """Return the tables (Markdown): the rules that run again for each config value and each module."""
     config = yaml.safe_load(workflow.CONFIG.read_text(encoding="utf-8"))
@@ -78,46 +74,73 @@ def reruns(graph, edited):
     for path, jobs in edited.items():
         if has(config, path):
             alike[frozenset(jobs)].append(path)
-    rows = [
-        (
-            ", ".join(
-                f"`{key}`" for key in covering(paths, [*filter(lambda p: has(config, p), edited)], config)
-            ),
-            names,
-        )
-        for names, paths in alike.items()
-    ]
+    known = [path for path in edited if has(config, path)]
+    values = {key: names for names, paths in alike.items() for key in covering(paths, known, config)}
     users = defaultdict(set)
     for name, job in graph.items():
         for module in imports.modules_of(job.script) if job.rule != "all" else ():
             users[module].add(name)
     shared = defaultdict(list)
     for module, names in sorted(users.items()):
-        shared[frozenset(names)].append(f"`{module.removeprefix('scripts/')}`")
-    code = [(", ".join(modules), names) for names, modules in shared.items()]
-    values, modules = _table("config value", rows, graph), _table("module", code, graph)
-    steps = ["| an edit of | begins to run again at |", "|---|---|"]
-    steps += [f"| {section} | {step} |" for section, step in STEPS.items()]
-    return "\n".join([INTRODUCTION, *steps, "\n## Config values\n", *values, "\n## Modules\n", *modules, ""])
+        shared[frozenset(names)].append(module.removeprefix("scripts/"))
+    return tables(
+        [([key], *_jobs(values[key], graph)) for key in sorted(values, key=lambda key: place(key, config))],
+        [(modules, *_jobs(names, graph)) for names, modules in shared.items()],
+    )
 
 
-def _table(title, rows, graph):
-    lines = [f"| {title} | changed jobs | jobs that follow |", "|---|---|---|"]
-    for label, names in rows:
-        direct = {name for name in names if name in graph}
-        following = workflow.downstream(direct, graph) - direct
-        lines.append(f"| {label} | {_counted(names, graph)} | {_counted(following, graph)} |")
-    return lines
+def tables(values, modules):
+    """Return both tables (Markdown); each a list of (names, jobs that use them, jobs that follow).
+
+    Jobs are {rule: number}.
+    """
+    titles = [*COUNTED, "all jobs"]
+    lines = []
+    for heading, title, rows in (
+        ("Config values", "config value", values),
+        ("Modules, for contributors", "module", modules),
+    ):
+        lines += [f"## {heading}", "", _line(title, "jobs that use it", *titles)]
+        lines.append(_line("---", "---", *["---:"] * len(titles)))
+        lines += [_line(", ".join(f"`{name}`" for name in names), *_cells(*jobs)) for names, *jobs in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(*cells):
+    return f"| {' | '.join(cells)} |"
+
+
+def _jobs(names, graph):
+    """Return the jobs `names` and those that follow them, each as {rule: number}; NEW are not in `graph`."""
+    direct = {name for name in names if name in graph}
+    following = workflow.downstream(direct, graph) - direct
+    return _counted(names, graph), _counted(following, graph)
 
 
 def _counted(names, graph):
-    """Return  "3 generate_completions, 1 train_policy" for the jobs `names`; those not in `graph` are new."""
-    counts, new = defaultdict(int), len([name for name in names if name not in graph])
-    for name in names:
-        if name in graph and graph[name].rule != "all":
-            counts[graph[name].rule] += 1
-    parts = [f"{number} {rule}" for rule, number in sorted(counts.items())]
-    return ", ".join(parts + ([f"{new} new"] if new else [])) or "nothing"
+    counts = defaultdict(int)
+    for name in sorted(names):
+        rule = graph[name].rule if name in graph else NEW
+        counts[rule] += rule != "all"
+    return {rule: number for rule, number in counts.items() if number}
+
+
+def _cells(direct, following):
+    """Return the cells of a row (list of str): the rules that use a value, then numbers of jobs in all."""
+    rules = sorted(direct.keys() - {NEW, *CARDS}) or sorted(direct.keys() & {*CARDS})
+    named = [f"{direct[rule]} {rule}" if direct[rule] > 1 else rule for rule in rules]
+    named += [f"{direct[NEW]} new"] if NEW in direct else []
+    numbers = [
+        sum(jobs.get(rule, 0) for jobs in (direct, following) for rule in of) for of in COUNTED.values()
+    ]
+    numbers.append(sum(direct.values()) + sum(following.values()))
+    return [", ".join(named) or "none", *(str(number or "") for number in numbers)]
+
+
+def page(made):
+    """Return the page (str): what is written by hand, and `made`, its new tables."""
+    return f"{PAGE.read_text(encoding='utf-8').split(MARK)[0]}{MARK}\n\n{made}"
 
 
 def main(argv=None):
@@ -129,7 +152,7 @@ def main(argv=None):
         after = workflow.jobs(overlay)
         names = workflow.changed(graph, after)
         edited[path] |= {name: graph.get(name) or after[name] for name in names}
-    files.write_text(args.out, reruns(graph, edited))
+    files.write_text(args.out, page(reruns(graph, edited)))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ JOURNALS = Path("work/journal")
 # The lines of a log that name a folder of work/, and that a full disk ended a journal.
 USED = re.compile(r"^(?:\d+ of \d+ rows are in the journal|this training is kept in) (\S+)$", re.M)
 BROKEN = "continuing without the journal"
-RESTORED, RESUMED, COMPUTED = "restored", "resumed", "computed at most"
+RESTORED, RESUMED, COMPUTED = "restored", "resumed", "to compute (at most)"
 
 
 def note_starts(persistence_class):

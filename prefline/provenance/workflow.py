@@ -126,6 +126,7 @@ def edits():
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     checked = configuration.load(config)
     del config["machine"], config["experiment"]  # no job depends on the one; all results move with the other
+    del config["mt_bench"]["corrections"]  # of fetched references; the default's are a file
     config["train"] = checked["train"]
     for name in precedence.TRAINED:
         config["models"][name]["training"] = checked["models"][name]["training"]

@@ -201,8 +201,10 @@ def check_python_text(text, _):
 
 
 def check_diff(text, _):
-    made = subprocess.run(["git", "apply", "--check", "-"], input=text, capture_output=True, text=True)
+    words = ["git", "apply", "--check", "--verbose", "-"]
+    made = subprocess.run(words, input=text, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
+    assert "offset" not in made.stderr, f"the diff's line numbers are old:\n{made.stderr}"
 
 
 CHECKS = {"yaml": check_overlay, "json": check_json, "python": check_python_text, "diff": check_diff}

@@ -52,7 +52,7 @@ def outlook(directory, *arguments):
     process = snakemake(directory, "-n", *arguments or QUICK)
     text = process.stdout + process.stderr
     head, *lines = text[text.index("In work/:") :].splitlines()
-    places = [head.index(name) for name in ("restored", "resumed", "computed at most")]
+    places = [head.index(name) for name in ("restored", "resumed", "to compute (at most)")]
     ends = [*(place - 2 for place in places[1:]), len(head)]
     rows = {}
     while re.match(r"\w+ [ \d]*$", lines[0]):

@@ -1,5 +1,7 @@
 """Snakemake started from another folder, as a module, and with groups: it works, or is refused."""
 
+import re
+
 import pytest
 from project_copy import copy_project, planned, snakemake
 
@@ -50,3 +52,14 @@ def test_the_profile_with_groups_plans_the_documented_target(project):
     ]
     jobs = planned(project, "results/winrate.png", *flags)
     assert jobs["generate_completions"] > 1 and jobs["compute_winrate"] == 1
+
+
+def test_a_runtime_of_the_config_comes_before_that_of_the_profile_with_groups(project, tmp_path):
+    overlay = tmp_path / "machine.yaml"
+    overlay.write_text("machine: {rules: {generate_completions: {runtime: 45}}}")
+    profiles = ["--profile", "slurm", "--profile", "profiles/grouped"]
+    files = ["--configfile", "tests/workflow/quick.yaml", str(overlay)]
+    said = snakemake(project, "-n", *profiles, *files, "--", "results/winrate.png").stdout
+    asked = re.findall(r"^ +rule (\w+):\n(?: +.*\n)*? +resources: .*?\bruntime=(\d+)", said, re.M)
+    assert {("generate_completions", "45"), ("score_completions", "30")} <= set(asked)
+    assert {minutes for rule, minutes in asked if rule == "generate_completions"} == {"45"}

@@ -203,8 +203,8 @@ def test_damaged_memory_is_forgotten():
 def test_the_table_counts_jobs_by_rule():
     found = {sample(): RESTORED, sample(2): COMPUTED, train(): (kept_jobs.RESUMED, (4, 9))}
     assert kept_jobs.table(found).splitlines() == [
-        "In work/:  restored  resumed  computed at most",
-        "generate          1                          1",
+        "In work/:  restored  resumed  to compute (at most)",
+        "generate          1                              1",
         "train                      1",
         "train of model resumes after step 4 of 9",
     ]

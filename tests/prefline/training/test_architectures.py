@@ -226,7 +226,17 @@ def test_what_does_not_shape_an_architecture_asks_for_no_record(monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize("name", architectures.names())
 def test_the_page_says_how_it_is_computed(name):
-    assert architectures.row(name) in Path("docs/architectures.md").read_text(encoding="utf-8").splitlines()
+    page = Path("docs/architectures.md").read_text(encoding="utf-8")
+    assert architectures.row(name) in architectures.rows(page)
+
+
+def test_the_page_has_every_family_once():
+    page = Path("docs/architectures.md").read_text(encoding="utf-8")
+    found = architectures.rows(page)
+    assert sorted(name for name, *_ in found) == sorted(architectures.names())
+    assert architectures.listed(found) == page.partition(architectures.BEGIN)[2].partition(architectures.END)[
+        0
+    ].strip("\n")
 
 
 @pytest.mark.long
