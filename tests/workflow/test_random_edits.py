@@ -36,6 +36,11 @@ def path():
     return f"{forked_jobs.start()}:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
+def _link(name):
+    """The link to the fetched model of a file; without it, nothing reads the file."""
+    return Path("results/models", Path(name).parts[2])
+
+
 class Project:
     """A project that is edited and run, and what runs from nothing make of it."""
 
@@ -61,6 +66,7 @@ class Project:
         return {
             name: hashlib.sha256(MEASURED.sub(b"", (directory / name).read_bytes())).hexdigest()
             for name in random_edits.made(directory)
+            if not name.startswith("results/fetched/") or (directory / _link(name)).exists()
         }
 
     def content(self):
