@@ -207,10 +207,11 @@ def _settle(output, metadata_file, seen, hashes, stacks, planned):
     true = record is not None and record["sha256"] == hashes.of(output)
     if ran_here and not (looks[1] != before[1] and true):
         new = _record(output, made, hashes, planned)
-        if not (true and _tells_as_much(record, new)):
+        kept = true and _tells_as_much(record, new)
+        if not kept:
             record = new
             files.write_json(record_file, record)
-        if _unknown(record):
+        if kept or _unknown(record):
             metadata.write(output, record["snakemake"], record["seconds"], stacks)
     elif true:
         metadata.write(output, record["snakemake"], record["seconds"], stacks)

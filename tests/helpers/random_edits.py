@@ -209,6 +209,8 @@ def made(project, inside="results"):
 def model_of(path):
     """The output that a file belongs to: the folder for a file of a model or of the metrics."""
     parts = Path(path).parts
+    if parts[1] == "fetched":  # what a link in results/models/ leads to
+        return str(Path("results/models", parts[2]))
     folder = (len(parts) > 3 and parts[1] == "models") or parts[1] == "metrics"
     return str(Path(*parts[: 2 if parts[1] == "metrics" else 3])) if folder else path
 
@@ -217,7 +219,8 @@ def delete_outputs(project, draw):
     names = made(project)
     chosen = {model_of(name) for name in draw.sample(names, min(len(names), draw.choice([1, 1, 3, 9])))}
     for name in chosen:
-        shutil.rmtree(project / name) if (project / name).is_dir() else (project / name).unlink()
+        path = project / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     return Edit(f"deleted: {', '.join(sorted(chosen))}")  # what is missing may be made
 
 
