@@ -53,6 +53,8 @@ def load(config, files=(), given=None):
         config_text.check(file)
     config_text.check_values(config)
     config = copy.deepcopy(config)
+    if config.get("experiment") == "null":  # of --config experiment=null, which is text
+        config["experiment"] = None
     layers = precedence.layers(files, given) if files else []
     precedence.settle(config, layers)
     if "runs" in config:

@@ -1,5 +1,6 @@
 """Say in a sentence what jsonschema found wrong with the config."""
 
+import contextlib
 import difflib
 import re
 import unicodedata
@@ -31,7 +32,7 @@ def sentence(error):
         near = difflib.get_close_matches(str(unknown), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{key} has no key {unknown!r}; {hint}"
-    message = error.message
+    message = _of_size(error) or error.message
     if len(message) > LONGEST:
         message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
     if isinstance(error.instance, str) and error.schema.get("pattern") == NAME:
@@ -44,6 +45,17 @@ def sentence(error):
             message = f"{error.instance!r} is none of its values; did you mean {near[0]!r}?"
     meaning = f" ({schema['description']})" if "description" in schema and error.instance is not None else ""
     return f"{key}: {message}{meaning}"
+
+
+def _of_size(error):
+    """Return what is wrong (str) with a whole number that is too large for the config, or None."""
+    if error.validator != "type" or "integer" not in schemas.types(error.schema):
+        return None
+    with contextlib.suppress(TypeError, ValueError):
+        number = error.instance if isinstance(error.instance, int) else float(error.instance)
+        if number > schemas.LARGEST:
+            return f"{error.instance} is too large; {schemas.LARGEST} is the largest"
+    return None
 
 
 def _of_name(name, longest):

@@ -15,7 +15,7 @@ from prefline.config import precedence
 from prefline.config import schema as schemas
 from prefline.errors import InputError
 
-MOST_RUNS = 100  # of all sweeps together
+MOST_RUNS = 100  # with those of all sweeps
 LONGEST = 64  # letters of a run's name
 FORMS = (
     "{beta: [0.05, 0.5]} for all combinations of values, "
@@ -46,12 +46,21 @@ def expand(runs, layers):
                 sweeps.setdefault(run, {})[name] = values if path == ("runs", run, "sweep") else None
             found[name] = kept | values if swept else kept
             paths[name] = [("runs", run), *([path] if swept else [])]
-        if len(found) > MOST_RUNS:
-            raise InputError(
-                f"config: runs.{run}.sweep: more than {MOST_RUNS} runs in all; take fewer values, or "
-                "points by name in place of a grid"
-            )
+    _check_number(found, sweeps)
     return found, paths, sweeps
+
+
+def _check_number(found, sweeps):
+    """Raise InputError for too many runs; it names the run whose sweep makes the most."""
+    if len(found) <= MOST_RUNS:
+        return
+    if not sweeps:
+        raise InputError(f"config: runs: {len(found)} runs, but at most {MOST_RUNS} can be made; remove some")
+    largest = max(sweeps, key=lambda run: len(sweeps[run]))
+    raise InputError(
+        f"config: runs.{largest}.sweep makes {len(sweeps[largest])} of {len(found)} runs in all, but at most "
+        f"{MOST_RUNS} can be made; take fewer values, or points by name in place of a grid"
+    )
 
 
 def _points(run, sweep):

@@ -361,3 +361,7 @@ def test_a_whole_number_too_large_for_any_float_is_one_sentence():
     config["train"]["num_train_epochs"] = 10**400
     with pytest.raises(InputError, match=r"train\.num_train_epochs"):
         configuration.load(config)
+
+
+def test_the_experiment_null_of_the_command_line_is_none():
+    assert configuration.load(changed(("experiment",), "null"))["experiment"] is None

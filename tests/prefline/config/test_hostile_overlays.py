@@ -101,6 +101,8 @@ REFUSED = {
     f"runs: {{base: {RUN}}}": "config: runs.base has the name of a model; give the run another name",
     "runs: {dpo: {seeds: [010]}}": "line 1: runs.dpo.seeds.0: YAML reads 010 as the number 8;",
     "runs: {dpo: {seeds: [1, true]}}": "config: runs.dpo.seeds.1: True is not of type 'integer'",
+    "runs: {dpo: {seeds: [99999999999999999999]}}": "is too large; 9007199254740992 is the largest",
+    "seed: 1e30": "config: seed: 1e30 is too large; 9007199254740992 is the largest",
     "runs: {dpo: {seeds: ['1', 1]}}": "config: runs.dpo.seeds: [1, 1] has non-unique elements",
     "sead: 3": "config: the top level has no key 'sead'; did you mean 'seed'?",
     # circles of models

@@ -130,6 +130,14 @@ def test_a_run_of_a_sweep_is_no_other_run():
 
 
 def test_all_sweeps_together_are_not_too_many():
-    config = with_sweep({"beta": list(range(1, 61))})
+    config = with_sweep({"beta": list(range(1, 62))})
     config["runs"]["rebel"]["sweep"] = {"eta": list(range(1, 61))}
-    assert "runs.rebel.sweep: more than 100 runs in all" in refused(config)
+    assert "runs.dpo.sweep makes 61 of 121 runs in all, but at most 100 can be made" in refused(config)
+
+
+def test_too_many_runs_are_no_mistake_of_a_run_without_a_sweep():
+    config = with_sweep({"beta": list(range(1, 101))})
+    assert "runs.dpo.sweep makes 100 of 101 runs in all" in refused(config)
+    config = copy.deepcopy(DEFAULT)
+    config["runs"] |= {f"other_{number}": DEFAULT["runs"]["dpo"] for number in range(99)}
+    assert "config: runs: 101 runs, but at most 100 can be made; remove some" in refused(config)

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from measurements.report import experiment
 from prefline import files
 from prefline.data import tables
 from prefline.errors import InputError
-from prefline.reporting import browsed, contents, rulegraph
+from prefline.reporting import browsed, contents, pictures, rulegraph
 from scripts.report import write_report
 
 
@@ -188,6 +189,25 @@ def test_the_table_of_categories_has_intervals(page):
     made = files.read_json(page.parent / "winrate.json")["win_rates"]["dpo-1"]["category"]["math"]
     ends = f"<small>{100 * made['ci_low']:.0f} to {100 * made['ci_high']:.0f}</small>"
     assert f"{100 * made['win_rate_adjusted']:.1f} %{ends}" in page.read_text()
+
+
+def luminance(colour):
+    """Return the relative luminance of WCAG 2 of a colour (numbers from 0 to 1)."""
+    parts = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in colour]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+
+
+def test_the_pale_grey_of_losses_stands_out_in_dark_mode(page):
+    text = page.read_text()
+    matrix = np.array(re.search(r'feColorMatrix values="([^"]+)"', text)[1].split(), float).reshape(4, 5)
+    white, pale, dark = (
+        np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+        for colour in ("#FFFFFF", pictures.PALE, re.findall(r"--page: (#\w{6})", text)[1])
+    )
+    shown = [np.clip(matrix @ [*colour, 1, 1], 0, 1) for colour in (white, pale)]
+    assert shown[0][3] < 0.01  # white is the page
+    over = shown[1][:3] * shown[1][3] + dark * (1 - shown[1][3])
+    assert (luminance(over) + 0.05) / (luminance(dark) + 0.05) > 1.05 / (luminance(pale) + 0.05)
 
 
 def test_what_differs_between_runs():
