@@ -28,6 +28,8 @@ from prefline.provenance import environments, manifest, metadata, plan
 from prefline.provenance.metadata import RESULTS
 
 RECORDS = RESULTS / "records"
+# Trials of servers: they are repeated after edits that change no result, such as a price.
+TRIALS = RESULTS / "checks/endpoints"
 SEEN = Path(".snakemake/prefline_seen.json")
 # Keys of each record.
 KEYS = {"sha256", "inputs", "data", "seconds", "packages", "snakemake"}
@@ -228,7 +230,7 @@ def _record(output, made, hashes, planned):
     """
     inputs, data = {}, {}
     for path in made["input"]:
-        if Path(path).is_dir():
+        if Path(path).is_dir() or Path(path).is_relative_to(TRIALS):
             continue
         if Path(path).is_relative_to(RESULTS):
             # An input that was written after the job began is not the one that the job read.

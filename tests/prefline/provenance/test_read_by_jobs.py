@@ -142,3 +142,25 @@ def test_an_edit_is_not_believed_in_a_copied_project(ran, tmp_path, monkeypatch,
     for _ in range(2):
         with pytest.raises(InputError, match=f"changed since the workflow made them: {OUTPUT};"):
             sync()
+
+
+def test_a_job_that_is_repeated_leaves_its_record_also_in_a_copied_project(ran):
+    """DVC tracks records, and Snakemake's metadata must tell of the same job as they do."""
+    ran(planned=time.time())
+    first = sync()
+    ran(planned=time.time())
+    assert sync() == first
+    os.unlink(records.SEEN)
+    files.write_text(DATA, DATA)  # a copy has times of its own
+    assert sync() == first and metadata.of(OUTPUT)["params"] == ["'a'"]
+
+
+def test_a_trial_of_a_server_that_is_repeated_makes_nothing_older(ran):
+    trial = "results/checks/endpoints/judge.json"
+    files.write_text(trial, "1")
+    ran(planned=time.time(), input=[DATA, SOURCE, trial])
+    assert sync()["inputs"].keys() == {SOURCE}
+    then = os.stat(OUTPUT).st_mtime_ns
+    files.write_text(trial, "2")
+    sync()
+    assert os.stat(OUTPUT).st_mtime_ns == then
