@@ -11,6 +11,7 @@ import difflib
 import functools
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import math
 import re
@@ -307,7 +308,9 @@ def _module(path):
     package = importlib.import_module(".".join([package, *folders])).__name__
     name = f"{package}.{path.stem.replace('.', '_')}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
+        # A link can lead to a file whose name has no .py, which DVC's cache has.
+        loader = importlib.machinery.SourceFileLoader(name, str(path))
+        spec = importlib.util.spec_from_file_location(name, path, loader=loader)
         sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(sys.modules[name])

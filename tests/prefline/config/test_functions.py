@@ -208,6 +208,13 @@ def test_names_that_are_no_names_of_modules(write, name):
     assert functions.load(f"mine/{name}:f")() == 1
 
 
+def test_a_link_to_a_file_whose_name_has_no_suffix_is_read(write):
+    write("def f(): return 1\n")
+    Path("mine/own.py").rename("4f1c")
+    Path("mine/own.py").symlink_to("../4f1c")
+    assert functions.load("mine/own.py:f")() == 1
+
+
 def test_a_file_of_the_projects_is_its_module():
     from prefline.rewards import functions as ours
 
