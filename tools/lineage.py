@@ -16,7 +16,7 @@ from pathlib import Path
 from prefline import errors, files
 from prefline.config import section
 from prefline.errors import InputError
-from prefline.provenance import hashes, imports, manifest, records
+from prefline.provenance import hashes, imports, leftovers, manifest, records
 
 HASHES = hashes.Hashes(os.devnull)  # of this process: it reads every file
 
@@ -109,8 +109,10 @@ def _wrong_member(path):
     directory = Path(path).with_suffix("")
     if Path(path).suffix != ".json" or manifest.path_of(directory) != Path(path) or not directory.is_dir():
         return None
-    for name, sha in files.read_json(path)["files"].items():
-        if not (directory / name).is_file() or HASHES.of(directory / name) != sha:
+    known = files.read_json(path)["files"]
+    found = {str(one.relative_to(directory)) for one in directory.rglob("*") if one.is_file()}
+    for name in sorted(known.keys() | found - {leftovers.TIMESTAMP}):
+        if name not in known or name not in found or HASHES.of(directory / name) != known[name]:
             return directory / name
     return None
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from prefline import files
 from prefline.errors import InputError
 
 FILE = Path("dvc.yaml")
@@ -12,6 +13,27 @@ FILE = Path("dvc.yaml")
 def outs():
     """Return the paths (set of str) that DVC keeps."""
     return {out for stage in _stages() for outs in stage["outs"] for out in outs}
+
+
+def stored():
+    """Return the paths (set of str) of results that DVC's cache on this machine has, by dvc.lock."""
+    from dvc.repo import Repo
+
+    found, lock = set(), Path("dvc.lock")
+    if not lock.exists():
+        return found
+    with Repo() as repo:
+        cache = Path(repo.cache.local.path)
+    for stage in yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"].values():
+        for out in stage["outs"]:
+            entry = cache / out["md5"][:2] / out["md5"][2:]
+            if not entry.exists():
+                continue
+            members = files.read_json(entry) if entry.suffix == ".dir" else [{"relpath": "", "md5": ""}]
+            for one in members:
+                if not one["md5"] or (cache / one["md5"][:2] / one["md5"][2:]).exists():
+                    found.add(str(Path(out["path"], one["relpath"])))
+    return found
 
 
 def make_folders(is_output):

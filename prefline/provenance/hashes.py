@@ -83,3 +83,22 @@ def look_of(path):
     """
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def is_older(path, time):
+    """Return whether a file exists and has not changed since `time` (seconds since the epoch).
+
+    Its ctime counts, which nobody can set. Hard links change that too: of a file with several, the time of
+    its content counts.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return status.st_ctime <= time or (status.st_nlink > 1 and status.st_mtime <= time)
+
+
+def links_are_older(path, time):
+    """Return whether all links in a path lead where they led at `time` (seconds since the epoch)."""
+    parts = (Path(path), *Path(path).parents)
+    return all(os.lstat(part).st_ctime <= time for part in parts if part.is_symlink())

@@ -19,7 +19,8 @@ from collections import Counter
 from pathlib import Path
 
 from prefline import files
-from prefline.provenance import environments, journal, manifest, metadata, records
+from prefline.provenance import environments, journal, manifest, metadata
+from prefline.provenance import hashes as hashing
 from prefline.training import cache, checkpoints
 
 STARTED = Path(".snakemake/prefline_started.jsonl")
@@ -95,7 +96,7 @@ def _memory():
 def _key_of_started(note, hashes):
     """Return the key of a job that started; None if its inputs are others by now."""
     inputs = [path for path in note["inputs"] if not Path(path).is_dir()]
-    if all(records.is_older(path, note["time"]) for path in inputs):
+    if all(hashing.is_older(path, note["time"]) for path in inputs):
         return journal.key(note["shape"], [[path, hashes.of(path)] for path in inputs])
     return None
 

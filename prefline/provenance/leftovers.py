@@ -11,6 +11,8 @@ from prefline.provenance import dvc_stages, metadata, records
 
 # Snakemake keeps the time of a directory in it; DVC neither keeps nor removes it.
 TIMESTAMP = ".snakemake_timestamp"
+# Models to which links in results/models/ lead.
+FETCHED = metadata.RESULTS / "fetched"
 
 
 def drop_markers(hashes):
@@ -38,25 +40,48 @@ def drop_shells():
 def sweep(is_output):
     """Remove results that no rule makes any more; return a sentence about them, "" for none.
 
-    Only what DVC keeps: its cache has the version of the last `dvc repro` or `dvc commit`. is_output: a
-    function that tells whether a path (str) is the output of some rule.
+    Only what DVC's cache has from the last `dvc repro` or `dvc commit`, and fetched models, which it never
+    has. Of a link, what it leads to stays, unless that is a fetched model. is_output: a function that tells
+    whether a path (str) is the output of some rule.
     """
-    kept, removed = dvc_stages.outs(), []
-    for record in sorted(records.RECORDS.rglob("*.json")):
-        output = records.output_of(record)
-        if not kept & {str(path) for path in (output, *output.parents)} or is_output(str(output)):
+    kept, removed, left = dvc_stages.outs(), [], []
+    found = {records.output_of(record): record for record in sorted(records.RECORDS.rglob("*.json"))}
+    found = {
+        output: record
+        for output, record in found.items()
+        if kept & {str(path) for path in (output, *output.parents)} and not is_output(str(output))
+    }
+    stored = dvc_stages.stored() if found else set()
+    for output, record in found.items():
+        if output.is_symlink() and output.resolve().parent == FETCHED.resolve():
+            shutil.rmtree(output.resolve())
+        elif not {str(path) for path in _members(output)} <= stored:
+            left.append(str(output))
             continue
-        if output.is_dir():
-            shutil.rmtree(output.resolve())  # of a fetched model, what the link leads to
+        if output.is_dir() and not output.is_symlink():
+            shutil.rmtree(output)
         output.unlink(missing_ok=True)
         record.unlink()
         removed.append(str(output))
     drop_shells()
-    if not removed:
-        return ""
-    models = [path for path in removed if Path(path).match("results/models/*") and f"{path}.json" in removed]
-    named = f", with {', '.join(models)}" if models else ""
-    return (
-        f"removed {len(removed)} results that no rule makes under this config{named}; "
-        "git checkout and dvc checkout bring them back"
-    )
+    said = []
+    if removed:
+        models = [one for one in removed if Path(one).match("results/models/*") and f"{one}.json" in removed]
+        named = f", with {', '.join(models)}" if models else ""
+        said.append(
+            f"removed {len(removed)} results that no rule makes under this config{named}; git checkout and "
+            "dvc checkout bring them back, and fetched models are fetched again"
+        )
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        said.append(
+            f"no rule makes {', '.join(left[:3])}{more} under this config; they stay, since DVC has no copy"
+        )
+    return "; ".join(said)
+
+
+def _members(output):
+    """Return the files (list of Path) of an output."""
+    if not output.is_dir():
+        return [output] if output.exists() else []
+    return [path for path in output.rglob("*") if path.is_file() and path.name != TIMESTAMP]

@@ -25,6 +25,7 @@ import yaml
 from prefline import files
 from prefline.errors import InputError
 from prefline.provenance import environments, manifest, metadata, plan
+from prefline.provenance import hashes as hashing
 from prefline.provenance.metadata import RESULTS
 
 RECORDS = RESULTS / "records"
@@ -234,9 +235,11 @@ def _record(output, made, hashes, planned):
             continue
         if Path(path).is_relative_to(RESULTS):
             # An input that was written after the job began is not the one that the job read.
-            inputs[path] = hashes.of(path) if is_older(path, made["starttime"]) else None
+            inputs[path] = hashes.of(path) if hashing.is_older(path, made["starttime"]) else None
         else:  # the job's params have the hash of the data from when it was planned
-            data[path] = hashes.of(path) if is_older(path, planned["started"] or made["starttime"]) else None
+            since = planned["started"] or made["starttime"]
+            same = hashing.is_older(path, since) and hashing.links_are_older(path, since)
+            data[path] = hashes.of(path) if same else None
     _trust_manifest(output, hashes)
     record = {
         "sha256": hashes.of(output),
@@ -257,19 +260,6 @@ def _record(output, made, hashes, planned):
 def _seconds(made):
     """Return the duration of a job, by its metadata, with digits enough to tell it from another job."""
     return round(made["endtime"] - made["starttime"], 6)
-
-
-def is_older(path, time):
-    """Return whether a file exists and has not changed since `time` (seconds since the epoch).
-
-    Its ctime counts, which nobody can set. Hard links change that too: of a file with several, the time of
-    its content counts.
-    """
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return status.st_ctime <= time or (status.st_nlink > 1 and status.st_mtime <= time)
 
 
 def _unknown(record):
@@ -294,7 +284,7 @@ def _trust_manifest(output, hashes):
     with contextlib.suppress(ValueError, KeyError, AttributeError):
         for name, sha in files.read_json(described)["files"].items():
             member = Path(output, name)
-            if member.is_file() and is_older(member, os.stat(described).st_ctime):
+            if member.is_file() and hashing.is_older(member, os.stat(described).st_ctime):
                 hashes.put(member, sha)
 
 

@@ -68,10 +68,12 @@ def test_folders_that_a_rule_makes_are_not_made_empty(folder):
     assert (folder / "results/models").is_dir()
 
 
-def test_a_removed_run_is_swept_from_what_dvc_keeps(folder):
+def test_a_removed_run_is_swept_from_what_dvc_keeps(folder, monkeypatch):
     hashes = Hashes(folder / "hashes.json")
     gone = [make("models/old-1", hashes, is_directory=True), make("models/old-1.json", hashes)]
     kept = [make("models/dpo-1", hashes, is_directory=True), make("published/old-1.json", hashes)]
+    stored = {str(path) for folder in gone for path in (folder, *folder.glob("*"))}
+    monkeypatch.setattr(dvc_stages, "stored", lambda: stored)
     sentence = leftovers.sweep(lambda path: "dpo" in path)
     assert sentence.startswith(
         "removed 2 results that no rule makes under this config, with results/models/old-1;"

@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +165,22 @@ def test_a_trial_of_a_server_that_is_repeated_makes_nothing_older(ran):
     files.write_text(trial, "2")
     sync()
     assert os.stat(OUTPUT).st_mtime_ns == then
+
+
+def test_a_link_that_led_elsewhere_while_its_job_ran_makes_it_run_again(ran):
+    """As `dvc checkout` there and back does: the file itself never changes."""
+    Path("here").mkdir()
+    Path("there").mkdir()
+    for folder in ("here", "there"):
+        files.write_text(f"{folder}/data.jsonl", folder)
+    Path("current").symlink_to("here")
+    planned = time.time()
+    ran(planned, input=["current/data.jsonl"])
+    assert sync()["data"] == {"current/data.jsonl": files.sha256("here/data.jsonl")}
+    planned = time.time()
+    time.sleep(0.02)
+    for folder in ("there", "here"):
+        Path("current").unlink()
+        Path("current").symlink_to(folder)
+    ran(planned, input=["current/data.jsonl"])
+    assert sync()["data"] == {"current/data.jsonl": None}
