@@ -115,7 +115,7 @@ def test_the_snakemake_of_a_job_has_the_config_and_the_rules_of_the_plan(copy):
     (copy / SCRIPT).write_text("raise SystemExit('error: of another branch')")
     job = ["--mode", "remote", "--force", "--nolock", "--cores", "1", "--configfile", "overlay.yaml"]
     said = snakemake(copy, TARGETS[1], *job)
-    assert "given -> results/models/other" in said.stdout + said.stderr
+    assert "given -> results/fetched/other" in said.stdout + said.stderr
     (copy / "rules/rank.smk").write_text("# of another branch\n")
     said = snakemake(copy, TARGETS[1], *job, check=False)
     assert said.returncode and "rules/ changed since this run was planned" in said.stdout + said.stderr

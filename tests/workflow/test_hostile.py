@@ -173,4 +173,4 @@ def test_nothing_comes_of_hostile_names_and_no_key_is_seen(project, tmp_path, mo
     inside = [path for folder in ("results", "logs", "work") for path in files_of(project / folder)]
     names = {str(path.relative_to(project)) for path in inside}
     taken = {name for name in names if odd.search(name)}
-    assert all(name.startswith("results/models/sft/tokenizer ") for name in taken), "no name comes from data"
+    assert all(name.startswith("results/fetched/sft/tokenizer ") for name in taken), "no name comes from data"
