@@ -51,16 +51,11 @@ def read(name, hashes):
         )
     folder = Path(experiments.FOLDER, name)
     inputs = experiments.inputs(experiments.winrate_of(name), hashes)
-    experiments.inputs(
-        experiments.picture_of(name), hashes
-    )  # these win rates and this config belong together
+    # The picture's record tells that these win rates and this config belong together.
+    experiments.inputs(experiments.picture_of(name), hashes)
+    made = files.read_json(folder / "winrate.json")
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return {
-        "name": name,
-        "made": files.read_json(folder / "winrate.json"),
-        "config": config,
-        "inputs": inputs,
-    }
+    return {"name": name, "made": made, "config": config, "inputs": inputs}
 
 
 def check_alike(found):

@@ -1,12 +1,10 @@
 """The picture of sweeps: a panel for each combination of the other keys, and every point in one."""
 
 import copy
-import itertools
 
 import pytest
+import texts_in_pictures
 from configs import DEFAULT
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 from test_plot_winrate import result
 
 from prefline import policies
@@ -68,19 +66,7 @@ HARD = {
 
 @pytest.mark.parametrize("case", HARD)
 def test_no_text_overlaps_another_or_leaves_the_paper(case):
-    figure = plot_sweeps.draw(*swept(HARD[case]))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    boxes = [
-        (text.get_text(), text.get_window_extent(canvas.get_renderer()))
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and not text.get_rotation()
-    ]
-    for text, box in boxes:
-        assert box.x0 >= 0 and box.y0 >= 0, text
-        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
-    for (one, first), (other, second) in itertools.combinations(boxes, 2):
-        assert not first.overlaps(second), f"{one!r} overlaps {other!r}"
+    assert texts_in_pictures.check(plot_sweeps.draw(*swept(HARD[case]))) > 5
 
 
 def test_titles_and_values_tell_points_apart():
