@@ -76,9 +76,10 @@ def _is_number(text):
 
 def axis_labels(values):
     """Return what is written at an axis for values (list of str): short, not too many, none like another."""
-    short = [shortened(value, SHORT) for value in values]
-    if len(set(short)) < len(set(values)):
-        short = [shortened(value, LONG) for value in values]
+    for most in (SHORT, LONG, max(map(len, values))):
+        short = [shortened(value, most) for value in values]
+        if len(set(short)) == len(set(values)):
+            break
     step = -(-len(values) // MOST_VALUES)
     return [value if place % step == 0 else "" for place, value in enumerate(short)]
 

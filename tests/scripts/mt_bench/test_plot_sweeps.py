@@ -74,6 +74,8 @@ def test_titles_and_values_tell_points_apart():
     assert len(set(titles)) == 4 and "dpo: learning_rate 7e-05\nlabel_smoothing 0.1" in titles
     written = texts_of(plot_sweeps.draw(*swept(HARD["names alike"])))
     assert {"a_long_warmup…w_beta", "a_long_warmup…d_beta"} <= set(written)
+    alike = [f"{'a' * 20}{number}{'a' * 20}" for number in range(2)]
+    assert plot_sweeps.axis_labels(alike) == alike
     assert plot_sweeps.axis_labels([str(number) for number in range(40)])[:5] == ["0", "", "", "", "4"]
 
 
